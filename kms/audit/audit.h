@@ -1,0 +1,79 @@
+/*
+ * Purpose:   the audit log: JSON lines in a hash chain, group-committed before any reply leaves.
+ * Owns:      its directory of segments and the chain's head.
+ * Threads:   append and commit from any thread.
+ * Never:     drops a record, blocks longer than its write deadline, or contains a secret.
+ *
+ * A segment `audit-<first seq, 20 digits>.jsonl` holds one record a line:
+ *
+ *     {"seq":N,"time":"...","type":"...", ... ,"hash":"<64 hex>"}\n
+ *
+ * hash(N) = SHA-256(hash(N-1) as 32 bytes || the line's bytes before `,"hash":`); hash of the record before
+ * the first one is 32 zero bytes. A segment's first record is of type "segment" and repeats the last hash of
+ * the segment before it. Space may be allocated ahead: zero bytes after the last line end a segment that was
+ * not closed.
+ */
+#ifndef KMS_AUDIT_AUDIT_H
+#define KMS_AUDIT_AUDIT_H
+
+#include "core/bytes.h"
+#include "core/ids.h"
+
+struct kms_audit;
+
+struct kms_audit_config {
+    const char *directory;     /* created with mode 0700 when missing */
+    uint64_t segment_bytes;    /* a new segment begins after this size; 0: 256 MiB */
+    int64_t write_deadline_ns; /* a commit that takes longer fails closed; 0: 2 s */
+};
+
+/** One record. NULL strings and zero members are left out. Strings may hold hostile text: they are escaped.
+ */
+struct kms_audit_event {
+    const char *type;   /* "call", "intent", "outcome", "start", "stop", "alert" */
+    const char *action; /* "datakey.generate" */
+    const char *request_id;
+    const char *identity;
+    const char *peer;
+    const char *tenant;       /* tenant id as named by the caller */
+    struct kms_uuid customer; /* zero: none */
+    const char *purpose;
+    uint32_t kek_version; /* 0: none */
+    const char *outcome;  /* name of the status, "OK" */
+    const char *reason;   /* why denied or failed; for the auditor, never sent to the caller */
+    uint32_t items;       /* of a batch; 0: none */
+    uint32_t items_failed;
+    const char *detail_json; /* a ready JSON object with more (trusted, made by our own code), or NULL */
+};
+
+/**
+ * Open the directory, find the last intact record (a half-written tail after a crash is cut off and noted in
+ * a record of type "recovered"), continue the chain in a new or the last segment. AUDIT_UNAVAILABLE (cannot
+ * write), FAILED_PRECONDITION (chain broken before the tail: the text says which file and line).
+ */
+enum kms_status kms_audit_open(const struct kms_audit_config *config, struct kms_audit **ret_audit,
+                               struct kms_error *err) KMS_MUST_USE;
+/** Commit what is left and close; NULL-safe. */
+void kms_audit_free(struct kms_audit *audit);
+
+/** Add a record to the group. Not durable before kms_audit_commit(). AUDIT_UNAVAILABLE while failing closed.
+ */
+enum kms_status kms_audit_append(struct kms_audit *audit, const struct kms_audit_event *event,
+                                 struct kms_error *err) KMS_MUST_USE;
+/**
+ * Make every record appended so far durable (one write, one fdatasync; callers at the same time share one).
+ * AUDIT_UNAVAILABLE when that fails or takes longer than the write deadline; the file deleted, replaced or
+ * shortened from outside counts as failure. Later calls try again by themselves; nothing that was appended is
+ * lost meanwhile.
+ */
+enum kms_status kms_audit_commit(struct kms_audit *audit, struct kms_error *err) KMS_MUST_USE;
+
+struct kms_audit_status {
+    uint64_t last_seq, durable_seq, commits, failures;
+    bool failing;
+    char failure[256];
+    char head_hash[65];
+};
+void kms_audit_status(struct kms_audit *audit, struct kms_audit_status *ret_status);
+
+#endif

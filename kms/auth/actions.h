@@ -1,0 +1,51 @@
+/*
+ * Purpose:   the table of permissions and the roles that group them.
+ * Owns:      nothing.
+ * Threads:   constants.
+ * Never:     is renumbered into files: policies name actions by text.
+ */
+#ifndef KMS_AUTH_ACTIONS_H
+#define KMS_AUTH_ACTIONS_H
+
+/* C name, text, bound to a purpose as well, roles that include it (bits below) */
+#define KMS_ACTION_TABLE(X)                                                                                  \
+    X(DATAKEY_GENERATE, "datakey.generate", true, KMS_ROLE_APPLICATION)                                      \
+    X(DATAKEY_GENERATE_WITHOUT_PLAINTEXT, "datakey.generate_without_plaintext", true, KMS_ROLE_APPLICATION)  \
+    X(DATAKEY_WRAP, "datakey.wrap", true, KMS_ROLE_APPLICATION)                                              \
+    X(DATAKEY_UNWRAP, "datakey.unwrap", true, KMS_ROLE_APPLICATION)                                          \
+    X(DATAKEY_REWRAP, "datakey.rewrap", true, KMS_ROLE_APPLICATION | KMS_ROLE_OPERATOR)                      \
+    X(TENANT_CREATE, "tenant.create", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR)                             \
+    X(TENANT_READ, "tenant.read", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)              \
+    X(TENANT_UPDATE, "tenant.update", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR)                             \
+    X(TENANT_CLOSE, "tenant.close", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR)                               \
+    X(PURPOSE_CREATE, "purpose.create", false, KMS_ROLE_OPERATOR)                                            \
+    X(PURPOSE_READ, "purpose.read", false, KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)                             \
+    X(PURPOSE_UPDATE, "purpose.update", false, KMS_ROLE_OPERATOR)                                            \
+    X(PURPOSE_CLOSE, "purpose.close", false, KMS_ROLE_OPERATOR)                                              \
+    X(CUSTOMER_CREATE, "customer.create", false, KMS_ROLE_APPLICATION | KMS_ROLE_OPERATOR)                   \
+    X(CUSTOMER_READ, "customer.read", false, KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)                           \
+    X(CUSTOMER_UPDATE, "customer.update", false, KMS_ROLE_OPERATOR)                                          \
+    X(CUSTOMER_CLOSE, "customer.close", false, KMS_ROLE_OPERATOR)                                            \
+    X(KEYVERSION_READ, "keyversion.read", false, KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)                       \
+    X(SERVER_STATUS, "server.status", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)
+
+enum {
+    KMS_ROLE_APPLICATION = 1,
+    KMS_ROLE_OPERATOR = 2,
+    KMS_ROLE_APPROVER = 4,
+    KMS_ROLE_CUSTODIAN = 8,
+    KMS_ROLE_AUDITOR = 16,
+    KMS_ROLE_ADMIN = 32
+};
+
+enum kms_action {
+#define KMS_ACTION_ENUM(name, text, purpose, roles) KMS_ACTION_##name,
+    KMS_ACTION_TABLE(KMS_ACTION_ENUM)
+#undef KMS_ACTION_ENUM
+        KMS_ACTION_COUNT
+};
+
+/** "datakey.generate"; never NULL. */
+const char *kms_action_text(enum kms_action action);
+
+#endif

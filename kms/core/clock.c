@@ -1,0 +1,52 @@
+#include "core/clock.h"
+
+#include <stdio.h>
+#include <time.h>
+
+/* Both system clocks read alike. */
+static int64_t read_clock(clockid_t id)
+{
+    struct timespec now;
+    (void)clock_gettime(id, &now);
+    return (int64_t)now.tv_sec * KMS_NS_PER_SECOND + now.tv_nsec;
+}
+
+static int64_t system_wall_ns(void)
+{
+    return read_clock(CLOCK_REALTIME);
+}
+
+static int64_t system_mono_ns(void)
+{
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+static const struct kms_clock_source system_source = {system_wall_ns, system_mono_ns};
+static const struct kms_clock_source *current_source = &system_source;
+
+int64_t kms_clock_wall_ns(void)
+{
+    return current_source->wall_ns();
+}
+
+int64_t kms_clock_mono_ns(void)
+{
+    return current_source->mono_ns();
+}
+
+void kms_clock_set_source(const struct kms_clock_source *source)
+{
+    current_source = source != NULL ? source : &system_source;
+}
+
+const char *kms_clock_format(int64_t wall_ns, char out[KMS_TIME_TEXT_SIZE])
+{
+    const time_t seconds = (time_t)(wall_ns / KMS_NS_PER_SECOND);
+    const unsigned micros = (unsigned)(wall_ns % KMS_NS_PER_SECOND / 1000);
+    struct tm utc;
+    (void)gmtime_r(&seconds, &utc);
+    char date[32];
+    (void)strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &utc);
+    (void)snprintf(out, KMS_TIME_TEXT_SIZE, "%.19s.%06uZ", date, micros);
+    return out;
+}

@@ -1,0 +1,72 @@
+/*
+ * Purpose:   mutexes with a name and a place in one order; taking them against the order is a programming
+ * error. Owns:      nothing; a kms_mutex lives in the struct that it protects. Threads:   that is what it is
+ * for. Never:     is held across a call to the network.
+ *
+ * A thread may take a lock only if it holds none with the same or a later place in this table. Two locks of
+ * one place are never held together.
+ */
+#ifndef KMS_CORE_LOCK_H
+#define KMS_CORE_LOCK_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+/* place, what it protects; taken from the top to the bottom */
+#define KMS_LOCK_TABLE(X)                                                                                    \
+    X(RPC_SERVER, "the server's list of live calls and its life cycle")                                      \
+    X(RPC_QUEUE, "the queue between completion-queue threads and the control worker")                        \
+    X(OPS, "state shared by operations of one service")                                                      \
+    X(TENANT, "one tenant's key tree: its only writer")                                                      \
+    X(KEYRING, "the handle cache of KEKs and page keys")                                                     \
+    X(STORE, "the database's writing connection")                                                            \
+    X(HSM_GATE, "the device's life cycle: open, lost, being recovered")                                      \
+    X(HSM_POOL, "the pool of free HSM sessions")                                                             \
+    X(HSM_KEEPER, "the keeper session, which owns the session objects")                                      \
+    X(AUTH, "the policy, the revocation list and the cache of identities")                                   \
+    X(AUDIT, "the audit chain's head and its buffer")                                                        \
+    X(RPC_CALL, "one call's outgoing messages")                                                              \
+    X(CLIENT, "the client library's data-key cache")                                                         \
+    X(LOG, "the log's rate limits and its output")
+
+enum kms_lock_place {
+#define KMS_LOCK_ENUM(name, what) KMS_LOCK_##name,
+    KMS_LOCK_TABLE(KMS_LOCK_ENUM)
+#undef KMS_LOCK_ENUM
+        KMS_LOCK_COUNT
+};
+
+struct kms_mutex {
+    pthread_mutex_t mutex;
+    enum kms_lock_place place;
+};
+
+void kms_mutex_init(struct kms_mutex *mutex, enum kms_lock_place place);
+void kms_mutex_clear(struct kms_mutex *mutex);
+void kms_mutex_lock(struct kms_mutex *mutex);
+void kms_mutex_unlock(struct kms_mutex *mutex);
+/** Asserts that this thread holds the place of `mutex`; for functions named `_locked`. */
+void kms_mutex_assert_held(const struct kms_mutex *mutex);
+/** Wait on a condition made with kms_cond_init(); `deadline_mono_ns` < 0 waits for ever. False when it
+ * passed. */
+bool kms_cond_wait(pthread_cond_t *cond, struct kms_mutex *mutex, long long deadline_mono_ns);
+/** A condition variable on the monotonic clock. */
+void kms_cond_init(pthread_cond_t *cond);
+
+/* Scope lock: `KMS_LOCKED(&x->lock);` holds until the end of the scope. */
+static inline void kms_cleanup_unlock(struct kms_mutex **mutex)
+{
+    kms_mutex_unlock(*mutex);
+}
+static inline struct kms_mutex *kms_mutex_lock_scope(struct kms_mutex *mutex)
+{
+    kms_mutex_lock(mutex);
+    return mutex;
+}
+#define KMS_LOCK_NAME2(line) kms_scope_lock_##line
+#define KMS_LOCK_NAME(line)  KMS_LOCK_NAME2(line)
+#define KMS_LOCKED(mutex)                                                                                    \
+    struct kms_mutex *KMS_LOCK_NAME(__LINE__) __attribute__((cleanup(kms_cleanup_unlock), unused)) =         \
+        kms_mutex_lock_scope(mutex)
+
+#endif

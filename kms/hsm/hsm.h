@@ -1,0 +1,169 @@
+/*
+ * Purpose:   what the rest of the service asks of a hardware security module, without a PKCS#11 type in
+ * sight. Owns:      a kms_hsm owns its sessions and every session object that it made. Threads:   every
+ * function may be called from any thread; one session is used by one thread at a time. Never:     returns the
+ * plaintext of a key. Master, page and KEK plaintext stays inside the token.
+ *
+ * Key handles carry the generation of the device connection in which they were made. After a lost device was
+ * recovered, the old generation's handles answer HSM_STALE: forget them, find or unwrap the key again, try
+ * once more.
+ *
+ * Statuses that every function may return besides its own: HSM_UNAVAILABLE (device lost, recovery under way
+ * or failed, no session before the deadline), HSM_STALE, HSM_REFUSED (the token said no; the CKR name is the
+ * cause).
+ */
+#ifndef KMS_HSM_HSM_H
+#define KMS_HSM_HSM_H
+
+#include "core/bytes.h"
+
+enum {
+    KMS_HSM_WRAPPED_SIZE = 40, /* AES-KW (RFC 3394) of a 32-byte key */
+    KMS_HSM_MAC_SIZE = 32,     /* HMAC-SHA-256 */
+    KMS_HSM_GCM_IV_SIZE = 12,
+    KMS_HSM_GCM_TAG_SIZE = 16,
+    KMS_HSM_KEY_ID_SIZE = 16, /* CKA_ID of a token key */
+    KMS_HSM_LABEL_MAX = 64,
+    KMS_HSM_SIGNATURE_MAX = 80 /* DER ECDSA-Sig-Value over P-256 */
+};
+
+/** A key inside the HSM. generation 0 = no key. */
+struct kms_hsm_key {
+    uint64_t handle;
+    uint64_t generation;
+};
+
+/** What an unwrapped or generated session key may be used for (design section 3, attribute templates). */
+enum kms_hsm_role {
+    KMS_HSM_PAGE_SERVE, /* EXTRACTABLE=F, UNWRAP */
+    KMS_HSM_PAGE_BUILD, /* EXTRACTABLE=F, WRAP UNWRAP: destroyed when the page is built */
+    KMS_HSM_KEK_SERVE,  /* EXTRACTABLE=F, ENCRYPT DECRYPT, GCM only */
+    KMS_HSM_TRANSIT     /* EXTRACTABLE=T, no usage: only to be wrapped again, destroyed at once */
+};
+
+/** A token key as found by kms_hsm_list_masters(). */
+struct kms_hsm_master_info {
+    uint8_t id[KMS_HSM_KEY_ID_SIZE];
+    char label[KMS_HSM_LABEL_MAX + 1];
+};
+
+/** What the token says of itself; for status, certificates and logs. */
+struct kms_hsm_info {
+    char manufacturer[33];
+    char model[17];
+    char serial[17];
+    char label[33];
+    char firmware[16];
+    char profile[33];
+    char erase_class; /* 'A', 'B' or 'C', see the profile */
+    uint64_t generation;
+    unsigned sessions_total;
+    unsigned sessions_free;
+    uint64_t session_objects; /* alive now */
+    uint64_t recoveries;      /* since start */
+    bool available;
+};
+
+struct kms_hsm;
+struct kms_hsm_session; /* opaque to callers; borrowed from the pool */
+
+/** The vtable. Implementations embed struct kms_hsm as their first member. Callers use the functions below.
+ */
+struct kms_hsm_ops {
+    void (*free)(struct kms_hsm *hsm);
+    enum kms_status (*checkout)(struct kms_hsm *hsm, int64_t deadline_mono_ns,
+                                struct kms_hsm_session **ret_session, struct kms_error *err);
+    void (*checkin)(struct kms_hsm *hsm, struct kms_hsm_session *session);
+    enum kms_status (*random)(struct kms_hsm_session *session, uint8_t *out, size_t len,
+                              struct kms_error *err);
+    enum kms_status (*master_create)(struct kms_hsm_session *session, const uint8_t id[KMS_HSM_KEY_ID_SIZE],
+                                     const char *label, struct kms_hsm_key *ret_key, struct kms_error *err);
+    enum kms_status (*master_find)(struct kms_hsm_session *session, const uint8_t id[KMS_HSM_KEY_ID_SIZE],
+                                   struct kms_hsm_key *ret_key, struct kms_error *err);
+    enum kms_status (*master_destroy)(struct kms_hsm_session *session, const uint8_t id[KMS_HSM_KEY_ID_SIZE],
+                                      struct kms_error *err);
+    enum kms_status (*master_list)(struct kms_hsm_session *session, struct kms_hsm_master_info **ret_list,
+                                   size_t *ret_count, struct kms_error *err);
+    enum kms_status (*generate_wrapped)(struct kms_hsm_session *session, struct kms_hsm_key parent,
+                                        uint8_t ret_blob[KMS_HSM_WRAPPED_SIZE], struct kms_error *err);
+    enum kms_status (*unwrap)(struct kms_hsm_session *session, struct kms_hsm_key parent,
+                              const uint8_t blob[KMS_HSM_WRAPPED_SIZE], enum kms_hsm_role role,
+                              struct kms_hsm_key *ret_key, struct kms_error *err);
+    enum kms_status (*wrap)(struct kms_hsm_session *session, struct kms_hsm_key parent,
+                            struct kms_hsm_key key, uint8_t ret_blob[KMS_HSM_WRAPPED_SIZE],
+                            struct kms_error *err);
+    enum kms_status (*destroy)(struct kms_hsm_session *session, struct kms_hsm_key key);
+    enum kms_status (*gcm_seal)(struct kms_hsm_session *session, struct kms_hsm_key kek, const uint8_t *iv,
+                                struct kms_slice aad, struct kms_slice plaintext, uint8_t *ret_ciphertext,
+                                struct kms_error *err);
+    enum kms_status (*gcm_open)(struct kms_hsm_session *session, struct kms_hsm_key kek, const uint8_t *iv,
+                                struct kms_slice aad, struct kms_slice ciphertext, uint8_t *ret_plaintext,
+                                struct kms_error *err);
+    enum kms_status (*mac)(struct kms_hsm_session *session, struct kms_slice data,
+                           uint8_t ret_mac[KMS_HSM_MAC_SIZE], struct kms_error *err);
+    enum kms_status (*sign)(struct kms_hsm *hsm, struct kms_slice message,
+                            uint8_t ret_signature[KMS_HSM_SIGNATURE_MAX], size_t *ret_len,
+                            struct kms_error *err);
+    enum kms_status (*attestation_public_pem)(struct kms_hsm *hsm, char **ret_pem, struct kms_error *err);
+    enum kms_status (*ping)(struct kms_hsm *hsm, struct kms_error *err);
+    void (*info)(struct kms_hsm *hsm, struct kms_hsm_info *ret_info);
+};
+
+struct kms_hsm {
+    const struct kms_hsm_ops *ops;
+};
+
+/** Close everything; NULL-safe. No session may be checked out. */
+static inline void kms_hsm_free(struct kms_hsm *hsm)
+{
+    if (hsm != NULL)
+        hsm->ops->free(hsm);
+}
+
+/**
+ * Borrow a session until kms_hsm_checkin(). Waits for a free one until the deadline (mono ns), and for a
+ * recovery that is under way. Hold it for one call's work, never across waiting for anything else: recovery
+ * waits for it.
+ */
+static inline enum kms_status kms_hsm_checkout(struct kms_hsm *hsm, int64_t deadline_mono_ns,
+                                               struct kms_hsm_session **ret_session, struct kms_error *err)
+{
+    return hsm->ops->checkout(hsm, deadline_mono_ns, ret_session, err);
+}
+
+static inline void kms_hsm_checkin(struct kms_hsm *hsm, struct kms_hsm_session *session)
+{
+    if (session != NULL)
+        hsm->ops->checkin(hsm, session);
+}
+
+/*
+ * The functions below have the semantics written here; each vtable entry of the same name does the work. Call
+ * them as hsm->ops->name(...) through these one-line wrappers, which exist so that the call reads well.
+ *
+ * random            HSM randomness (C_GenerateRandom), any length up to 1 MiB.
+ * master_create     AES-256 token object per design section 3. Use-tested (wrap and unwrap) before it
+ * returns. HSM_FULL when the token has no room. ALREADY_EXISTS when the id is taken. master_find       find
+ * by CKA_ID and use-test it. NOT_FOUND when there is none; HSM_REFUSED when it is torn. Cached by id within a
+ * generation, so asking again is cheap. master_destroy    destroy and check that it is unfindable. NOT_FOUND
+ * when there is none. master_list       every token key whose label starts with "kms/" and that is an AES
+ * key; free(*ret_list). generate_wrapped  new AES-256 session key, wrapped under `parent` (WRAP usage: a
+ * master or PAGE_BUILD key), destroyed. unwrap            BLOB_REFUSED when the blob does not open under
+ * `parent` (damaged or another key). wrap              wrap a TRANSIT key under `parent`. destroy destroy a
+ * session key. OK also when it is gone already (stale generation). gcm_seal          AES-256-GCM;
+ * ret_ciphertext has room for plaintext.len + 16 (tag appended). IV of 12 bytes. gcm_open ciphertext.len >=
+ * 16; ret_plaintext has room for len - 16. BLOB_REFUSED when it does not open; the output is wiped then. mac
+ * HMAC-SHA-256 under the integrity key. Compare with kms_equal_ct(). sign              ECDSA P-256 over
+ * SHA-256(message) by the attestation key, DER. Needs no session. attestation_public_pem SubjectPublicKeyInfo
+ * PEM, free(*ret_pem). ping              one operation with a *token* key: proves that the device really
+ * works.
+ */
+/** Convenience: which device generation handles are made in now; cached handles of another one are dead. */
+static inline uint64_t kms_hsm_generation(struct kms_hsm *hsm)
+{
+    struct kms_hsm_info info;
+    hsm->ops->info(hsm, &info);
+    return info.generation;
+}
+
+#endif

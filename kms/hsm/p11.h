@@ -1,0 +1,35 @@
+/*
+ * Purpose:   the kms_hsm over a PKCS#11 v2.40 module: libp11 for the module, the token, the login and the
+ * attestation key, Cryptoki directly for symmetric keys. Owns:      the module, all sessions, the PIN (as a
+ * secret, for re-login). Threads:   as hsm.h says. Open and free from the main thread. Never:     retries a
+ * wrong PIN; forks; lets a PKCS#11 type leave this directory.
+ */
+#ifndef KMS_HSM_P11_H
+#define KMS_HSM_P11_H
+
+#include "core/secret.h"
+#include "hsm/hsm.h"
+
+struct kms_hsm_p11_config {
+    const char *module;           /* path of the PKCS#11 library */
+    const char *init_args;        /* CK_C_INITIALIZE_ARGS.pReserved string (NSS), or NULL */
+    const char *token_uri;        /* RFC 7512, e.g. "pkcs11:token=kms"; must match exactly one token */
+    const char *profile;          /* path of a profile file (hsm-config/profiles/ *.yaml) */
+    struct kms_secret *pin;       /* user PIN; the callee takes it over and leaves it empty */
+    unsigned sessions;            /* 1..1024; 0: the profile's */
+    const char *startup_lock;     /* path of a lock file held while the token is opened, or NULL */
+    bool create_service_keys;     /* make the integrity and attestation keys when the token has none */
+    int64_t operation_timeout_ns; /* how long checkout waits for a recovery at most */
+};
+
+/**
+ * Open the token, log in once, find (or create) the integrity key `kms/integrity` and the attestation key
+ * `kms/attestation`, probe every operation that the service needs and fill the session pool.
+ * Errors: CONFIG_INVALID (module, URI, profile, PIN wrong: the text says which; a wrong PIN is tried once,
+ * and not at all when the token says that only one try is left), HSM_UNAVAILABLE (token missing), HSM_REFUSED
+ * (an operation is missing: named), HSM_FULL.
+ */
+enum kms_status kms_hsm_p11_open(const struct kms_hsm_p11_config *config, struct kms_hsm **ret_hsm,
+                                 struct kms_error *err) KMS_MUST_USE;
+
+#endif

@@ -1,0 +1,111 @@
+/*
+ * Purpose:   a gRPC server for services described by protobuf-c: transports, life of a call, codecs, health,
+ * reflection. Owns:      completion queues, their threads, the control worker, every live call. Threads: new,
+ * start, drain and free from the main thread; handlers run on the server's threads. Never:     lets a grpc
+ * type out of this directory; sends a reply before the commit hook has said OK.
+ */
+#ifndef KMS_RPC_SERVER_H
+#define KMS_RPC_SERVER_H
+
+#include "auth/auth.h"
+#include "core/call.h"
+
+#include <protobuf-c/protobuf-c.h>
+
+struct kms_rpc_server;
+
+enum kms_rpc_kind {
+    KMS_RPC_UNARY,
+    KMS_RPC_SERVER_STREAM,
+    KMS_RPC_BIDI /* one reply for each message, in order */
+};
+
+enum kms_rpc_lane {
+    KMS_RPC_INLINE, /* runs to its end on the completion-queue thread: the data plane */
+    KMS_RPC_CONTROL /* runs on the control worker's thread: may take long, may wait */
+};
+
+/**
+ * Serve one request (UNARY) or one message of a stream (BIDI). The reply is allocated in call->arena and
+ * lives until the server has packed it. A failure of a BIDI message ends the stream with that status:
+ * per-item errors belong into the reply. On failure call->error says why; its public text goes to the caller
+ * together with ErrorInfo, RequestInfo and, when the status is retryable, RetryInfo
+ * (grpc-status-details-bin).
+ */
+typedef enum kms_status (*kms_rpc_handler)(void *context, struct kms_call *call,
+                                           const ProtobufCMessage *request, ProtobufCMessage **ret_reply);
+
+/** Sends one message of a server stream; blocks while the peer reads slowly (control lane only). */
+struct kms_rpc_writer;
+enum kms_status kms_rpc_writer_send(struct kms_rpc_writer *writer,
+                                    const ProtobufCMessage *message) KMS_MUST_USE;
+typedef enum kms_status (*kms_rpc_stream_handler)(void *context, struct kms_call *call,
+                                                  const ProtobufCMessage *request,
+                                                  struct kms_rpc_writer *writer);
+
+struct kms_rpc_method {
+    const char *name; /* as in the descriptor */
+    enum kms_rpc_kind kind;
+    enum kms_rpc_lane lane;
+    kms_rpc_handler handler;               /* UNARY and BIDI */
+    kms_rpc_stream_handler stream_handler; /* SERVER_STREAM */
+};
+
+struct kms_rpc_service {
+    const ProtobufCServiceDescriptor *descriptor;
+    const struct kms_rpc_method *methods;
+    size_t method_count;
+    void *context; /* handed to the handlers */
+};
+
+/**
+ * Runs once for a group of finished inline calls and for each finished control call, before their replies
+ * leave: makes audit records and reservations durable. A failure turns every reply of the group into that
+ * status.
+ */
+typedef enum kms_status (*kms_rpc_commit)(void *context, struct kms_error *err);
+
+struct kms_rpc_config {
+    const char *const *addresses; /* "127.0.0.1:0", "[::1]:7443", "unix:/run/kms/kms.sock" */
+    size_t address_count;
+    const char *certificate_path; /* PEM chain of the server */
+    const char *private_key_path; /* PEM, mode 0600 */
+    const char *client_ca_path;   /* PEM */
+    struct kms_auth *auth;
+    unsigned threads;              /* completion-queue threads; 0: 1 */
+    size_t max_message_bytes;      /* 0: 4 MiB */
+    size_t arena_limit_bytes;      /* 0: 8 MiB */
+    size_t max_live_calls;         /* over that: RESOURCE_EXHAUSTED; 0: 4096 */
+    size_t max_control_queue;      /* waiting for the control worker; 0: 256 */
+    unsigned max_group;            /* inline calls committed together at most; 0: 128 */
+    int64_t max_connection_age_ns; /* 0: 1 h */
+    kms_rpc_commit commit;
+    void *commit_context;
+    struct kms_slice
+        descriptor_set; /* serialised FileDescriptorSet for reflection; kinds are cross-checked at start */
+};
+
+/** Check everything and make the server; nothing listens yet. CONFIG_INVALID with the reason. */
+enum kms_status kms_rpc_server_new(const struct kms_rpc_config *config,
+                                   const struct kms_rpc_service *services, size_t service_count,
+                                   struct kms_rpc_server **ret_server, struct kms_error *err) KMS_MUST_USE;
+/** Bind every address and start to serve. Port 0 picks one: see kms_rpc_server_address(). */
+enum kms_status kms_rpc_server_start(struct kms_rpc_server *server, struct kms_error *err) KMS_MUST_USE;
+/** The address that was bound, with the real port; valid until free. */
+const char *kms_rpc_server_address(const struct kms_rpc_server *server, size_t index);
+/** grpc.health.v1: what Check and Watch answer from now on, for "" and every service. */
+void kms_rpc_server_set_serving(struct kms_rpc_server *server, bool serving);
+/** Read certificate, key and client CA again. On failure the old ones stay. */
+enum kms_status kms_rpc_server_reload(struct kms_rpc_server *server, struct kms_error *err) KMS_MUST_USE;
+/** NOT_SERVING, no new calls, wait up to `grace_ns` for those that run, cancel the rest, join the threads. */
+void kms_rpc_server_drain(struct kms_rpc_server *server, int64_t grace_ns);
+/** After drain, or when start failed; NULL-safe. */
+void kms_rpc_server_free(struct kms_rpc_server *server);
+
+struct kms_rpc_stats {
+    uint64_t calls, messages, failed, refused_over_limit, groups;
+    uint64_t live_calls;
+};
+void kms_rpc_server_stats(struct kms_rpc_server *server, struct kms_rpc_stats *ret_stats);
+
+#endif
