@@ -57,4 +57,12 @@ enum kms_status kms_auth_decide(struct kms_auth *auth, const struct kms_identity
                                 enum kms_action action, const char *tenant, const char *purpose,
                                 struct kms_error *err) KMS_MUST_USE;
 
+/**
+ * For unwrap and rewrap, where the caller may leave the purpose out: would *some* purpose be allowed? The caller decides again
+ * with the real purpose once the key is known. Statuses as kms_auth_decide().
+ */
+enum kms_status kms_auth_decide_any_purpose(struct kms_auth *auth, const struct kms_identity *identity,
+                                            enum kms_action action, const char *tenant,
+                                            struct kms_error *err) KMS_MUST_USE;
+
 #endif

@@ -90,6 +90,7 @@ struct kms_data_key {
     const char *purpose;
     uint8_t kek_id[KMS_KEK_ID_SIZE];
     uint32_t kek_version;
+    uint32_t previous_kek_version; /* rewrap: the version that the old blob was under; else 0 */
 };
 
 /*

@@ -65,6 +65,12 @@ struct kms_rpc_service {
  */
 typedef enum kms_status (*kms_rpc_commit)(void *context, struct kms_error *err);
 
+/**
+ * Told of every call that was refused before a handler ran (no identity, malformed, unknown method, over a limit), so that it
+ * can be noted in the audit log. call->identity may be NULL here. Its record is made durable with the next group.
+ */
+typedef void (*kms_rpc_refused)(void *context, const struct kms_call *call, enum kms_status status);
+
 struct kms_rpc_config {
     const char *const *addresses; /* "127.0.0.1:0", "[::1]:7443", "unix:/run/kms/kms.sock" */
     size_t address_count;
@@ -81,6 +87,8 @@ struct kms_rpc_config {
     int64_t max_connection_age_ns; /* 0: 1 h */
     kms_rpc_commit commit;
     void *commit_context;
+    kms_rpc_refused refused; /* may be NULL */
+    void *refused_context;
     struct kms_slice
         descriptor_set; /* serialised FileDescriptorSet for reflection; kinds are cross-checked at start */
 };
