@@ -29,6 +29,11 @@ int64_t kms_clock_wall_ns(void)
     return current_source->wall_ns();
 }
 
+int64_t kms_clock_wall_coarse_ns(void)
+{
+    return current_source == &system_source ? read_clock(CLOCK_REALTIME_COARSE) : current_source->wall_ns();
+}
+
 int64_t kms_clock_mono_ns(void)
 {
     return current_source->mono_ns();

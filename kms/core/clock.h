@@ -15,6 +15,8 @@
 
 /** Nanoseconds since 1970-01-01T00:00:00Z; may jump when somebody sets the clock. */
 int64_t kms_clock_wall_ns(void);
+/** The same, but as of the last timer tick (some milliseconds old): for expiry checks on every call. */
+int64_t kms_clock_wall_coarse_ns(void);
 /** Nanoseconds since some fixed point; never goes backwards. For ages, deadlines and durations. */
 int64_t kms_clock_mono_ns(void);
 
