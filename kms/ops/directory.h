@@ -1,0 +1,39 @@
+/*
+ * Purpose:   what the operations on tenants, purposes and customers share: look-ups with their error texts,
+ * idempotent creates. Owns:      nothing. Threads:   as ops.h. Never:     commits a transaction.
+ */
+#ifndef KMS_OPS_DIRECTORY_H
+#define KMS_OPS_DIRECTORY_H
+
+#include "ops/run.h"
+
+/** NOT_FOUND names the tenant. */
+enum kms_status ops_find_tenant(struct kms_call *call, struct kms_txn *txn, const char *id,
+                                struct kms_tenant_record *ret_tenant) KMS_MUST_USE;
+/** As above; FAILED_PRECONDITION when it is closed. */
+enum kms_status ops_find_open_tenant(struct kms_call *call, struct kms_txn *txn, const char *id,
+                                     struct kms_tenant_record *ret_tenant) KMS_MUST_USE;
+enum kms_status ops_find_purpose(struct kms_call *call, struct kms_txn *txn,
+                                 const struct kms_tenant_record *tenant, const char *id,
+                                 struct kms_purpose_record *ret_purpose) KMS_MUST_USE;
+enum kms_status ops_find_customer(struct kms_call *call, struct kms_txn *txn,
+                                  const struct kms_tenant_record *tenant, const char *id,
+                                  struct kms_customer_record *ret_customer) KMS_MUST_USE;
+
+/**
+ * Was this create done before under its request id? `*ret_done` true: yes, the same one: answer with the
+ * resource as it is. ALREADY_EXISTS: another request had this id. An empty id answers false. The request must
+ * not contain the id itself.
+ */
+enum kms_status ops_request_begin(struct ops_run *run, struct kms_txn *txn, const char *request_id,
+                                  const ProtobufCMessage *request, struct kms_request_record *ret_record,
+                                  bool *ret_done) KMS_MUST_USE;
+/** Remember it, in the transaction of the create; does nothing for an empty request id. */
+enum kms_status ops_request_end(struct kms_call *call, struct kms_txn *txn,
+                                const struct kms_request_record *record) KMS_MUST_USE;
+
+/** A message packed into the arena. */
+enum kms_status ops_pack(struct kms_call *call, const ProtobufCMessage *message,
+                         struct kms_slice *ret_bytes) KMS_MUST_USE;
+
+#endif

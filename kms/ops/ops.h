@@ -1,0 +1,97 @@
+/*
+ * Purpose:   the operations of the service, one function for each RPC method, and the commit of a group of
+ * them. Owns:      nothing; a kms_ops points to the parts that the daemon has opened. Threads:   every
+ * operation from any thread; a thread's operations and their kms_ops_commit() run on that same thread. Never:
+ * knows of gRPC, SQL or PKCS#11; lets a reply be sent that is not in the audit log.
+ *
+ * Every function `kms_ops_*` below has the same shape (it is a kms_rpc_handler): `context` is the struct
+ * kms_ops, `request` is the message of the method's request type, `*ret_reply` is allocated in call->arena
+ * and set on success only. What a method does, needs and answers is written in proto/kms/v1/.
+ */
+#ifndef KMS_OPS_OPS_H
+#define KMS_OPS_OPS_H
+
+#include "audit/audit.h"
+#include "auth/auth.h"
+#include "core/call.h"
+#include "keys/keys.h"
+
+#include <protobuf-c/protobuf-c.h>
+
+enum {
+    KMS_OPS_BATCH_MAX = 1000,   /* items of a batch */
+    KMS_OPS_PAGE_DEFAULT = 100, /* items of a page when the caller does not say */
+    KMS_OPS_PAGE_MAX = 1000,
+    KMS_OPS_BATCH_PURPOSES_MAX = 16 /* purposes whose KEKs a batch of new customers makes at once */
+};
+
+/** Counters of the layer above, which ops cannot ask itself. */
+struct kms_ops_call_stats {
+    bool serving;
+    uint64_t calls, messages, failed, refused_over_limit, live;
+};
+
+struct kms_ops {
+    struct kms_hsm *hsm;
+    struct kms_store *store;
+    struct kms_keys *keys;
+    struct kms_audit *audit;
+    struct kms_auth *auth;
+    const char *version;
+    int64_t start_wall_ns;
+    void (*call_stats)(void *context, struct kms_ops_call_stats *ret_stats); /* may be NULL */
+    void *call_stats_context;
+};
+
+/**
+ * End the group of operations that this thread has run: their reservations of wraps and their audit records
+ * become durable. No reply of the group may leave before, and every reply must become this failure if it
+ * fails. Has the shape of a kms_rpc_commit.
+ */
+enum kms_status kms_ops_commit(void *context, struct kms_error *err) KMS_MUST_USE;
+
+/**
+ * Note in the audit log a call that was refused before it reached an operation (no identity, malformed,
+ * unknown method). Has the shape of a kms_rpc_refused.
+ */
+void kms_ops_refused(void *context, const struct kms_call *call, enum kms_status status);
+
+#define KMS_OPS_METHODS(X)                                                                                   \
+    X(generate_data_key)                                                                                     \
+    X(batch_generate_data_key)                                                                               \
+    X(stream_generate_data_key)                                                                              \
+    X(wrap_data_key)                                                                                         \
+    X(batch_wrap_data_key)                                                                                   \
+    X(stream_wrap_data_key)                                                                                  \
+    X(unwrap_data_key)                                                                                       \
+    X(batch_unwrap_data_key)                                                                                 \
+    X(stream_unwrap_data_key)                                                                                \
+    X(rewrap_data_key)                                                                                       \
+    X(batch_rewrap_data_key)                                                                                 \
+    X(stream_rewrap_data_key)                                                                                \
+    X(create_tenant)                                                                                         \
+    X(get_tenant)                                                                                            \
+    X(list_tenants)                                                                                          \
+    X(update_tenant)                                                                                         \
+    X(close_tenant)                                                                                          \
+    X(create_purpose)                                                                                        \
+    X(get_purpose)                                                                                           \
+    X(list_purposes)                                                                                         \
+    X(update_purpose)                                                                                        \
+    X(close_purpose)                                                                                         \
+    X(create_customer)                                                                                       \
+    X(batch_create_customers)                                                                                \
+    X(get_customer)                                                                                          \
+    X(list_customers)                                                                                        \
+    X(update_customer)                                                                                       \
+    X(close_customer)                                                                                        \
+    X(list_kek_versions)                                                                                     \
+    X(get_server_status)
+
+#define KMS_OPS_DECLARE(name)                                                                                \
+    enum kms_status kms_ops_##name(void *context, struct kms_call *call, const ProtobufCMessage *request,    \
+                                   ProtobufCMessage **ret_reply) KMS_MUST_USE;
+KMS_OPS_METHODS(KMS_OPS_DECLARE)
+#undef KMS_OPS_DECLARE
+
+#endif
