@@ -26,6 +26,18 @@ void kms_mutex_lock(struct kms_mutex *mutex)
     held_places |= 1U << mutex->place;
 }
 
+bool kms_mutex_lock_until(struct kms_mutex *mutex, long long deadline_mono_ns)
+{
+    KMS_ASSERT(held_places >> mutex->place == 0);
+    const struct timespec until = {.tv_sec = deadline_mono_ns / 1000000000,
+                                   .tv_nsec = deadline_mono_ns % 1000000000};
+    const int result = pthread_mutex_clocklock(&mutex->mutex, CLOCK_MONOTONIC, &until);
+    KMS_ASSERT(result == 0 || result == ETIMEDOUT);
+    if (result == 0)
+        held_places |= 1U << mutex->place;
+    return result == 0;
+}
+
 void kms_mutex_unlock(struct kms_mutex *mutex)
 {
     kms_mutex_assert_held(mutex);

@@ -1,7 +1,9 @@
 /*
  * Purpose:   mutexes with a name and a place in one order; taking them against the order is a programming
- * error. Owns:      nothing; a kms_mutex lives in the struct that it protects. Threads:   that is what it is
- * for. Never:     is held across a call to the network.
+ *            error.
+ * Owns:      nothing; a kms_mutex lives in the struct that it protects.
+ * Threads:   that is what it is for.
+ * Never:     is held across a call to the network.
  *
  * A thread may take a lock only if it holds none with the same or a later place in this table. Two locks of
  * one place are never held together.
@@ -44,6 +46,8 @@ struct kms_mutex {
 void kms_mutex_init(struct kms_mutex *mutex, enum kms_lock_place place);
 void kms_mutex_clear(struct kms_mutex *mutex);
 void kms_mutex_lock(struct kms_mutex *mutex);
+/** Wait no longer than until `deadline_mono_ns` (CLOCK_MONOTONIC). False when it passed: the lock is not held. */
+bool kms_mutex_lock_until(struct kms_mutex *mutex, long long deadline_mono_ns);
 void kms_mutex_unlock(struct kms_mutex *mutex);
 /** Asserts that this thread holds the place of `mutex`; for functions named `_locked`. */
 void kms_mutex_assert_held(const struct kms_mutex *mutex);

@@ -126,12 +126,13 @@ void kms_secret_clear(struct kms_secret *secret)
 }
 
 /* The checks on a secret's file that do not need its content. */
-static enum kms_status check_secret_file(int fd, const char *path, size_t *ret_size, struct kms_error *err)
+static enum kms_status check_secret_file(int fd, const char *path, mode_t forbidden, size_t *ret_size,
+                                         struct kms_error *err)
 {
     struct stat info;
     if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode))
         return kms_fail_public(err, KMS_CONFIG_INVALID, "%s is not a regular file", path);
-    if ((info.st_mode & 077) != 0)
+    if ((info.st_mode & forbidden) != 0)
         return kms_fail_public(err, KMS_CONFIG_INVALID,
                                "%s can be read by others (mode %04o); run: chmod 600 %s", path,
                                (unsigned)info.st_mode & 07777U, path);
@@ -145,14 +146,16 @@ static enum kms_status check_secret_file(int fd, const char *path, size_t *ret_s
     return KMS_OK;
 }
 
-enum kms_status kms_secret_read_file(const char *path, struct kms_secret *ret_secret, struct kms_error *err)
+/* Both public readers differ only in the permissions that they refuse. */
+static enum kms_status read_secret_file(const char *path, mode_t forbidden, struct kms_secret *ret_secret,
+                                        struct kms_error *err)
 {
     *ret_secret = (struct kms_secret){0};
-    KMS_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    KMS_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0)
         return kms_fail_public(err, KMS_CONFIG_INVALID, "cannot open %s: %s", path, strerror(errno));
     size_t size = 0;
-    KMS_TRY(check_secret_file(fd, path, &size, err));
+    KMS_TRY(check_secret_file(fd, path, forbidden, &size, err));
     KMS_SECRET secret = {0};
     KMS_TRY(kms_secret_new(size, &secret));
     while (secret.len < size) {
@@ -169,6 +172,17 @@ enum kms_status kms_secret_read_file(const char *path, struct kms_secret *ret_se
     *ret_secret = secret;
     secret = (struct kms_secret){0};
     return KMS_OK;
+}
+
+enum kms_status kms_secret_read_file(const char *path, struct kms_secret *ret_secret, struct kms_error *err)
+{
+    return read_secret_file(path, 077, ret_secret, err);
+}
+
+enum kms_status kms_secret_read_credential(const char *path, struct kms_secret *ret_secret,
+                                           struct kms_error *err)
+{
+    return read_secret_file(path, 037, ret_secret, err);
 }
 
 const char *kms_secret_describe(const struct kms_secret *secret, char out[32])

@@ -40,6 +40,13 @@ void kms_secret_clear(struct kms_secret *secret);
 enum kms_status kms_secret_read_file(const char *path, struct kms_secret *ret_secret,
                                      struct kms_error *err) KMS_MUST_USE;
 
+/**
+ * The same for a file of a service manager's credentials directory: reading by its group is tolerated, because
+ * systemd grants the service access by an ACL, whose mask shows as the group's permission.
+ */
+enum kms_status kms_secret_read_credential(const char *path, struct kms_secret *ret_secret,
+                                           struct kms_error *err) KMS_MUST_USE;
+
 static inline struct kms_slice kms_secret_slice(const struct kms_secret *secret)
 {
     return (struct kms_slice){secret->data, secret->len};

@@ -3,7 +3,7 @@
  * Owns:      nothing.
  * Threads:   all functions are pure or touch only their arguments.
  * Never:     decides what a caller may see by itself: the public text comes from the table or was set as
- * public.
+ *            public.
  */
 #ifndef KMS_CORE_STATUS_H
 #define KMS_CORE_STATUS_H

@@ -1,8 +1,9 @@
 /*
  * Purpose:   what the rest of the service asks of a hardware security module, without a PKCS#11 type in
- * sight. Owns:      a kms_hsm owns its sessions and every session object that it made. Threads:   every
- * function may be called from any thread; one session is used by one thread at a time. Never:     returns the
- * plaintext of a key. Master, page and KEK plaintext stays inside the token.
+ *            sight.
+ * Owns:      a kms_hsm owns its sessions and every session object that it made.
+ * Threads:   every function may be called from any thread; one session is used by one thread at a time.
+ * Never:     returns the plaintext of a key. Master, page and KEK plaintext stays inside the token.
  *
  * Key handles carry the generation of the device connection in which they were made. After a lost device was
  * recovered, the old generation's handles answer HSM_STALE: forget them, find or unwrap the key again, try

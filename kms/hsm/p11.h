@@ -1,8 +1,9 @@
 /*
  * Purpose:   the kms_hsm over a PKCS#11 v2.40 module: libp11 for the module, the token, the login and the
- * attestation key, Cryptoki directly for symmetric keys. Owns:      the module, all sessions, the PIN (as a
- * secret, for re-login). Threads:   as hsm.h says. Open and free from the main thread. Never:     retries a
- * wrong PIN; forks; lets a PKCS#11 type leave this directory.
+ *            attestation key, Cryptoki directly for symmetric keys.
+ * Owns:      the module, all sessions, the PIN (as a secret, for re-login).
+ * Threads:   as hsm.h says. Open and free from the main thread.
+ * Never:     retries a wrong PIN; forks; lets a PKCS#11 type leave this directory.
  */
 #ifndef KMS_HSM_P11_H
 #define KMS_HSM_P11_H

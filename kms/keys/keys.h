@@ -1,9 +1,9 @@
 /*
  * Purpose:   the key tree in use: KEKs by customer and purpose, made on first use, cached as HSM handles;
- * data keys wrapped and unwrapped under them; wraps counted. Owns:      the handle caches (KEKs and page
- * keys) and the wrap counters. Borrows the HSM and the store. Threads:   every function may be called from
- * any thread; one writer per tenant tree. Never:     has a KEK, page key or master key in plaintext; knows of
- * RPC, SQL or PKCS#11.
+ *            data keys wrapped and unwrapped under them; wraps counted.
+ * Owns:      the handle caches (KEKs and page keys) and the wrap counters. Borrows the HSM and the store.
+ * Threads:   every function may be called from any thread; one writer per tenant tree.
+ * Never:     has a KEK, page key or master key in plaintext; knows of RPC, SQL or PKCS#11.
  */
 #ifndef KMS_KEYS_KEYS_H
 #define KMS_KEYS_KEYS_H

@@ -1,6 +1,9 @@
 /*
  * Purpose:   checks of what callers send: identifiers, texts, sizes. Each failure names the field and what is
- * allowed. Owns:      nothing. Threads:   pure functions. Never:     looks anything up.
+ *            allowed.
+ * Owns:      nothing.
+ * Threads:   pure functions.
+ * Never:     looks anything up.
  */
 #ifndef KMS_OPS_CHECKS_H
 #define KMS_OPS_CHECKS_H

@@ -1,6 +1,9 @@
 /*
  * Purpose:   what the four data-key verbs have in common: one item, as a unary call, in a batch or in a
- * stream. Owns:      nothing. Threads:   as ops.h. Never:     lets one item's failure fail another item.
+ *            stream.
+ * Owns:      nothing.
+ * Threads:   as ops.h.
+ * Never:     lets one item's failure fail another item.
  */
 #ifndef KMS_OPS_DATAKEY_H
 #define KMS_OPS_DATAKEY_H

@@ -1,6 +1,9 @@
 /*
  * Purpose:   what the operations on tenants, purposes and customers share: look-ups with their error texts,
- * idempotent creates. Owns:      nothing. Threads:   as ops.h. Never:     commits a transaction.
+ *            idempotent creates.
+ * Owns:      nothing.
+ * Threads:   as ops.h.
+ * Never:     commits a transaction.
  */
 #ifndef KMS_OPS_DIRECTORY_H
 #define KMS_OPS_DIRECTORY_H

@@ -1,8 +1,10 @@
 /*
  * Purpose:   the operations of the service, one function for each RPC method, and the commit of a group of
- * them. Owns:      nothing; a kms_ops points to the parts that the daemon has opened. Threads:   every
- * operation from any thread; a thread's operations and their kms_ops_commit() run on that same thread. Never:
- * knows of gRPC, SQL or PKCS#11; lets a reply be sent that is not in the audit log.
+ *            them.
+ * Owns:      nothing; a kms_ops points to the parts that the daemon has opened.
+ * Threads:   every operation from any thread; a thread's operations and their kms_ops_commit() run on that
+ *            same thread.
+ * Never:     knows of gRPC, SQL or PKCS#11; lets a reply be sent that is not in the audit log.
  *
  * Every function `kms_ops_*` below has the same shape (it is a kms_rpc_handler): `context` is the struct
  * kms_ops, `request` is the message of the method's request type, `*ret_reply` is allocated in call->arena

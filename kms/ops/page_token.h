@@ -1,7 +1,9 @@
 /*
  * Purpose:   page tokens of the list methods: where the next page begins, bound to the request that made
- * them. Owns:      nothing. Threads:   pure functions. Never:     grants anything: every page is authorised
- * like the first one.
+ *            them.
+ * Owns:      nothing.
+ * Threads:   pure functions.
+ * Never:     grants anything: every page is authorised like the first one.
  *
  * A token is hex(version 0x01 || first 8 bytes of SHA-256(method, tenant, filter) || last id of the page
  * before).

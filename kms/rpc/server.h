@@ -1,8 +1,9 @@
 /*
  * Purpose:   a gRPC server for services described by protobuf-c: transports, life of a call, codecs, health,
- * reflection. Owns:      completion queues, their threads, the control worker, every live call. Threads: new,
- * start, drain and free from the main thread; handlers run on the server's threads. Never:     lets a grpc
- * type out of this directory; sends a reply before the commit hook has said OK.
+ *            reflection.
+ * Owns:      completion queues, their threads, the control worker, every live call.
+ * Threads:   new, start, drain and free from the main thread; handlers run on the server's threads.
+ * Never:     lets a grpc type out of this directory; sends a reply before the commit hook has said OK.
  */
 #ifndef KMS_RPC_SERVER_H
 #define KMS_RPC_SERVER_H

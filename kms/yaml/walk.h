@@ -1,7 +1,9 @@
 /*
  * Purpose:   walk a YAML text beside a libcyaml schema: strict checks with exact lines, and looking places
- * up. Owns:      nothing between calls. Threads:   no shared state. Never:     keeps anything of the text;
- * recurses deeper than its named limit.
+ *            up.
+ * Owns:      nothing between calls.
+ * Threads:   no shared state.
+ * Never:     keeps anything of the text; recurses deeper than its named limit.
  */
 #ifndef KMS_YAML_WALK_H
 #define KMS_YAML_WALK_H

@@ -3,7 +3,7 @@
  * Owns:      a kms_yaml owns its text and the loaded struct.
  * Threads:   no shared state.
  * Never:     follows aliases, guesses numbers or truth values, or accepts a key that the schema does not
- * know.
+ *            know.
  *
  * libcyaml loads; before it does, the document is walked beside the same schema, because libcyaml takes "10x"
  * for 10, any word for true, cuts strings at an embedded NUL, and names the wrong line for an unknown key.
