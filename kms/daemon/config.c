@@ -1,0 +1,371 @@
+#include "daemon/config.h"
+
+#include "yaml/yaml.h"
+
+#include <limits.h>
+#include <sys/un.h>
+
+enum { LONGEST_PATH = 4096, MOST_LISTENERS = 16, LONGEST_WORD = 1024, LONGEST_PIN = 4096 };
+
+#define PATH(key, flags, type, member) CYAML_FIELD_STRING_PTR(key, flags, type, member, 1, LONGEST_PATH)
+#define WORD(key, flags, type, member) CYAML_FIELD_STRING_PTR(key, flags, type, member, 1, LONGEST_WORD)
+#define SECTION(name)                  __typeof__(((struct kms_config *)NULL)->name)
+#define NUMBER(key, type, member)      CYAML_FIELD_UINT(key, CYAML_FLAG_OPTIONAL, type, member)
+#define MAPPING(name, flags, fields)   CYAML_FIELD_MAPPING(#name, flags, struct kms_config, name, fields)
+
+static const cyaml_schema_field_t tls_fields[] = {
+    PATH("certificate", 0, SECTION(tls), certificate), PATH("private_key", 0, SECTION(tls), private_key),
+    PATH("client_ca", 0, SECTION(tls), client_ca), PATH("crl", CYAML_FLAG_OPTIONAL, SECTION(tls), crl),
+    CYAML_FIELD_END};
+
+static const cyaml_schema_field_t hsm_fields[] = {
+    PATH("module", 0, SECTION(hsm), module),
+    CYAML_FIELD_STRING_PTR("init_args", CYAML_FLAG_OPTIONAL, SECTION(hsm), init_args, 0, LONGEST_WORD),
+    WORD("token", 0, SECTION(hsm), token),
+    PATH("profile", 0, SECTION(hsm), profile),
+    PATH("pin_file", CYAML_FLAG_OPTIONAL, SECTION(hsm), pin_file),
+    WORD("pin_env", CYAML_FLAG_OPTIONAL, SECTION(hsm), pin_env),
+    WORD("pin_credential", CYAML_FLAG_OPTIONAL, SECTION(hsm), pin_credential),
+    PATH("startup_lock", CYAML_FLAG_OPTIONAL, SECTION(hsm), startup_lock),
+    NUMBER("sessions", SECTION(hsm), sessions),
+    CYAML_FIELD_BOOL("create_service_keys", CYAML_FLAG_OPTIONAL, SECTION(hsm), create_service_keys),
+    CYAML_FIELD_END};
+
+static const cyaml_schema_field_t store_fields[] = {PATH("path", 0, SECTION(store), path), CYAML_FIELD_END};
+
+static const cyaml_schema_field_t audit_fields[] = {
+    PATH("directory", 0, SECTION(audit), directory), NUMBER("segment_mib", SECTION(audit), segment_mib),
+    NUMBER("write_deadline_ms", SECTION(audit), write_deadline_ms), CYAML_FIELD_END};
+
+static const cyaml_schema_field_t cache_fields[] = {
+    NUMBER("keks", SECTION(cache), keks), NUMBER("pages", SECTION(cache), pages),
+    NUMBER("idle_seconds", SECTION(cache), idle_seconds),
+    NUMBER("absolute_seconds", SECTION(cache), absolute_seconds), CYAML_FIELD_END};
+
+static const cyaml_schema_field_t limits_fields[] = {
+    NUMBER("threads", SECTION(limits), threads),
+    NUMBER("max_message_bytes", SECTION(limits), max_message_bytes),
+    NUMBER("max_live_calls", SECTION(limits), max_live_calls),
+    NUMBER("group", SECTION(limits), group),
+    NUMBER("connection_age_seconds", SECTION(limits), connection_age_seconds),
+    NUMBER("drain_seconds", SECTION(limits), drain_seconds),
+    CYAML_FIELD_END};
+
+/* One more than the level, so that absent (0) differs from the first. */
+static const cyaml_strval_t level_words[] = {{"error", KMS_LOG_ERROR + 1},
+                                             {"warning", KMS_LOG_WARNING + 1},
+                                             {"info", KMS_LOG_INFO + 1},
+                                             {"debug", KMS_LOG_DEBUG + 1}};
+
+static const cyaml_schema_field_t log_fields[] = {CYAML_FIELD_ENUM("level", CYAML_FLAG_STRICT, SECTION(log),
+                                                                   level_word, level_words,
+                                                                   CYAML_ARRAY_LEN(level_words)),
+                                                  CYAML_FIELD_END};
+
+static const cyaml_schema_value_t listen_entry = {
+    CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 1, LONGEST_PATH)};
+
+static const cyaml_schema_field_t config_fields[] = {CYAML_FIELD_SEQUENCE("listen", CYAML_FLAG_POINTER,
+                                                                          struct kms_config, listen,
+                                                                          &listen_entry, 1, MOST_LISTENERS),
+                                                     MAPPING(tls, 0, tls_fields),
+                                                     PATH("policy", 0, struct kms_config, policy),
+                                                     MAPPING(hsm, 0, hsm_fields),
+                                                     MAPPING(store, 0, store_fields),
+                                                     MAPPING(audit, 0, audit_fields),
+                                                     MAPPING(cache, CYAML_FLAG_OPTIONAL, cache_fields),
+                                                     MAPPING(limits, CYAML_FLAG_OPTIONAL, limits_fields),
+                                                     MAPPING(log, CYAML_FLAG_OPTIONAL, log_fields),
+                                                     CYAML_FIELD_END};
+
+static const cyaml_schema_value_t config_schema = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct kms_config, config_fields)};
+
+/* Numbers: 0 means the default. The smallest values keep the service usable, the largest keep it alive. */
+static const struct number_rule {
+    const char *place;
+    size_t offset;
+    uint32_t smallest, largest, standard;
+} number_rules[] = {
+#define RULE(section, member, smallest, largest, standard)                                                   \
+    {                                                                                                        \
+#section "." #member, offsetof(struct kms_config, section.member), smallest, largest, standard       \
+    }
+    RULE(hsm, sessions, 1, 1024, 0),
+    RULE(audit, segment_mib, 1, 65536, 256),
+    RULE(audit, write_deadline_ms, 10, 60000, 2000),
+    RULE(cache, keks, 1, 10000000, 20000),
+    RULE(cache, pages, 1, 10000000, 4000),
+    RULE(cache, idle_seconds, 1, 86400, 600),
+    RULE(cache, absolute_seconds, 1, 604800, 3600),
+    RULE(limits, threads, 1, 64, 1),
+    RULE(limits, max_message_bytes, 65536, 67108864, 4194304),
+    RULE(limits, max_live_calls, 1, 1000000, 4096),
+    RULE(limits, group, 1, 4096, 128),
+    RULE(limits, connection_age_seconds, 10, 43200, 3600),
+    RULE(limits, drain_seconds, 1, 3600, 10),
+#undef RULE
+};
+
+/* Paths that are taken from the file's directory. */
+static const struct path_rule {
+    const char *place;
+    size_t offset;
+    bool search; /* a name without a slash is searched for by somebody else */
+} path_rules[] = {
+#define RULE(section, member, search)                                                                        \
+    {                                                                                                        \
+#section "." #member, offsetof(struct kms_config, section.member), search                            \
+    }
+    RULE(tls, certificate, false),
+    RULE(tls, private_key, false),
+    RULE(tls, client_ca, false),
+    RULE(tls, crl, false),
+    RULE(hsm, module, true),
+    RULE(hsm, profile, false),
+    RULE(hsm, pin_file, false),
+    RULE(hsm, startup_lock, false),
+    RULE(store, path, false),
+    RULE(audit, directory, false),
+#undef RULE
+    {"policy", offsetof(struct kms_config, policy), false},
+};
+
+/* Ranges and defaults of all numbers. */
+static enum kms_status settle_numbers(struct kms_config *config, const struct kms_yaml *document,
+                                      struct kms_error *err)
+{
+    for (size_t i = 0; i < CYAML_ARRAY_LEN(number_rules); i++) {
+        const struct number_rule *rule = &number_rules[i];
+        uint32_t *value = (uint32_t *)(void *)((char *)config + rule->offset);
+        if (*value == 0)
+            *value = rule->standard;
+        else if (*value < rule->smallest || *value > rule->largest)
+            return kms_yaml_fail(document, rule->place, err, "%u is out of range: %u to %u", *value,
+                                 rule->smallest, rule->largest);
+    }
+    if (config->cache.absolute_seconds < config->cache.idle_seconds)
+        return kms_yaml_fail(document, "cache.absolute_seconds", err,
+                             "must not be smaller than idle_seconds (%u)", config->cache.idle_seconds);
+    return KMS_OK;
+}
+
+/* Replace "x/y" at *path (after `skip` characters of prefix) by the same below `directory`. */
+static enum kms_status resolve(char **path, size_t skip, const char *directory)
+{
+    if ((*path)[skip] == '/')
+        return KMS_OK;
+    const size_t size = strlen(*path) + strlen(directory) + 2;
+    char *resolved = malloc(size);
+    if (resolved == NULL)
+        return KMS_NO_MEMORY;
+    (void)snprintf(resolved, size, "%.*s%s/%s", (int)skip, *path, directory, *path + skip);
+    free(*path);
+    *path = resolved;
+    return KMS_OK;
+}
+
+static enum kms_status settle_paths(struct kms_config *config, const char *directory)
+{
+    for (size_t i = 0; i < CYAML_ARRAY_LEN(path_rules); i++) {
+        char **path = (char **)(void *)((char *)config + path_rules[i].offset);
+        const bool searched = path_rules[i].search && *path != NULL && strchr(*path, '/') == NULL;
+        if (*path != NULL && !searched)
+            KMS_TRY(resolve(path, 0, directory));
+    }
+    return KMS_OK;
+}
+
+/* "host:port" with a host of letters, digits, dots and hyphens, or an IPv6 address in brackets. */
+static bool is_tcp_address(const char *address)
+{
+    const char *host = address;
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+    size_t len = 0;
+    if (host[0] == '[') {
+        len = strspn(host + 1, "0123456789abcdefABCDEF:.") + 1;
+        if (len < 3 || host[len] != ']')
+            return false;
+        len++;
+    } else {
+        while (host[len] != '\0' && (strchr(letters, host[len]) != NULL || strchr(".-", host[len]) != NULL))
+            len++;
+    }
+    if (len == 0 || host[len] != ':')
+        return false;
+    const char *port = host + len + 1;
+    const size_t digits = strspn(port, "0123456789");
+    return digits > 0 && digits <= 5 && port[digits] == '\0' && strtoul(port, NULL, 10) <= 65535;
+}
+
+/* One address: its form, its path when it is a Unix socket, and that it is not there twice. */
+static enum kms_status settle_listener(struct kms_config *config, size_t index, const char *directory,
+                                       const struct kms_yaml *document, struct kms_error *err)
+{
+    static const char unix_prefix[] = "unix:";
+    const size_t prefix_len = sizeof unix_prefix - 1;
+    char place[32];
+    (void)snprintf(place, sizeof place, "listen[%zu]", index);
+    char **address = &config->listen[index];
+    if (strncmp(*address, unix_prefix, prefix_len) == 0) {
+        if ((*address)[prefix_len] == '\0')
+            return kms_yaml_fail(document, place, err, "the path of the socket is missing");
+        KMS_TRY(resolve(address, prefix_len, directory));
+        if (strlen(*address) - prefix_len >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
+            return kms_yaml_fail(document, place, err,
+                                 "the path is too long for a Unix socket (%zu bytes at most)",
+                                 sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1);
+    } else if (!is_tcp_address(*address)) {
+        return kms_yaml_fail(document, place, err,
+                             "'%.80s' is no address; use 127.0.0.1:7443, [::1]:7443 or unix:path", *address);
+    }
+    for (size_t i = 0; i < index; i++) {
+        if (strcmp(config->listen[i], *address) == 0)
+            return kms_yaml_fail(document, place, err, "'%.80s' stands here twice", *address);
+    }
+    return KMS_OK;
+}
+
+/* The token is named by URI, and its PIN comes from exactly one place that is not this file. */
+static enum kms_status check_hsm(const struct kms_config *config, const struct kms_yaml *document,
+                                 struct kms_error *err)
+{
+    if (strncmp(config->hsm.token, "pkcs11:", 7) != 0)
+        return kms_yaml_fail(document, "hsm.token", err, "must be a URI like pkcs11:token=kms");
+    if (strstr(config->hsm.token, "pin-value") != NULL || strstr(config->hsm.token, "pin-source") != NULL)
+        return kms_yaml_fail(document, "hsm.token", err,
+                             "a PIN does not belong here; use pin_file, pin_env or pin_credential");
+    const int sources =
+        (config->hsm.pin_file != NULL) + (config->hsm.pin_env != NULL) + (config->hsm.pin_credential != NULL);
+    if (sources != 1)
+        return kms_yaml_fail(document, "hsm", err,
+                             "needs exactly one of pin_file, pin_env and pin_credential, not %d", sources);
+    if (config->hsm.pin_env != NULL && strchr(config->hsm.pin_env, '=') != NULL)
+        return kms_yaml_fail(document, "hsm.pin_env", err,
+                             "must be the name of an environment variable, not a value");
+    const char *credential = config->hsm.pin_credential;
+    if (credential != NULL && (strchr(credential, '/') != NULL || credential[0] == '.'))
+        return kms_yaml_fail(document, "hsm.pin_credential", err, "must be a name without a path");
+    return KMS_OK;
+}
+
+/* All that the schema cannot say. */
+static enum kms_status settle(struct kms_config *config, const char *directory,
+                              const struct kms_yaml *document, struct kms_error *err)
+{
+    config->log.level =
+        config->log.level_word == 0 ? KMS_LOG_INFO : (enum kms_log_level)(config->log.level_word - 1);
+    KMS_TRY(settle_numbers(config, document, err));
+    KMS_TRY(check_hsm(config, document, err));
+    for (size_t i = 0; i < config->listen_count; i++)
+        KMS_TRY(settle_listener(config, i, directory, document, err));
+    return settle_paths(config, directory);
+}
+
+/* The absolute directory of a file that may be given relative; the caller frees. */
+static char *directory_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    if (slash == path)
+        return strdup("");
+    KMS_FREE char *directory = slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path));
+    if (directory == NULL)
+        return NULL;
+    char *absolute = realpath(directory, NULL);
+    return absolute != NULL ? absolute : KMS_TAKE(directory);
+}
+
+/* Take over a document that was loaded and complete it in place. */
+static enum kms_status finish(const char *path, struct kms_yaml *document, struct kms_config *ret_config,
+                              struct kms_error *err)
+{
+    struct kms_config *config = document->data;
+    KMS_FREE char *directory = directory_of(path);
+    KMS_FREE struct kms_yaml *kept = malloc(sizeof *kept);
+    if (directory == NULL || kept == NULL)
+        return KMS_NO_MEMORY;
+    KMS_TRY(settle(config, directory, document, err));
+    *kept = *document;
+    *document = (struct kms_yaml){0};
+    *ret_config = *config;
+    ret_config->document = KMS_TAKE(kept);
+    return KMS_OK;
+}
+
+/* Move a PIN out of the environment; the value there is wiped, whether it was good or not. */
+static enum kms_status read_pin_from_environment(const char *name, struct kms_secret *ret_pin,
+                                                 struct kms_error *err)
+{
+    char *value = getenv(name);
+    if (value == NULL)
+        return kms_fail_public(err, KMS_CONFIG_INVALID,
+                               "the environment variable %s, which hsm.pin_env names, is not set", name);
+    const size_t len = strlen(value);
+    KMS_SECRET pin = {0};
+    enum kms_status status = KMS_OK;
+    if (len < 1 || len > LONGEST_PIN)
+        status = kms_fail_public(err, KMS_CONFIG_INVALID,
+                                 "the environment variable %s must hold 1 to %d bytes", name, LONGEST_PIN);
+    else
+        status = kms_secret_new(len, &pin);
+    if (status == KMS_OK) {
+        memcpy(pin.data, value, len);
+        pin.len = len;
+    }
+    kms_wipe(value, len);
+    (void)unsetenv(name);
+    KMS_TRY(status);
+    *ret_pin = pin;
+    pin = (struct kms_secret){0};
+    return KMS_OK;
+}
+
+/* A credential of the service manager, see systemd.exec(5), LoadCredential=. */
+static enum kms_status read_pin_from_credential(const char *name, struct kms_secret *ret_pin,
+                                                struct kms_error *err)
+{
+    const char *directory = getenv("CREDENTIALS_DIRECTORY");
+    if (directory == NULL || directory[0] != '/')
+        return kms_fail_public(err, KMS_CONFIG_INVALID,
+                               "hsm.pin_credential needs $CREDENTIALS_DIRECTORY: start under systemd with "
+                               "LoadCredential=%s:...",
+                               name);
+    char path[PATH_MAX];
+    const int len = snprintf(path, sizeof path, "%s/%s", directory, name);
+    if (len < 0 || (size_t)len >= sizeof path)
+        return kms_fail_public(err, KMS_CONFIG_INVALID, "$CREDENTIALS_DIRECTORY is too long");
+    return kms_secret_read_credential(path, ret_pin, err);
+}
+
+enum kms_status kms_config_load(const char *path, struct kms_config *ret_config, struct kms_error *err)
+{
+    KMS_YAML document = {0};
+    KMS_TRY(kms_yaml_load(path, &config_schema, &document, err));
+    return finish(path, &document, ret_config, err);
+}
+
+enum kms_status kms_config_parse(const char *name, struct kms_slice text, struct kms_config *ret_config,
+                                 struct kms_error *err)
+{
+    KMS_YAML document = {0};
+    KMS_TRY(kms_yaml_parse(name, text, &config_schema, &document, err));
+    return finish(name, &document, ret_config, err);
+}
+
+void kms_config_clear(struct kms_config *config)
+{
+    if (config->document != NULL)
+        kms_yaml_clear(config->document);
+    free(config->document);
+    *config = (struct kms_config){0};
+}
+
+enum kms_status kms_config_read_pin(const struct kms_config *config, struct kms_secret *ret_pin,
+                                    struct kms_error *err)
+{
+    if (config->hsm.pin_file != NULL)
+        return kms_secret_read_file(config->hsm.pin_file, ret_pin, err);
+    if (config->hsm.pin_env != NULL)
+        return read_pin_from_environment(config->hsm.pin_env, ret_pin, err);
+    return read_pin_from_credential(config->hsm.pin_credential, ret_pin, err);
+}

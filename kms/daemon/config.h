@@ -1,0 +1,77 @@
+/*
+ * Purpose:   the daemon's configuration file (kmsd.yaml): read, checked, defaults and paths filled in.
+ * Owns:      a kms_config owns its strings.
+ * Threads:   load and read_pin before threads start; the struct is read-only afterwards.
+ * Never:     holds the PIN, only where it is to be had.
+ */
+#ifndef KMS_DAEMON_CONFIG_H
+#define KMS_DAEMON_CONFIG_H
+
+#include "core/log.h"
+#include "core/secret.h"
+
+struct kms_yaml;
+
+/** See hsm-config/kmsd.yaml for what each key means. Paths are absolute unless noted. */
+struct kms_config {
+    char **listen; /* "127.0.0.1:7443", "[::1]:0", "unix:/run/kms/kms.sock"; at least one */
+    size_t listen_count;
+    struct {
+        char *certificate, *private_key, *client_ca;
+        char *crl; /* NULL: none */
+    } tls;
+    char *policy;
+    struct {
+        char *module;             /* without a slash: left to the dynamic loader's search */
+        char *init_args;          /* NULL: none */
+        char *token;              /* RFC 7512 URI without a PIN in it */
+        char *profile;            /* path of a profile file */
+        char *pin_file;           /* exactly one of these three is set */
+        char *pin_env;            /* name of an environment variable */
+        char *pin_credential;     /* name within $CREDENTIALS_DIRECTORY */
+        char *startup_lock;       /* NULL: none */
+        uint32_t sessions;        /* 0: the profile's */
+        bool create_service_keys; /* make the integrity and attestation keys when the token has none */
+    } hsm;
+    struct {
+        char *path;
+    } store;
+    struct {
+        char *directory;
+        uint32_t segment_mib, write_deadline_ms;
+    } audit;
+    struct {
+        uint32_t keks, pages, idle_seconds, absolute_seconds;
+    } cache;
+    struct {
+        uint32_t threads, max_message_bytes, max_live_calls, group, connection_age_seconds, drain_seconds;
+    } limits;
+    struct {
+        enum kms_log_level level;
+        int level_word; /* as loaded: level + 1; 0: absent */
+    } log;
+    struct kms_yaml *document; /* what the strings above belong to */
+};
+
+/**
+ * Load and check a file of at most 1 MiB. Numbers that are absent or 0 get their default, relative paths are
+ * taken from the file's directory. CONFIG_INVALID with "file:line: what is wrong" as public text; NO_MEMORY.
+ * Nothing that the file names is opened. `*ret_config` is written only on success.
+ */
+enum kms_status kms_config_load(const char *path, struct kms_config *ret_config,
+                                struct kms_error *err) KMS_MUST_USE;
+/** The same from memory, for tests; `name` stands for the file's path. */
+enum kms_status kms_config_parse(const char *name, struct kms_slice text, struct kms_config *ret_config,
+                                 struct kms_error *err) KMS_MUST_USE;
+/** Free everything and make it empty; accepts an empty configuration. */
+void kms_config_clear(struct kms_config *config);
+#define KMS_CONFIG KMS_CLEANUP(kms_config_clear) struct kms_config
+
+/**
+ * Read the token's PIN from where the configuration says. A PIN in the environment is wiped there, so that
+ * it is neither inherited nor seen in /proc; a second call then fails. CONFIG_INVALID with the reason; NO_MEMORY.
+ */
+enum kms_status kms_config_read_pin(const struct kms_config *config, struct kms_secret *ret_pin,
+                                    struct kms_error *err) KMS_MUST_USE;
+
+#endif
