@@ -42,6 +42,8 @@ void kms_keys_expire(struct kms_keys *keys);
 /** Drop every cached handle of a customer (close, shred) or, with customer NULL, of a tenant, before
  * returning. */
 void kms_keys_forget(struct kms_keys *keys, const struct kms_uuid *tenant, const struct kms_uuid *customer);
+/** Drop every cached handle for a purpose of a tenant (close). */
+void kms_keys_forget_purpose(struct kms_keys *keys, const struct kms_uuid *tenant, const char *purpose);
 
 /**
  * Make the tenant's master key in the HSM, then fill tenant->epoch, master_id and label `kms/<uuid>/<epoch>`,

@@ -1,0 +1,270 @@
+/* The roots of the key trees: master keys in the HSM and what the database says of them. */
+#include "keys/keys_internal.h"
+#include "keys/tree.h"
+
+#include "core/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { TENANTS_AT_ONCE = 256 };
+static const char label_prefix[] = "kms/";
+
+/* Where the label of a tenant's master key is made. */
+static void make_label(const struct kms_tenant_record *tenant, char out[KMS_HSM_LABEL_MAX + 1])
+{
+    char uuid[KMS_UUID_TEXT_SIZE];
+    (void)snprintf(out, KMS_HSM_LABEL_MAX + 1, "%s%s/%llu", label_prefix,
+                   kms_uuid_format(&tenant->uuid, uuid), (unsigned long long)tenant->epoch);
+}
+
+/* Read `kms/<uuid>/<epoch>`; false for any other text. */
+static bool parse_label(const char *label, struct kms_uuid *ret_tenant, uint64_t *ret_epoch)
+{
+    char uuid[KMS_UUID_TEXT_SIZE] = {0};
+    const size_t prefix = sizeof label_prefix - 1;
+    if (strlen(label) < prefix + KMS_UUID_TEXT_SIZE || strncmp(label, label_prefix, prefix) != 0 ||
+        label[prefix + KMS_UUID_TEXT_SIZE - 1] != '/')
+        return false;
+    memcpy(uuid, label + prefix, KMS_UUID_TEXT_SIZE - 1);
+    const char *digits = label + prefix + KMS_UUID_TEXT_SIZE;
+    if (kms_uuid_parse(uuid, ret_tenant) != KMS_OK || digits[0] < '1' || digits[0] > '9')
+        return false;
+    char *end = NULL;
+    errno = 0;
+    const unsigned long long epoch = strtoull(digits, &end, 10);
+    if (errno != 0 || *end != '\0')
+        return false;
+    *ret_epoch = epoch;
+    return true;
+}
+
+/* The tenant's record and its master key are one: the record follows the key, and the key goes if it cannot. */
+static enum kms_status insert_tenant(struct kms_keys *keys, const struct kms_tenant_record *tenant,
+                                     struct kms_error *err)
+{
+    KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
+    KMS_TRY(kms_txn_begin(keys->store, true, &txn, err));
+    const enum kms_status status = txn.store->ops->tenant_insert(txn.txn, tenant, err);
+    if (status == KMS_ALREADY_EXISTS)
+        return kms_fail_public(err, status, "tenant '%s' exists already", tenant->id);
+    KMS_TRY(status);
+    return kms_txn_commit(&txn, err);
+}
+
+/* A token key takes milliseconds to make: ask first whether the name is free. */
+static enum kms_status check_name_is_free(struct kms_keys *keys, const char *id, struct kms_error *err)
+{
+    KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
+    KMS_TRY(kms_txn_begin(keys->store, false, &txn, err));
+    struct kms_tenant_record there;
+    const enum kms_status status = txn.store->ops->tenant_by_id(txn.txn, id, &there, err);
+    if (status == KMS_OK)
+        return kms_fail_public(err, KMS_ALREADY_EXISTS, "tenant '%s' exists already", id);
+    return status == KMS_NOT_FOUND ? KMS_OK : status;
+}
+
+/* With the session: key, then record. */
+static enum kms_status create_tenant(struct kms_keys_work *work, struct kms_tenant_record *tenant,
+                                     struct kms_error *err)
+{
+    const struct kms_hsm_ops *hsm = work->keys->hsm->ops;
+    char label[KMS_HSM_LABEL_MAX + 1];
+    make_label(tenant, label);
+    struct kms_hsm_key master;
+    KMS_TRY(hsm->master_create(work->session, tenant->master_id, label, &master, err));
+    const enum kms_status status = insert_tenant(work->keys, tenant, err);
+    if (status != KMS_OK && hsm->master_destroy(work->session, tenant->master_id, NULL) != KMS_OK)
+        kms_log_error("keys",
+                      "the master key '%s' was made for a tenant that could not be stored, and could not be "
+                      "destroyed again; it protects nothing and may be removed by hand",
+                      label);
+    return status;
+}
+
+enum kms_status kms_keys_tenant_create(struct kms_keys *keys, struct kms_tenant_record *tenant,
+                                       struct kms_error *err)
+{
+    KMS_TRY(check_name_is_free(keys, tenant->id, err));
+    tenant->epoch = 1;
+    tenant->height = 0;
+    tenant->next_slot = 0;
+    memset(tenant->root_blob, 0, sizeof tenant->root_blob);
+    kms_system_random(tenant->master_id, sizeof tenant->master_id);
+    struct kms_keys_work *work = NULL;
+    KMS_TRY(kms_keys_control_begin(keys, &work, err));
+    const enum kms_status status = create_tenant(work, tenant, err);
+    kms_keys_work_end(work);
+    return status;
+}
+
+/* The newest master key that the HSM holds for a tenant. */
+struct newest {
+    UT_hash_handle hh;
+    struct kms_uuid tenant;
+    uint64_t epoch;
+    bool known; /* the database has that tenant */
+};
+
+/* All master keys of the HSM, by tenant. */
+struct roots {
+    struct newest *table;
+    struct newest *all;
+};
+
+static void roots_clear(struct roots *roots)
+{
+    HASH_CLEAR(hh, roots->table);
+    free(roots->all);
+}
+
+/* Note one key of the HSM; keys of other kinds are none of ours. */
+static enum kms_status note_master(struct roots *roots, struct newest *room,
+                                   const struct kms_hsm_master_info *master)
+{
+    uint64_t epoch = 0;
+    if (!parse_label(master->label, &room->tenant, &epoch))
+        return KMS_OK;
+    struct newest *there = NULL;
+    HASH_FIND(hh, roots->table, &room->tenant, sizeof room->tenant, there);
+    if (there == NULL) {
+        HASH_ADD(hh, roots->table, tenant, sizeof room->tenant, room);
+        if (room->hh.tbl == NULL)
+            return KMS_NO_MEMORY;
+        there = room;
+    }
+    if (epoch > there->epoch)
+        there->epoch = epoch;
+    return KMS_OK;
+}
+
+/* Ask the HSM once for all its master keys. */
+static enum kms_status list_roots(struct kms_keys_work *work, struct roots *roots, struct kms_error *err)
+{
+    KMS_FREE struct kms_hsm_master_info *list = NULL;
+    size_t count = 0;
+    KMS_TRY(work->keys->hsm->ops->master_list(work->session, &list, &count, err));
+    roots->all = calloc(count + 1, sizeof *roots->all);
+    if (roots->all == NULL)
+        return kms_fail(err, KMS_NO_MEMORY, "no memory to compare the HSM's master keys");
+    for (size_t i = 0; i < count; i++) {
+        if (note_master(roots, &roots->all[i], &list[i]) != KMS_OK)
+            return kms_fail(err, KMS_NO_MEMORY, "no memory to compare the HSM's master keys");
+    }
+    return KMS_OK;
+}
+
+/* The master key must open the top page's key, or it is not the master key of this tree. */
+static enum kms_status check_top_page(struct kms_keys_work *work, const struct kms_tenant_record *tenant,
+                                      struct kms_hsm_key master, struct kms_error *err)
+{
+    if (tenant->height == 0)
+        return KMS_OK;
+    const struct kms_hsm_ops *hsm = work->keys->hsm->ops;
+    struct kms_hsm_key top;
+    const enum kms_status status =
+        hsm->unwrap(work->session, master, tenant->root_blob, KMS_HSM_PAGE_SERVE, &top, err);
+    if (status == KMS_BLOB_REFUSED)
+        return kms_fail_public(
+            err, KMS_FAILED_PRECONDITION,
+            "the key tree of tenant '%s' does not open under its master key: the database is "
+            "damaged or of another HSM; restore the newest backup",
+            tenant->id);
+    KMS_TRY(status);
+    return hsm->destroy(work->session, top);
+}
+
+/* One tenant of the database against the HSM. */
+static enum kms_status check_root(struct kms_keys_work *work, const struct roots *roots,
+                                  const struct kms_tenant_record *tenant, struct kms_error *err)
+{
+    struct newest *newest = NULL;
+    HASH_FIND(hh, roots->table, &tenant->uuid, sizeof tenant->uuid, newest);
+    if (newest != NULL)
+        newest->known = true;
+    if (newest != NULL && newest->epoch > tenant->epoch)
+        return kms_fail_public(
+            err, KMS_FAILED_PRECONDITION,
+            "the HSM holds epoch %llu of tenant '%s' but the database only epoch %llu: the "
+            "database was rolled back; restore the newest backup (nothing was changed)",
+            (unsigned long long)newest->epoch, tenant->id, (unsigned long long)tenant->epoch);
+    struct kms_hsm_key master;
+    const enum kms_status status =
+        work->keys->hsm->ops->master_find(work->session, tenant->master_id, &master, err);
+    char label[KMS_HSM_LABEL_MAX + 1];
+    make_label(tenant, label);
+    if (status == KMS_NOT_FOUND)
+        return kms_fail_public(
+            err, KMS_FAILED_PRECONDITION,
+            "the master key '%s' of tenant '%s' is not in the HSM: connect the token that holds "
+            "it, or restore it from its recovery capsule",
+            label, tenant->id);
+    if (status == KMS_HSM_REFUSED)
+        return kms_fail_public(
+            err, KMS_FAILED_PRECONDITION,
+            "the master key '%s' of tenant '%s' is in the HSM but does not work (a torn or "
+            "changed object): restore the token or use its recovery capsule",
+            label, tenant->id);
+    KMS_TRY(status);
+    return check_top_page(work, tenant, master, err);
+}
+
+/* Every tenant, in portions, so that memory does not grow with their number. */
+static enum kms_status check_tenants(struct kms_keys_work *work, const struct roots *roots,
+                                     struct kms_error *err)
+{
+    struct kms_store *store = work->keys->store;
+    char after[KMS_TENANT_ID_MAX + 1] = "";
+    size_t count = TENANTS_AT_ONCE;
+    while (count == TENANTS_AT_ONCE) {
+        KMS_FREE struct kms_tenant_record *list = NULL;
+        {
+            KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
+            KMS_TRY(kms_txn_begin(store, false, &txn, err));
+            KMS_TRY(store->ops->tenant_list(txn.txn, after[0] == '\0' ? NULL : after, TENANTS_AT_ONCE, &list,
+                                            &count, err));
+        }
+        for (size_t i = 0; i < count; i++)
+            KMS_TRY(check_root(work, roots, &list[i], err));
+        if (count > 0)
+            memcpy(after, list[count - 1].id, sizeof after);
+    }
+    return KMS_OK;
+}
+
+/* Left over from a creation that crashed, or of a tenant that a restore has lost: only an operator can know. */
+static void report_unknown(const struct roots *roots)
+{
+    struct newest *newest = NULL;
+    struct newest *next = NULL;
+    HASH_ITER (hh, roots->table, newest, next) {
+        char uuid[KMS_UUID_TEXT_SIZE];
+        if (!newest->known)
+            kms_log_warning(
+                "keys",
+                "the HSM holds a master key 'kms/%s/%llu' of a tenant that the database does not know; "
+                "it is left alone",
+                kms_uuid_format(&newest->tenant, uuid), (unsigned long long)newest->epoch);
+    }
+}
+
+/* The whole check, once more from the start when the device was lost in the middle. */
+static enum kms_status attempt_check(struct kms_keys_work *work, void *arguments, struct kms_error *err)
+{
+    (void)arguments;
+    KMS_CLEANUP(roots_clear) struct roots roots = {0};
+    KMS_TRY(list_roots(work, &roots, err));
+    KMS_TRY(check_tenants(work, &roots, err));
+    report_unknown(&roots);
+    return KMS_OK;
+}
+
+enum kms_status kms_keys_check_roots(struct kms_keys *keys, struct kms_error *err)
+{
+    struct kms_keys_work *work = NULL;
+    KMS_TRY(kms_keys_control_begin(keys, &work, err));
+    const enum kms_status status = kms_work_run(work, attempt_check, NULL, err);
+    kms_keys_work_end(work);
+    return status;
+}

@@ -1,0 +1,117 @@
+#include "keys/keys_internal.h"
+
+#include <stdlib.h>
+
+/* A unit of work with its locked memory: a used one if there is one. */
+static enum kms_status take_idle(struct kms_keys *keys, struct kms_keys_work **ret_work,
+                                 struct kms_error *err)
+{
+    {
+        KMS_LOCKED(&keys->lock);
+        struct kms_keys_work *work = keys->idle;
+        if (work != NULL) {
+            keys->idle = work->next;
+            *ret_work = work;
+            return KMS_OK;
+        }
+    }
+    struct kms_keys_work *work = calloc(1, sizeof *work);
+    if (work == NULL)
+        return kms_fail(err, KMS_NO_MEMORY, "no memory for a unit of work");
+    work->keys = keys;
+    const enum kms_status status = kms_secret_new(KMS_KEYS_RANDOM_POOL, &work->random);
+    if (status != KMS_OK) {
+        free(work);
+        return kms_fail(err, status, "no locked memory for a pool of randomness: raise LimitMEMLOCK");
+    }
+    *ret_work = work;
+    return KMS_OK;
+}
+
+/* Back to the idle ones. */
+static void put_idle(struct kms_keys_work *work)
+{
+    KMS_LOCKED(&work->keys->lock);
+    work->next = work->keys->idle;
+    work->keys->idle = work;
+}
+
+enum kms_status kms_keys_work_begin(struct kms_keys *keys, int64_t deadline_mono_ns,
+                                    struct kms_keys_work **ret_work, struct kms_error *err)
+{
+    struct kms_keys_work *work = NULL;
+    KMS_TRY(take_idle(keys, &work, err));
+    work->deadline_mono_ns = deadline_mono_ns;
+    const enum kms_status status = kms_hsm_checkout(keys->hsm, deadline_mono_ns, &work->session, err);
+    if (status != KMS_OK) {
+        work->session = NULL;
+        put_idle(work);
+        return status;
+    }
+    *ret_work = work;
+    return KMS_OK;
+}
+
+void kms_keys_work_end(struct kms_keys_work *work)
+{
+    if (work == NULL)
+        return;
+    kms_wraps_abandon(work);
+    if (work->session != NULL)
+        kms_keys_bury(work->keys, work->session);
+    kms_hsm_checkin(work->keys->hsm, work->session);
+    work->session = NULL;
+    put_idle(work);
+}
+
+/* True for handles of a device connection that is gone. */
+static bool is_of_other_generation(const struct kms_cache_entry *entry, const void *generation)
+{
+    return entry->handle.generation != *(const uint64_t *)generation;
+}
+
+/* Take a session of the recovered device and forget the handles that died with the old connection. */
+static enum kms_status renew_session(struct kms_keys_work *work, struct kms_error *err)
+{
+    struct kms_keys *keys = work->keys;
+    kms_hsm_checkin(keys->hsm, work->session);
+    work->session = NULL;
+    KMS_TRY(kms_hsm_checkout(keys->hsm, work->deadline_mono_ns, &work->session, err));
+    const uint64_t generation = kms_hsm_generation(keys->hsm);
+    KMS_LOCKED(&keys->lock);
+    kms_cache_remove_matching(&keys->keks, is_of_other_generation, &generation);
+    kms_cache_remove_matching(&keys->pages, is_of_other_generation, &generation);
+    return KMS_OK;
+}
+
+enum kms_status kms_work_run(struct kms_keys_work *work, kms_work_attempt attempt, void *arguments,
+                             struct kms_error *err)
+{
+    if (work->session != NULL) {
+        const enum kms_status status = attempt(work, arguments, err);
+        if (status != KMS_HSM_STALE && status != KMS_HSM_UNAVAILABLE)
+            return status;
+    }
+    if (err != NULL)
+        *err = (struct kms_error){0};
+    const enum kms_status status = renew_session(work, err);
+    if (status != KMS_OK) {
+        work->session = NULL;
+        return status;
+    }
+    return attempt(work, arguments, err);
+}
+
+enum kms_status kms_work_random(struct kms_keys_work *work, uint8_t *out, size_t len, struct kms_error *err)
+{
+    KMS_ASSERT(len <= work->random.capacity);
+    if (work->random.len < len) {
+        work->random.len = 0;
+        KMS_TRY(work->keys->hsm->ops->random(work->session, work->random.data, work->random.capacity, err));
+        work->random.len = work->random.capacity;
+    }
+    work->random.len -= len;
+    memcpy(out, work->random.data + work->random.len, len);
+    kms_wipe(work->random.data + work->random.len, len);
+    return KMS_OK;
+}
