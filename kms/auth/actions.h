@@ -7,6 +7,8 @@
 #ifndef KMS_AUTH_ACTIONS_H
 #define KMS_AUTH_ACTIONS_H
 
+#include <stdbool.h>
+
 /* C name, text, bound to a purpose as well, roles that include it (bits below) */
 #define KMS_ACTION_TABLE(X)                                                                                  \
     X(DATAKEY_GENERATE, "datakey.generate", true, KMS_ROLE_APPLICATION)                                      \
@@ -47,5 +49,11 @@ enum kms_action {
 
 /** "datakey.generate"; never NULL. */
 const char *kms_action_text(enum kms_action action);
+/** True when a binding must name the purpose as well. */
+bool kms_action_needs_purpose(enum kms_action action);
+/** The roles that include it: KMS_ROLE_ bits. */
+unsigned kms_action_roles(enum kms_action action);
+/** "operator" for one KMS_ROLE_ bit; "unknown" for anything else. */
+const char *kms_action_role_text(unsigned role);
 
 #endif

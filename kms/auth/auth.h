@@ -14,8 +14,11 @@ enum { KMS_IDENTITY_MAX = 256 };
 
 struct kms_auth;
 
-/** An authenticated caller. Interned: lives as long as the kms_auth, so a pointer may be kept by a
- * connection. */
+/**
+ * An authenticated caller. Interned: lives as long as the kms_auth, so a pointer may be kept by a connection; only
+ * when max_identities is reached are those forgotten whose certificate ended a day ago or longer (measured on the
+ * monotonic clock). A connection ends long before that: kms_auth_still_valid() refuses its calls.
+ */
 struct kms_identity {
     char name[KMS_IDENTITY_MAX + 1]; /* SPIFFE URI SAN "spiffe://...", else "dns:<name>", else "cn:<name>" */
     char serial_hex[41];
@@ -25,12 +28,17 @@ struct kms_identity {
 struct kms_auth_config {
     const char *policy_path;    /* YAML policy, see hsm-config/policy.yaml */
     const char *crl_path;       /* PEM, one or more CRLs; NULL: none */
-    const char *client_ca_path; /* PEM: CRLs must be signed by one of these */
+    const char *client_ca_path; /* PEM: CRLs must be signed by one of these; needed with crl_path only */
+    size_t max_identities; /* certificates remembered at most, over that new ones are refused; 0: 100,000 */
 };
 
-/** Load policy and CRL. CONFIG_INVALID with file, line and what is wrong. */
+/**
+ * Load policy and CRL; the strings of `config` are copied. CONFIG_INVALID with file, line and what is wrong as
+ * public text; NO_MEMORY.
+ */
 enum kms_status kms_auth_new(const struct kms_auth_config *config, struct kms_auth **ret_auth,
                              struct kms_error *err) KMS_MUST_USE;
+/** NULL-safe. No other call may be under way; all identities die. */
 void kms_auth_free(struct kms_auth *auth);
 /** Read the files again; on failure the old policy and CRL stay in force. */
 enum kms_status kms_auth_reload(struct kms_auth *auth, struct kms_error *err) KMS_MUST_USE;
@@ -38,19 +46,23 @@ enum kms_status kms_auth_reload(struct kms_auth *auth, struct kms_error *err) KM
 /**
  * Identity of a client certificate in PEM (the leaf; the TLS layer has verified the chain). Cached by the
  * certificate's SHA-256. Checks validity dates and the CRL on every call, cached or not. UNAUTHENTICATED with
- * the cause: no usable name, expired, revoked, no current CRL (fail closed when one is configured).
+ * the cause: no usable name, expired, not yet valid, revoked, no current CRL of its issuer (fail closed when one is
+ * configured), too many identities. NO_MEMORY.
  */
 enum kms_status kms_auth_identify(struct kms_auth *auth, struct kms_slice pem,
                                   const struct kms_identity **ret_identity,
                                   struct kms_error *err) KMS_MUST_USE;
-/** The per-call part of kms_auth_identify() for an identity that a connection has kept: dates and revocation.
+/**
+ * The per-call part of kms_auth_identify() for an identity that it has returned and a connection has kept: dates
+ * and revocation. Takes no lock unless policy and CRL were reloaded since.
  */
 enum kms_status kms_auth_still_valid(struct kms_auth *auth, const struct kms_identity *identity,
                                      struct kms_error *err) KMS_MUST_USE;
 
 /**
  * May `identity` do `action` in `tenant` (NULL: not within one tenant) for `purpose` (NULL: none named)?
- * Default deny. PERMISSION_DENIED with the cause for the audit log: "no binding", "role lacks action",
+ * Without a tenant it is enough that any binding's role has the action. A purpose-bound action without a purpose is
+ * allowed only by a binding for all purposes ("*"). Default deny. PERMISSION_DENIED with the cause for the audit log: "no binding", "role lacks action",
  * "purpose not bound".
  */
 enum kms_status kms_auth_decide(struct kms_auth *auth, const struct kms_identity *identity,
@@ -64,5 +76,18 @@ enum kms_status kms_auth_decide(struct kms_auth *auth, const struct kms_identity
 enum kms_status kms_auth_decide_any_purpose(struct kms_auth *auth, const struct kms_identity *identity,
                                             enum kms_action action, const char *tenant,
                                             struct kms_error *err) KMS_MUST_USE;
+
+/** The same decision as a sentence for the operator, "allowed by bindings[2] (operator)". Returns `out`. */
+const char *kms_auth_explain(struct kms_auth *auth, const struct kms_identity *identity,
+                             enum kms_action action, const char *tenant, const char *purpose, char *out,
+                             size_t out_size);
+
+struct kms_auth_stats {
+    size_t identities; /* remembered */
+    size_t bindings;
+    size_t revoked;      /* entries of the CRL */
+    uint64_t generation; /* 1 after kms_auth_new(), plus 1 for each successful reload */
+};
+void kms_auth_stats(struct kms_auth *auth, struct kms_auth_stats *ret_stats);
 
 #endif

@@ -1,0 +1,47 @@
+#include "auth/actions.h"
+
+#include "core/status.h"
+
+static const struct {
+    const char *text;
+    bool needs_purpose;
+    unsigned roles;
+} action_rows[] = {
+#define KMS_ACTION_ROW(name, text, purpose, roles) [KMS_ACTION_##name] = {text, purpose, roles},
+    KMS_ACTION_TABLE(KMS_ACTION_ROW)
+#undef KMS_ACTION_ROW
+};
+
+static const struct {
+    const char *text;
+    unsigned bit;
+} role_rows[] = {{"application", KMS_ROLE_APPLICATION}, {"operator", KMS_ROLE_OPERATOR},
+                 {"approver", KMS_ROLE_APPROVER},       {"custodian", KMS_ROLE_CUSTODIAN},
+                 {"auditor", KMS_ROLE_AUDITOR},         {"admin", KMS_ROLE_ADMIN}};
+
+const char *kms_action_text(enum kms_action action)
+{
+    KMS_ASSERT((unsigned)action < (unsigned)KMS_ACTION_COUNT);
+    return action_rows[action].text;
+}
+
+bool kms_action_needs_purpose(enum kms_action action)
+{
+    KMS_ASSERT((unsigned)action < (unsigned)KMS_ACTION_COUNT);
+    return action_rows[action].needs_purpose;
+}
+
+unsigned kms_action_roles(enum kms_action action)
+{
+    KMS_ASSERT((unsigned)action < (unsigned)KMS_ACTION_COUNT);
+    return action_rows[action].roles;
+}
+
+const char *kms_action_role_text(unsigned role)
+{
+    for (unsigned i = 0; i < sizeof role_rows / sizeof role_rows[0]; i++) {
+        if (role_rows[i].bit == role)
+            return role_rows[i].text;
+    }
+    return "unknown";
+}

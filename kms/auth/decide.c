@@ -1,0 +1,78 @@
+#include "auth/decide.h"
+
+#include <stdlib.h>
+
+/* How far the best binding came; each step excludes more. */
+enum stage { NO_BINDING, LACKS_ACTION, LACKS_PURPOSE, ALLOWED };
+
+static int compare_texts(const void *key, const void *member)
+{
+    return strcmp(key, *(char *const *)member);
+}
+
+/* Membership in a sorted list. */
+static bool contains(char *const *list, size_t count, const char *text)
+{
+    return count > 0 && bsearch(text, list, count, sizeof *list, compare_texts) != NULL;
+}
+
+static bool tenant_matches(const struct kms_policy_binding *binding, const char *tenant)
+{
+    return tenant == NULL || binding->all_tenants ||
+           contains(binding->tenants, binding->tenants_count, tenant);
+}
+
+/* A purpose that was not named could be any, so that only a binding for all of them is enough. */
+static bool purpose_matches(const struct kms_policy_binding *binding, const struct kms_question *question)
+{
+    if (binding->all_purposes || !kms_action_needs_purpose(question->action))
+        return true;
+    if (question->any_purpose)
+        return binding->purposes_count > 0;
+    return question->purpose != NULL &&
+           contains(binding->purposes, binding->purposes_count, question->purpose);
+}
+
+/* How far one binding comes. */
+static enum stage weigh(const struct kms_policy_binding *binding, const struct kms_question *question)
+{
+    if (!tenant_matches(binding, question->tenant))
+        return NO_BINDING;
+    if ((kms_action_roles(question->action) & binding->role) == 0)
+        return LACKS_ACTION;
+    return purpose_matches(binding, question) ? ALLOWED : LACKS_PURPOSE;
+}
+
+/* The best of one subject's bindings, if it beats what was found before. */
+static enum stage weigh_all(const struct kms_policy_binding *first, const struct kms_question *question,
+                            enum stage best, const struct kms_policy_binding **best_binding)
+{
+    for (const struct kms_policy_binding *binding = first; binding != NULL && best != ALLOWED;
+         binding = binding->next) {
+        const enum stage stage = weigh(binding, question);
+        if (stage > best) {
+            best = stage;
+            *best_binding = binding;
+        }
+    }
+    return best;
+}
+
+struct kms_decision kms_decide(const struct kms_policy *policy, const struct kms_question *question)
+{
+    static const char *const causes[] = {
+        [NO_BINDING] = "no binding",
+        [LACKS_ACTION] = "role lacks action",
+        [LACKS_PURPOSE] = "purpose not bound",
+        [ALLOWED] = NULL,
+    };
+    const char *name = question->name;
+    const size_t len = strlen(name);
+    const struct kms_policy_binding *binding = NULL;
+    enum stage stage = weigh_all(kms_policy_exact(policy, name, len), question, NO_BINDING, &binding);
+    for (size_t i = 0; i + 1 < len && stage != ALLOWED; i++) {
+        if (name[i] == '/')
+            stage = weigh_all(kms_policy_prefix(policy, name, i + 1), question, stage, &binding);
+    }
+    return (struct kms_decision){causes[stage], binding};
+}

@@ -1,0 +1,29 @@
+/*
+ * Purpose:   one decision: may this name do this action, by this policy?
+ * Owns:      nothing.
+ * Threads:   pure.
+ * Never:     allows what no binding allows.
+ */
+#ifndef KMS_AUTH_DECIDE_H
+#define KMS_AUTH_DECIDE_H
+
+#include "auth/policy.h"
+
+/** What is asked. */
+struct kms_question {
+    const char *name; /* of the identity */
+    enum kms_action action;
+    const char *tenant; /* NULL: not within one tenant; then the tenants of a binding do not matter */
+    const char
+        *purpose;     /* NULL: none named; then an action that needs one wants a binding for all purposes */
+    bool any_purpose; /* it is enough that some purpose would be allowed */
+};
+
+struct kms_decision {
+    const char *cause; /* NULL: allowed; else "no binding", "role lacks action" or "purpose not bound" */
+    const struct kms_policy_binding *binding; /* that allowed, or that came nearest to it; NULL: none */
+};
+
+struct kms_decision kms_decide(const struct kms_policy *policy, const struct kms_question *question);
+
+#endif
