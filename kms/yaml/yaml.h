@@ -14,6 +14,7 @@
 #define KMS_YAML_YAML_H
 
 #include "core/bytes.h"
+#include "core/cleanup.h"
 
 #include <cyaml/cyaml.h>
 
