@@ -1,0 +1,193 @@
+/*
+ * The bare HSM: how fast one thread does each operation with nothing around it, through Cryptoki alone.
+ * usage: kms-bench-hsm MODULE TOKEN-LABEL PIN-FILE SECONDS
+ * Prints one JSON object: operations a second.
+ */
+#include "bench/util.h"
+
+#include <dlfcn.h>
+#include <p11-kit/pkcs11.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    KEY_SIZE = 32,
+    IV_SIZE = 12,
+    AAD_SIZE = 20,
+    TAG_BITS = 128,
+    BLOB_SIZE = 40,
+    MAX_SLOTS = 16,
+    BLOBS = 64
+};
+
+static CK_FUNCTION_LIST *p11;
+static CK_SESSION_HANDLE session;
+static CK_BBOOL yes = CK_TRUE;
+static CK_BBOOL no = CK_FALSE;
+
+/* Every call must work: a benchmark of failures is worth nothing. */
+static void must(CK_RV rv, const char *what)
+{
+    if (rv != CKR_OK)
+        bench_die("%s: CKR 0x%lx", what, rv);
+}
+
+static void open_token(const char *module, const char *label, const char *pin_file)
+{
+    void *library = dlopen(module, RTLD_NOW | RTLD_LOCAL);
+    if (library == NULL)
+        bench_die("cannot load %s", module);
+    CK_C_GetFunctionList get_list = NULL;
+    *(void **)&get_list = dlsym(library, "C_GetFunctionList");
+    if (get_list == NULL)
+        bench_die("%s is no PKCS#11 module", module);
+    must(get_list(&p11), "C_GetFunctionList");
+    must(p11->C_Initialize(NULL), "C_Initialize");
+    CK_SLOT_ID slots[MAX_SLOTS];
+    CK_ULONG count = MAX_SLOTS;
+    must(p11->C_GetSlotList(CK_TRUE, slots, &count), "C_GetSlotList");
+    for (CK_ULONG i = 0; i < count; i++) {
+        CK_TOKEN_INFO info;
+        must(p11->C_GetTokenInfo(slots[i], &info), "C_GetTokenInfo");
+        if (memcmp(info.label, label, strlen(label)) != 0 || info.label[strlen(label)] != ' ')
+            continue;
+        must(p11->C_OpenSession(slots[i], CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL, &session),
+             "C_OpenSession");
+        char *pin = bench_read_file(pin_file);
+        if (pin == NULL)
+            bench_die("cannot read %s", pin_file);
+        pin[strcspn(pin, "\n")] = '\0';
+        must(p11->C_Login(session, CKU_USER, (CK_UTF8CHAR *)pin, strlen(pin)), "C_Login");
+        bench_wipe_free(pin);
+        return;
+    }
+    bench_die("no token with the label %s", label);
+}
+
+/* A session AES-256 key with one set of usages. */
+static CK_OBJECT_HANDLE make_key(CK_BBOOL extractable, CK_BBOOL wraps, CK_BBOOL encrypts)
+{
+    CK_MECHANISM mechanism = {CKM_AES_KEY_GEN, NULL, 0};
+    CK_ULONG len = KEY_SIZE;
+    CK_ATTRIBUTE attributes[] = {
+        {CKA_VALUE_LEN, &len, sizeof len},
+        {CKA_TOKEN, &no, sizeof no},
+        {CKA_PRIVATE, &yes, sizeof yes},
+        {CKA_SENSITIVE, &yes, sizeof yes},
+        {CKA_EXTRACTABLE, &extractable, 1},
+        {CKA_WRAP, &wraps, 1},
+        {CKA_UNWRAP, &wraps, 1},
+        {CKA_ENCRYPT, &encrypts, 1},
+        {CKA_DECRYPT, &encrypts, 1},
+    };
+    CK_OBJECT_HANDLE key = 0;
+    must(p11->C_GenerateKey(session, &mechanism, attributes, sizeof attributes / sizeof attributes[0], &key),
+         "C_GenerateKey");
+    return key;
+}
+
+static CK_OBJECT_HANDLE unwrap_key(CK_OBJECT_HANDLE parent, unsigned char *blob)
+{
+    CK_MECHANISM mechanism = {CKM_AES_KEY_WRAP, NULL, 0};
+    CK_OBJECT_CLASS class = CKO_SECRET_KEY;
+    CK_KEY_TYPE type = CKK_AES;
+    CK_ATTRIBUTE attributes[] = {
+        {CKA_CLASS, &class, sizeof class}, {CKA_KEY_TYPE, &type, sizeof type},
+        {CKA_TOKEN, &no, sizeof no},       {CKA_PRIVATE, &yes, sizeof yes},
+        {CKA_SENSITIVE, &yes, sizeof yes}, {CKA_EXTRACTABLE, &no, sizeof no},
+        {CKA_ENCRYPT, &yes, sizeof yes},   {CKA_DECRYPT, &yes, sizeof yes},
+    };
+    CK_OBJECT_HANDLE key = 0;
+    must(p11->C_UnwrapKey(session, &mechanism, parent, blob, BLOB_SIZE, attributes,
+                          sizeof attributes / sizeof attributes[0], &key),
+         "C_UnwrapKey");
+    return key;
+}
+
+static void wrap_key(CK_OBJECT_HANDLE parent, CK_OBJECT_HANDLE key, unsigned char *blob)
+{
+    CK_MECHANISM mechanism = {CKM_AES_KEY_WRAP, NULL, 0};
+    CK_ULONG len = BLOB_SIZE;
+    must(p11->C_WrapKey(session, &mechanism, parent, key, blob, &len), "C_WrapKey");
+}
+
+/* What is measured; the keys are made before. */
+static CK_OBJECT_HANDLE parent_key;
+static CK_OBJECT_HANDLE gcm_key;
+static unsigned char blobs[BLOBS][BLOB_SIZE];
+
+static void do_gcm(unsigned i)
+{
+    unsigned char iv[IV_SIZE] = {(unsigned char)i, (unsigned char)(i >> 8), (unsigned char)(i >> 16),
+                                 (unsigned char)(i >> 24)};
+    unsigned char aad[AAD_SIZE] = {1};
+    unsigned char plaintext[KEY_SIZE] = {2};
+    unsigned char sealed[KEY_SIZE + TAG_BITS / 8];
+    CK_ULONG len = sizeof sealed;
+    CK_GCM_PARAMS parameters = {.pIv = iv,
+                                .ulIvLen = IV_SIZE,
+                                .ulIvBits = IV_SIZE * 8,
+                                .pAAD = aad,
+                                .ulAADLen = AAD_SIZE,
+                                .ulTagBits = TAG_BITS};
+    CK_MECHANISM mechanism = {CKM_AES_GCM, &parameters, sizeof parameters};
+    must(p11->C_EncryptInit(session, &mechanism, gcm_key), "C_EncryptInit");
+    must(p11->C_Encrypt(session, plaintext, sizeof plaintext, sealed, &len), "C_Encrypt");
+}
+
+static void do_unwrap(unsigned i)
+{
+    must(p11->C_DestroyObject(session, unwrap_key(parent_key, blobs[i % BLOBS])), "C_DestroyObject");
+}
+
+static void do_generate_wrap(unsigned i)
+{
+    const CK_OBJECT_HANDLE key = make_key(CK_TRUE, CK_FALSE, CK_FALSE);
+    wrap_key(parent_key, key, blobs[i % BLOBS]);
+    must(p11->C_DestroyObject(session, key), "C_DestroyObject");
+}
+
+static void do_random(unsigned i)
+{
+    unsigned char out[KEY_SIZE];
+    (void)i;
+    must(p11->C_GenerateRandom(session, out, sizeof out), "C_GenerateRandom");
+}
+
+/* Operations a second, after a short warm-up. */
+static double rate_of(void (*operation)(unsigned), double seconds)
+{
+    unsigned done = 0;
+    for (; done < 200; done++)
+        operation(done);
+    const unsigned warm = done;
+    const double begun = bench_now();
+    double now = begun;
+    while (now - begun < seconds) {
+        for (int k = 0; k < 100; k++)
+            operation(done++);
+        now = bench_now();
+    }
+    return (done - warm) / (now - begun);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 5) {
+        (void)fprintf(stderr, "usage: %s MODULE TOKEN-LABEL PIN-FILE SECONDS\n", argv[0]);
+        return 2;
+    }
+    const double seconds = strtod(argv[4], NULL);
+    open_token(argv[1], argv[2], argv[3]);
+    parent_key = make_key(CK_FALSE, CK_TRUE, CK_FALSE);
+    gcm_key = make_key(CK_FALSE, CK_FALSE, CK_TRUE);
+    for (unsigned i = 0; i < BLOBS; i++)
+        do_generate_wrap(i);
+    (void)printf("{\"gcm\": %.0f, ", rate_of(do_gcm, seconds));
+    (void)printf("\"unwrap\": %.0f, ", rate_of(do_unwrap, seconds));
+    (void)printf("\"generate_wrap\": %.0f, ", rate_of(do_generate_wrap, seconds));
+    (void)printf("\"random\": %.0f}\n", rate_of(do_random, seconds));
+    must(p11->C_Finalize(NULL), "C_Finalize");
+    return 0;
+}

@@ -1,0 +1,444 @@
+/*
+ * kms-bench: what the service costs, as ratios to a bare gRPC echo server and to the bare HSM in the same run, with mTLS and
+ * durable audit on. It makes its own site (PKI, SoftHSM token, database) in a temporary directory and starts and stops everything.
+ */
+#include "bench/load.h"
+#include "bench/messages.h"
+#include "bench/report.h"
+#include "bench/site.h"
+#include "bench/util.h"
+
+#include <grpc/grpc.h>
+#include <popt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    CONCURRENCY = 64,
+    HOT_CUSTOMERS = 512, /* customers in use while the hot path is measured */
+    BATCH = 1000,
+    STREAM_WINDOW = 256,
+    ROUNDS_MAX = 15,
+    AUDIT_GROUP_BYTES = 16384
+};
+
+#define DATA_KEYS "/kms.v1.DataKeyService/"
+#define DIRECTORY "/kms.v1.DirectoryService/"
+
+struct bench {
+    struct site site;
+    double seconds; /* of each measurement */
+    int rounds;     /* of each pair of measurements */
+    long customers;
+    pid_t echo;
+    char echo_address[200];
+    struct load *echo_load, *app_load, *operator_load;
+    struct wrapped_keys hot; /* one wrapped key of each hot customer */
+};
+
+static struct load *open_load(const struct bench *bench, const char *address, const char *identity)
+{
+    char certificate[64];
+    char key[64];
+    (void)snprintf(certificate, sizeof certificate, "pki/%s.pem", identity);
+    (void)snprintf(key, sizeof key, "pki/%s.key", identity);
+    const struct load_target target = {.address = address,
+                                       .ca = site_path(&bench->site, "pki/ca.pem"),
+                                       .certificate = site_path(&bench->site, certificate),
+                                       .private_key = site_path(&bench->site, key),
+                                       .channels = 2};
+    return load_open(&target);
+}
+
+static void start_daemon(struct bench *bench)
+{
+    site_start(&bench->site);
+    bench->app_load = open_load(bench, bench->site.address, "app");
+    bench->operator_load = open_load(bench, bench->site.address, "operator");
+}
+
+static void stop_daemon(struct bench *bench)
+{
+    load_close(bench->app_load);
+    load_close(bench->operator_load);
+    site_stop(&bench->site);
+}
+
+/* Run a plan in which nothing may fail. */
+static struct load_result run(struct load *load, const struct load_plan *plan)
+{
+    struct load_result result;
+    load_run(load, plan, &result);
+    if (result.errors > 0)
+        bench_die("%s: %llu of %llu calls failed: code %d, %s", plan->method,
+                  (unsigned long long)result.errors, (unsigned long long)result.calls,
+                  result.first_error_code, result.first_error);
+    return result;
+}
+
+/* One call for each message, a few at a time. */
+static struct load_result run_each(struct load *load, const char *method, const struct messages *messages,
+                                   unsigned concurrency, load_reply reply, void *context)
+{
+    const struct load_plan plan = {.method = method,
+                                   .requests = messages->items,
+                                   .request_count = messages->count,
+                                   .concurrency = concurrency,
+                                   .calls = messages->count,
+                                   .reply = reply,
+                                   .reply_context = context};
+    return run(load, &plan);
+}
+
+/* Batches report failures inside their replies. */
+static void none_failed(const char *what, size_t failed)
+{
+    if (failed > 0)
+        bench_die("%s: %zu items failed", what, failed);
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    const double x = *(const double *)a;
+    const double y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, int count)
+{
+    qsort(values, (size_t)count, sizeof values[0], compare_doubles);
+    return values[count / 2];
+}
+
+static void create_directory(struct bench *bench)
+{
+    struct messages tenant = {0};
+    struct messages purpose = {0};
+    messages_create_tenant(&tenant);
+    messages_create_purpose(&purpose);
+    (void)run_each(bench->operator_load, DIRECTORY "CreateTenant", &tenant, 1, NULL, NULL);
+    (void)run_each(bench->operator_load, DIRECTORY "CreatePurpose", &purpose, 1, NULL, NULL);
+    messages_free(&tenant);
+    messages_free(&purpose);
+}
+
+/* Bulk creation, which also makes the customers of all that follows. */
+static void measure_bulk_creation(struct bench *bench)
+{
+    struct messages batches = {0};
+    size_t failed = 0;
+    messages_create_customers(&batches, 0, (size_t)bench->customers, BATCH);
+    const struct load_result made = run_each(bench->operator_load, DIRECTORY "BatchCreateCustomers", &batches,
+                                             2, count_failed_items, &failed);
+    none_failed("BatchCreateCustomers", failed);
+    const double rate = (double)bench->customers / made.seconds;
+    const double bare = site_hsm_rate(&bench->site, "generate_wrap", bench->seconds);
+    report_add(&(struct report_row){.what = "create customers with a KEK each, in bulk, durable",
+                                    .unit = "/s",
+                                    .value = rate,
+                                    .baseline_name = "bare HSM generate+wrap",
+                                    .baseline = bare,
+                                    .ratio = rate / bare,
+                                    .target = 0.5});
+    messages_free(&batches);
+}
+
+static void make_hot_keys(struct bench *bench)
+{
+    struct messages batch = {0};
+    messages_batch_generate(&batch, 0, HOT_CUSTOMERS, HOT_CUSTOMERS);
+    (void)run_each(bench->app_load, DATA_KEYS "BatchGenerateDataKey", &batch, 1, wrapped_from_batch,
+                   &bench->hot);
+    none_failed("BatchGenerateDataKey", bench->hot.failed);
+    messages_free(&batch);
+}
+
+/* The echo's method tells it how many bytes to answer with: those of the method that it is compared with. */
+static void echo_method(char *out, size_t size, size_t reply_bytes)
+{
+    (void)snprintf(out, size, "/bench.Echo/Reply%zu", reply_bytes);
+}
+
+/* Remember the length of a reply. */
+static void note_length(void *context, size_t request, const uint8_t *data, size_t len)
+{
+    (void)request;
+    (void)data;
+    *(size_t *)context = len;
+}
+
+/* One unary method against the echo with messages of the same sizes, in alternating rounds. Returns calls a second. */
+static double measure_unary(struct bench *bench, const char *what, const char *method,
+                            const struct messages *messages)
+{
+    size_t reply_bytes = 0;
+    char echo[64];
+    double ratios[ROUNDS_MAX], rates[ROUNDS_MAX], bare[ROUNDS_MAX];
+    const struct messages first = {.items = messages->items, .count = 1};
+    (void)run_each(bench->app_load, method, &first, 1, note_length, &reply_bytes);
+    echo_method(echo, sizeof echo, reply_bytes);
+    struct load_plan plan = {.requests = messages->items,
+                             .request_count = messages->count,
+                             .concurrency = CONCURRENCY,
+                             .seconds = bench->seconds};
+    for (int i = 0; i < bench->rounds; i++) {
+        plan.method = echo;
+        bare[i] = run(bench->echo_load, &plan).per_second;
+        plan.method = method;
+        rates[i] = run(bench->app_load, &plan).per_second;
+        ratios[i] = rates[i] / bare[i];
+    }
+    const double rate = median(rates, bench->rounds);
+    report_add(&(struct report_row){.what = what,
+                                    .unit = "calls/s",
+                                    .value = rate,
+                                    .baseline_name = "bare echo",
+                                    .baseline = median(bare, bench->rounds),
+                                    .ratio = median(ratios, bench->rounds),
+                                    .target = 0.7});
+    return rate;
+}
+
+/* Tail latency at half of the service's own capacity, at the same absolute rate for both. */
+static void measure_latency(struct bench *bench, const struct messages *messages, double capacity)
+{
+    double service[ROUNDS_MAX], bare[ROUNDS_MAX];
+    const double sync_us = bench_fdatasync_seconds(bench->site.home, AUDIT_GROUP_BYTES) * 1e6;
+    struct load_plan plan = {.requests = messages->items,
+                             .request_count = messages->count,
+                             .concurrency = 1024,
+                             .rate = capacity / 2,
+                             .seconds = bench->seconds};
+    for (int i = 0; i < bench->rounds; i++) {
+        plan.method = "/bench.Echo/Reply150";
+        bare[i] = run(bench->echo_load, &plan).p99_us;
+        plan.method = DATA_KEYS "GenerateDataKey";
+        service[i] = run(bench->app_load, &plan).p99_us;
+    }
+    const double allowed = 2 * median(bare, bench->rounds) + 2 * sync_us;
+    const double p99 = median(service, bench->rounds);
+    report_note("echo p99 %.0f us at %.0f calls/s, one fdatasync of 16 KiB %.0f us",
+                median(bare, bench->rounds), plan.rate, sync_us);
+    report_add(&(struct report_row){.what = "GenerateDataKey p99 at half load",
+                                    .unit = "us",
+                                    .value = p99,
+                                    .baseline_name = "2 x echo p99 + 2 fdatasync",
+                                    .baseline = allowed,
+                                    .ratio = p99 / allowed,
+                                    .target = 1,
+                                    .at_most = true});
+}
+
+static void measure_hot_path(struct bench *bench)
+{
+    struct messages generate = {0};
+    struct messages unwrap = {0};
+    for (size_t i = 0; i < HOT_CUSTOMERS; i++) {
+        messages_generate(&generate, i);
+        messages_unwrap(&unwrap, bench->hot.blobs.items[i]);
+    }
+    const double capacity =
+        measure_unary(bench, "GenerateDataKey, unary", DATA_KEYS "GenerateDataKey", &generate);
+    (void)measure_unary(bench, "UnwrapDataKey, unary", DATA_KEYS "UnwrapDataKey", &unwrap);
+    measure_latency(bench, &generate, capacity);
+
+    const double gcm = site_hsm_rate(&bench->site, "gcm", bench->seconds);
+    const struct {
+        const char *what, *method;
+        const struct messages *messages;
+    } streams[] = {{"GenerateDataKey, stream", DATA_KEYS "StreamGenerateDataKey", &generate},
+                   {"UnwrapDataKey, stream", DATA_KEYS "StreamUnwrapDataKey", &unwrap}};
+    for (size_t i = 0; i < sizeof streams / sizeof streams[0]; i++) {
+        const struct load_plan plan = {.method = streams[i].method,
+                                       .requests = streams[i].messages->items,
+                                       .request_count = streams[i].messages->count,
+                                       .concurrency = STREAM_WINDOW,
+                                       .seconds = bench->seconds,
+                                       .stream = true};
+        const double rate = run(bench->app_load, &plan).per_second;
+        report_add(&(struct report_row){.what = streams[i].what,
+                                        .unit = "keys/s",
+                                        .value = rate,
+                                        .baseline_name = "bare HSM GCM",
+                                        .baseline = gcm,
+                                        .ratio = rate / gcm,
+                                        .target = 0.8});
+    }
+    messages_free(&generate);
+    messages_free(&unwrap);
+}
+
+/* One kind of batch, two at a time so that the daemon never waits for the client. */
+static void measure_batch(struct bench *bench, const char *what, const char *method,
+                          const struct messages *batches)
+{
+    size_t failed = 0;
+    const struct load_plan plan = {.method = method,
+                                   .requests = batches->items,
+                                   .request_count = batches->count,
+                                   .concurrency = 3,
+                                   .seconds = bench->seconds,
+                                   .reply = count_failed_items,
+                                   .reply_context = &failed};
+    const double rate = run(bench->app_load, &plan).per_second * BATCH;
+    none_failed(what, failed);
+    const double gcm = site_hsm_rate(&bench->site, "gcm", bench->seconds);
+    report_add(&(struct report_row){.what = what,
+                                    .unit = "keys/s",
+                                    .value = rate,
+                                    .baseline_name = "bare HSM GCM",
+                                    .baseline = gcm,
+                                    .ratio = rate / gcm,
+                                    .target = 0.8});
+}
+
+static void measure_batches(struct bench *bench)
+{
+    struct messages generate = {0};
+    struct messages unwrap = {0};
+    for (size_t i = 0; i < 8; i++) {
+        messages_batch_generate(&generate, i * 31, BATCH, HOT_CUSTOMERS);
+        messages_batch_unwrap(&unwrap, &bench->hot.blobs, i * 31, BATCH);
+    }
+    measure_batch(bench, "GenerateDataKey, batches of 1,000", DATA_KEYS "BatchGenerateDataKey", &generate);
+    measure_batch(bench, "UnwrapDataKey, batches of 1,000", DATA_KEYS "BatchUnwrapDataKey", &unwrap);
+    messages_free(&generate);
+    messages_free(&unwrap);
+}
+
+/*
+ * First use: a wrapped key of each of many customers, spread over the tree, opened by a daemon that has just started. The keys are
+ * wrapped by the daemon before.
+ */
+static void measure_first_use(struct bench *bench)
+{
+    const size_t wanted = bench->customers < 20000 ? (size_t)bench->customers : 20000;
+    const size_t stride = (size_t)bench->customers / wanted;
+    struct wrapped_keys keys = {0};
+    struct messages generate = {0};
+    /* a step that shares no factor with the number of customers visits each once, far apart */
+    for (size_t i = 0; i < wanted; i += BATCH)
+        messages_batch_generate(&generate, i * stride, wanted - i < BATCH ? wanted - i : BATCH,
+                                (size_t)bench->customers);
+    (void)run_each(bench->app_load, DATA_KEYS "BatchGenerateDataKey", &generate, 1, wrapped_from_batch,
+                   &keys);
+    none_failed("BatchGenerateDataKey", keys.failed);
+    stop_daemon(bench);
+    start_daemon(bench);
+
+    struct messages unwrap = {0};
+    size_t failed = 0;
+    for (size_t i = 0; i < keys.blobs.count; i += BATCH)
+        messages_batch_unwrap(&unwrap, &keys.blobs, i,
+                              keys.blobs.count - i < BATCH ? keys.blobs.count - i : BATCH);
+    const struct load_result opened =
+        run_each(bench->app_load, DATA_KEYS "BatchUnwrapDataKey", &unwrap, 1, count_failed_items, &failed);
+    none_failed("BatchUnwrapDataKey", failed);
+    const double rate = (double)keys.blobs.count / opened.seconds;
+    const double bare = site_hsm_rate(&bench->site, "unwrap", bench->seconds);
+    report_add(&(struct report_row){.what = "first use of a customer (not cached)",
+                                    .unit = "/s",
+                                    .value = rate,
+                                    .baseline_name = "bare HSM unwrap",
+                                    .baseline = bare,
+                                    .ratio = rate / bare,
+                                    .target = 0.5});
+    messages_free(&keys.blobs);
+    messages_free(&generate);
+    messages_free(&unwrap);
+}
+
+/* Start with all customers; memory against that of the same daemon before there was any. */
+static void measure_start(struct bench *bench, long empty_rss_kib)
+{
+    stop_daemon(bench);
+    start_daemon(bench);
+    const long rss = bench_rss_kib(bench->site.daemon);
+    char what[80];
+    (void)snprintf(what, sizeof what, "start with %ld customers", bench->customers);
+    report_add(&(struct report_row){.what = what,
+                                    .unit = "s",
+                                    .value = bench->site.start_seconds,
+                                    .baseline_name = "allowed",
+                                    .baseline = 2,
+                                    .ratio = bench->site.start_seconds / 2,
+                                    .target = 1,
+                                    .at_most = true});
+    report_add(&(struct report_row){.what = "resident memory after that start",
+                                    .unit = "KiB",
+                                    .value = (double)rss,
+                                    .baseline_name = "without a customer",
+                                    .baseline = (double)empty_rss_kib,
+                                    .ratio = (double)rss / (double)empty_rss_kib,
+                                    .target = 1.1,
+                                    .at_most = true});
+}
+
+static void measure_all(struct bench *bench)
+{
+    char line[200] = "";
+    site_make(&bench->site);
+    (void)site_hsm_rate(&bench->site, "gcm", bench->seconds); /* while nothing else runs */
+    bench->echo = site_start_program(&bench->site, "kms-bench-echo", line, sizeof line);
+    (void)snprintf(bench->echo_address, sizeof bench->echo_address, "%s", line);
+    bench->echo_load = open_load(bench, bench->echo_address, "app");
+    start_daemon(bench);
+    stop_daemon(bench);
+    start_daemon(bench);
+    const long empty_rss_kib = bench_rss_kib(bench->site.daemon);
+    create_directory(bench);
+    measure_bulk_creation(bench);
+    make_hot_keys(bench);
+    measure_hot_path(bench);
+    measure_batches(bench);
+    measure_first_use(bench);
+    measure_start(bench, empty_rss_kib);
+    stop_daemon(bench);
+    load_close(bench->echo_load);
+    bench_stop(bench->echo, SIGTERM);
+    messages_free(&bench->hot.blobs);
+}
+
+int main(int argc, char **argv)
+{
+    struct bench bench = {.seconds = 3, .rounds = 3, .customers = 20000};
+    char *home = NULL, *scripts = NULL, *programs = NULL, *json = NULL, *module = NULL;
+    int strict = 0;
+    const struct poptOption table[] = {
+        {"home", 0, POPT_ARG_STRING, &home, 0, "an empty directory for the site (required)", "DIR"},
+        {"scripts", 0, POPT_ARG_STRING, &scripts, 0, "hsm-config of the source tree (required)", "DIR"},
+        {"programs", 0, POPT_ARG_STRING, &programs, 0, "directory of kmsd and the other programs (required)",
+         "DIR"},
+        {"module", 0, POPT_ARG_STRING, &module, 0, "PKCS#11 library; default SoftHSM2", "FILE"},
+        {"json", 0, POPT_ARG_STRING, &json, 0, "write the rows as JSON too", "FILE"},
+        {"seconds", 0, POPT_ARG_DOUBLE, &bench.seconds, 0, "length of one measurement; default 3", "N"},
+        {"rounds", 0, POPT_ARG_INT, &bench.rounds, 0, "pairs of measurements; default 3, at most 15", "N"},
+        {"customers", 0, POPT_ARG_LONG, &bench.customers, 0, "customers to create; default 20,000", "N"},
+        {"strict", 0, POPT_ARG_NONE, &strict, 0, "fail when a target is missed", NULL},
+        POPT_AUTOHELP POPT_TABLEEND};
+    poptContext context = poptGetContext("kms-bench", argc, (const char **)(uintptr_t)argv, table, 0);
+    const int result = poptGetNextOpt(context);
+    if (result < -1 || home == NULL || scripts == NULL || programs == NULL || bench.rounds < 1 ||
+        bench.rounds > ROUNDS_MAX || bench.customers < HOT_CUSTOMERS)
+        bench_die("wrong options; see --help (at least %d customers, 1 to %d rounds)", HOT_CUSTOMERS,
+                  ROUNDS_MAX);
+    (void)snprintf(bench.site.home, sizeof bench.site.home, "%s", home);
+    (void)snprintf(bench.site.scripts, sizeof bench.site.scripts, "%s", scripts);
+    (void)snprintf(bench.site.programs, sizeof bench.site.programs, "%s", programs);
+    (void)snprintf(bench.site.module, sizeof bench.site.module, "%s",
+                   module != NULL ? module : "/usr/lib/softhsm/libsofthsm2.so");
+    (void)poptFreeContext(context);
+
+    grpc_init();
+    measure_all(&bench);
+    grpc_shutdown();
+    const int missed = report_end(json);
+    free(home);
+    free(scripts);
+    free(programs);
+    free(module);
+    free(json);
+    return strict && missed > 0 ? 1 : 0;
+}

@@ -1,0 +1,128 @@
+#include "bench/site.h"
+
+#include "bench/util.h"
+
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *site_path(const struct site *site, const char *name)
+{
+    static char ring[4][4096];
+    static unsigned next;
+    char *path = ring[next++ % 4];
+    (void)snprintf(path, sizeof ring[0], "%s/%s", site->home, name);
+    return path;
+}
+
+/* argv of the C library is not const, for reasons of age. */
+static char *arg(const char *text)
+{
+    return (char *)(unsigned long)text;
+}
+
+static const char policy_text[] = "version: 1\n"
+                                  "bindings:\n"
+                                  "  - { identity: \"spiffe://kms.example/app/demo\", role: application, "
+                                  "tenants: [\"*\"], purposes: [\"*\"] }\n"
+                                  "  - { identity: \"spiffe://kms.example/operator/alice\", role: operator, "
+                                  "tenants: [\"*\"], purposes: [\"*\"] }\n";
+
+/* The same settings as in production, durable audit and mTLS included; only the address is any free port. */
+static void write_configuration(const struct site *site)
+{
+    char text[8192];
+    (void)snprintf(text, sizeof text,
+                   "listen: [\"127.0.0.1:0\"]\n"
+                   "tls: { certificate: pki/server.pem, private_key: pki/server.key, client_ca: pki/ca.pem, "
+                   "crl: pki/ca.crl }\n"
+                   "policy: policy.yaml\n"
+                   "hsm:\n"
+                   "  module: %s\n"
+                   "  token: \"pkcs11:token=kms\"\n"
+                   "  profile: %s/profiles/softhsm2.yaml\n"
+                   "  pin_file: token/user.pin\n"
+                   "  sessions: 2\n"
+                   "  startup_lock: token.lock\n"
+                   "  create_service_keys: true\n"
+                   "store: { path: kms.db }\n"
+                   "audit: { directory: audit }\n"
+                   "log: { level: warning }\n",
+                   site->module, site->scripts);
+    bench_write_file(site_path(site, "kmsd.yaml"), text);
+    bench_write_file(site_path(site, "policy.yaml"), policy_text);
+}
+
+void site_make(struct site *site)
+{
+    char pki[4000];
+    char token[4000];
+    char tool[4000];
+    (void)snprintf(pki, sizeof pki, "%s/pki", site->scripts);
+    (void)snprintf(token, sizeof token, "%s/token", site->scripts);
+    (void)snprintf(tool, sizeof tool, "%s/kms-token-init", site->programs);
+    (void)setenv("KMS_TOKEN_INIT", tool, 1);
+    (void)setenv("KMS_SOFTHSM_MODULE", site->module, 1);
+    bench_run((char *[]){pki, arg("init"), arg(site_path(site, "pki")), NULL});
+    bench_run((char *[]){token, arg(site_path(site, "token")), NULL});
+    (void)setenv("SOFTHSM2_CONF", site_path(site, "token/softhsm2.conf"), 1);
+    write_configuration(site);
+}
+
+void site_start(struct site *site)
+{
+    char program[4000];
+    char line[2048] = "";
+    (void)snprintf(program, sizeof program, "%s/kmsd", site->programs);
+    const double begun = bench_now();
+    site->daemon = bench_start((char *[]){program, arg("--config"), arg(site_path(site, "kmsd.yaml")), NULL},
+                               site_path(site, "kmsd.log"), line, sizeof line);
+    site->start_seconds = bench_now() - begun;
+    json_t *ready = json_loads(line, 0, NULL);
+    const char *address = json_string_value(json_array_get(json_object_get(ready, "addresses"), 0));
+    if (address == NULL)
+        bench_die("the daemon's readiness line is not understood: %s", line);
+    (void)snprintf(site->address, sizeof site->address, "%s", address);
+    json_decref(ready);
+}
+
+void site_stop(struct site *site)
+{
+    bench_stop(site->daemon, SIGTERM);
+    site->daemon = 0;
+}
+
+pid_t site_start_program(const struct site *site, const char *name, char *ret_address,
+                         unsigned long address_size)
+{
+    char program[4000];
+    (void)snprintf(program, sizeof program, "%s/%s", site->programs, name);
+    const pid_t pid = bench_start((char *[]){program, arg(site_path(site, "pki/server.pem")),
+                                             arg(site_path(site, "pki/server.key")),
+                                             arg(site_path(site, "pki/ca.pem")), NULL},
+                                  site_path(site, "echo.log"), ret_address, address_size);
+    ret_address[strcspn(ret_address, "\n")] = '\0';
+    return pid;
+}
+
+double site_hsm_rate(const struct site *site, const char *what, double seconds)
+{
+    static json_t *rates;
+    if (rates == NULL) {
+        char program[4000];
+        char line[512] = "";
+        char duration[32];
+        (void)snprintf(program, sizeof program, "%s/kms-bench-hsm", site->programs);
+        (void)snprintf(duration, sizeof duration, "%.2f", seconds);
+        bench_stop(bench_start((char *[]){program, arg(site->module), arg("kms"),
+                                          arg(site_path(site, "token/user.pin")), duration, NULL},
+                               site_path(site, "hsm.log"), line, sizeof line),
+                   0);
+        rates = json_loads(line, 0, NULL);
+        if (rates == NULL)
+            bench_die("kms-bench-hsm printed: %s", line);
+    }
+    return json_number_value(json_object_get(rates, what));
+}

@@ -1,0 +1,35 @@
+/*
+ * Purpose:   a whole site for a benchmark: PKI, SoftHSM token, configuration, and the daemon on it.
+ * Owns:      a directory and the processes that it started.
+ * Threads:   one.
+ * Never:     touches anything outside its directory.
+ */
+#ifndef KMS_BENCH_SITE_H
+#define KMS_BENCH_SITE_H
+
+#include <sys/types.h>
+
+struct site {
+    char home[3000];     /* everything lives here */
+    char scripts[3000];  /* hsm-config/ of the source tree */
+    char programs[3000]; /* directory of kmsd and the benchmark's programs */
+    char module[1000];   /* PKCS#11 library */
+    pid_t daemon;
+    char address[200];    /* of the running daemon */
+    double start_seconds; /* from its start to its readiness line */
+};
+
+/** PKI, token and configuration in site->home. */
+void site_make(struct site *site);
+/** Start the daemon and wait for its readiness line. */
+void site_start(struct site *site);
+void site_stop(struct site *site);
+/** "<home>/<name>" in a static ring of four buffers. */
+const char *site_path(const struct site *site, const char *name);
+/** Start a program of the benchmark that prints its address as its first line. */
+pid_t site_start_program(const struct site *site, const char *name, char *ret_address,
+                         unsigned long address_size);
+/** Run kms-bench-hsm and return one of its rates; it runs once, the rates are remembered. */
+double site_hsm_rate(const struct site *site, const char *what, double seconds);
+
+#endif

@@ -1,0 +1,154 @@
+#define _GNU_SOURCE
+#include "bench/util.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+extern char **environ;
+
+double bench_now(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+void *bench_alloc(size_t size)
+{
+    void *memory = calloc(1, size > 0 ? size : 1);
+    if (memory == NULL)
+        bench_die("out of memory");
+    return memory;
+}
+
+_Noreturn void bench_die(const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    (void)fputs("kms-bench: ", stderr);
+    (void)vfprintf(stderr, fmt, args);
+    (void)fputc('\n', stderr);
+    va_end(args);
+    exit(1);
+}
+
+char *bench_read_file(const char *path)
+{
+    FILE *file = fopen(path, "rb");
+    if (file == NULL)
+        return NULL;
+    char *text = bench_alloc(1 << 16);
+    const size_t len = fread(text, 1, (1 << 16) - 1, file);
+    text[len] = '\0';
+    (void)fclose(file);
+    return text;
+}
+
+void bench_write_file(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "wb");
+    if (file == NULL || fputs(text, file) < 0 || fclose(file) != 0)
+        bench_die("cannot write %s: %s", path, strerror(errno));
+}
+
+void bench_wipe_free(char *text)
+{
+    explicit_bzero(text, strlen(text));
+    free(text);
+}
+
+void bench_run(char *const argv[])
+{
+    pid_t pid = 0;
+    int state = 0;
+    posix_spawn_file_actions_t actions;
+    (void)posix_spawn_file_actions_init(&actions);
+    (void)posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+    if (posix_spawnp(&pid, argv[0], &actions, NULL, argv, environ) != 0)
+        bench_die("cannot start %s", argv[0]);
+    (void)posix_spawn_file_actions_destroy(&actions);
+    if (waitpid(pid, &state, 0) != pid || !WIFEXITED(state) || WEXITSTATUS(state) != 0)
+        bench_die("%s %s failed", argv[0], argv[1] != NULL ? argv[1] : "");
+}
+
+pid_t bench_start(char *const argv[], const char *error_log, char *line, size_t line_size)
+{
+    int ends[2];
+    pid_t pid = 0;
+    posix_spawn_file_actions_t actions;
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        bench_die("pipe: %s", strerror(errno));
+    (void)posix_spawn_file_actions_init(&actions);
+    (void)posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+    (void)posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, error_log, O_WRONLY | O_CREAT | O_APPEND,
+                                           0600);
+    if (posix_spawnp(&pid, argv[0], &actions, NULL, argv, environ) != 0)
+        bench_die("cannot start %s", argv[0]);
+    (void)posix_spawn_file_actions_destroy(&actions);
+    (void)close(ends[1]);
+    FILE *out = fdopen(ends[0], "r");
+    if (out == NULL || fgets(line, (int)line_size, out) == NULL)
+        bench_die("%s ended before it was ready: see %s", argv[0], error_log);
+    (void)fclose(out);
+    return pid;
+}
+
+void bench_stop(pid_t pid, int signal)
+{
+    int state = 0;
+    if (signal != 0)
+        (void)kill(pid, signal);
+    if (waitpid(pid, &state, 0) != pid || !WIFEXITED(state) || WEXITSTATUS(state) != 0)
+        bench_die("process %d did not end well (state %d)", (int)pid, state);
+}
+
+long bench_rss_kib(pid_t pid)
+{
+    char path[64];
+    (void)snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    char *text = bench_read_file(path);
+    const char *place = text != NULL ? strstr(text, "VmRSS:") : NULL;
+    const long kib = place != NULL ? strtol(place + 6, NULL, 10) : -1;
+    free(text);
+    return kib;
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    const double x = *(const double *)a;
+    const double y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double bench_fdatasync_seconds(const char *directory, size_t bytes)
+{
+    enum { ROUNDS = 101 };
+    char path[4096];
+    (void)snprintf(path, sizeof path, "%s/fdatasync.probe", directory);
+    const int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0 || posix_fallocate(fd, 0, (off_t)(bytes * (ROUNDS + 1))) != 0)
+        bench_die("cannot make %s", path);
+    char *data = bench_alloc(bytes);
+    memset(data, 'x', bytes);
+    double seconds[ROUNDS];
+    for (int i = 0; i < ROUNDS; i++) {
+        const double begun = bench_now();
+        if (write(fd, data, bytes) != (ssize_t)bytes || fdatasync(fd) != 0)
+            bench_die("cannot write %s: %s", path, strerror(errno));
+        seconds[i] = bench_now() - begun;
+    }
+    free(data);
+    (void)close(fd);
+    (void)unlink(path);
+    qsort(seconds, ROUNDS, sizeof seconds[0], compare_doubles);
+    return seconds[ROUNDS / 2];
+}
