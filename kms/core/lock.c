@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "core/lock.h"
 
 #include "core/status.h"
