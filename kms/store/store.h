@@ -12,6 +12,7 @@
 #define KMS_STORE_STORE_H
 
 #include "core/bytes.h"
+#include "core/cleanup.h"
 #include "core/ids.h"
 
 enum {
@@ -27,8 +28,13 @@ enum {
     KMS_KEK_ID_SIZE = 16,
     KMS_WRAPPED_KEY_SIZE = 40,
     KMS_PAGE_MAC_SIZE = 32,
-    KMS_STORE_REQUEST_ID_MAX = 36
+    KMS_STORE_REQUEST_ID_MAX = 36,
+    KMS_STORE_TREE_LEVELS_MAX = 16,       /* levels of a tenant's tree */
+    KMS_STORE_PAGE_BODY_MAX = 64 * 1024,  /* bytes of a page */
+    KMS_STORE_LABELS_TEXT_MAX = 64 * 1024 /* bytes of a customer's labels as canonical JSON */
 };
+#define KMS_STORE_WRAPS_MAX       (UINT64_C(1) << 62)               /* of kms_kek_record.wraps_reserved */
+#define KMS_STORE_REQUEST_KEPT_NS (INT64_C(24) * 3600 * 1000000000) /* how long a request id is remembered */
 
 /* Stored as these numbers: never renumber. */
 enum kms_tenant_state { KMS_TENANT_ACTIVE = 1, KMS_TENANT_CLOSED = 2 };
@@ -195,21 +201,37 @@ struct kms_store {
 };
 
 /*
- * begin          a write transaction excludes other writers (it waits for the lock up to the busy timeout:
- * STORE_BUSY); a read transaction sees one snapshot and never waits for a writer. commit         ends the
- * transaction in any case; durable (fsync) when it returns OK; nothing happened otherwise. rollback ends the
- * transaction; NULL-safe; no error.
- * *_insert       ALREADY_EXISTS when the id or uuid is taken.
- * *_update       by uuid (purpose: tenant and id); NOT_FOUND when there is none. The caller has set the new
- * revision.
- * *_get, *_by_*  NOT_FOUND. The outputs are the caller's: see the _clear functions below.
- * *_list         ordered by id (bytes); begins after `after_id` (NULL: at the start); at most `limit`;
- * free(*ret_list). customer_list  streams through `visit`, so that memory does not grow with the result.
- * kek_primary    the highest-numbered version in state ENABLED. NOT_FOUND when there is none.
- * kek_list       purpose NULL: all purposes, ordered by purpose and version (after_version only with a
- * purpose). kek_reserve    adds `count` to wraps_reserved and returns the value before. NOT_FOUND. page_get
- * NOT_FOUND; page_put inserts or replaces. request_get    NOT_FOUND; entries older than 24 h may be pruned by
- * request_put.
+ * begin            a write transaction excludes other writers (it waits for the lock up to the busy timeout:
+ *                  STORE_BUSY) and its thread holds KMS_LOCK_STORE until it ends: take locks that come before
+ *                  it in core/lock.h first. A read transaction sees one snapshot, taken at its first read,
+ *                  and never waits for a writer, but for a free reading connection (as long, STORE_BUSY);
+ *                  keep it short, and do not begin a second one inside it.
+ * commit           ends the transaction in any case; durable (fsync) when it returns OK; nothing happened
+ *                  otherwise. After a failure of a write other than ALREADY_EXISTS, NOT_FOUND,
+ *                  INVALID_ARGUMENT and OUT_OF_RANGE (which leave the transaction as it was) it always fails.
+ * rollback         ends the transaction; NULL-safe; no error.
+ * *_insert         ALREADY_EXISTS when the id or uuid is taken (KEK: also the slot by another one that is not
+ *                  shredded); NOT_FOUND when what it belongs to is missing.
+ * *_update         by uuid (purpose: tenant and id), replaces every other member; NOT_FOUND when there is
+ *                  none. The caller has set the new revision.
+ * inserts, updates and puts: INVALID_ARGUMENT for a record that breaks a limit named here.
+ * *_get, *_by_*    NOT_FOUND. The outputs are the caller's: see the _clear functions below.
+ * *_list           ordered by id (bytes); begins after `after_id` (NULL: at the start); at most `limit`;
+ *                  free(*ret_list), which is NULL when the list is empty.
+ * customer_list    streams through `visit`, so that memory does not grow with the result; `visit` may use the
+ *                  transaction, but not list customers with it. A label filter reads every customer of the
+ *                  tenant from after_id (or the prefix) on until `limit` are found.
+ * kek_primary      the highest-numbered version in state ENABLED. NOT_FOUND when there is none.
+ * kek_list         purpose NULL: all purposes, ordered by purpose and version (after_version only with a
+ *                  purpose).
+ * kek_reserve      adds `count` to wraps_reserved and returns the value before. NOT_FOUND; OUT_OF_RANGE past
+ *                  2^62.
+ * page_get         NOT_FOUND; page_put inserts or replaces.
+ * request_get      NOT_FOUND, also when older than KMS_STORE_REQUEST_KEPT_NS; request_put: ALREADY_EXISTS
+ *                  unless the older one is past that age. Entries past it are removed in passing.
+ *
+ * NOT_FOUND and ALREADY_EXISTS set no public text, because callers often expect them; causes name no
+ * customer's external id.
  */
 
 static inline void kms_store_free(struct kms_store *store)
@@ -222,7 +244,9 @@ static inline void kms_store_free(struct kms_store *store)
 void kms_customer_record_clear(struct kms_customer_record *customer);
 void kms_page_record_clear(struct kms_page_record *page);
 
-/** Scope-owned transaction: rolled back unless committed (commit through kms_store_commit, which empties it).
+/**
+ * Scope-owned transaction: `KMS_TXN txn = {0};` is rolled back unless committed. kms_txn_commit empties it.
+ * A read transaction may end either way.
  */
 struct kms_txn {
     struct kms_store *store;
@@ -232,5 +256,6 @@ enum kms_status kms_txn_begin(struct kms_store *store, bool write, struct kms_tx
                               struct kms_error *err) KMS_MUST_USE;
 enum kms_status kms_txn_commit(struct kms_txn *txn, struct kms_error *err) KMS_MUST_USE;
 void kms_txn_clear(struct kms_txn *txn);
+#define KMS_TXN KMS_CLEANUP(kms_txn_clear) struct kms_txn
 
 #endif

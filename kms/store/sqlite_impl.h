@@ -1,0 +1,168 @@
+/*
+ * Purpose:   what the files of the SQLite store share: its structs and its vtable's functions.
+ * Owns:      the store owns its connections, each connection its statements and its one transaction.
+ * Threads:   a connection is used by the thread that has its transaction, and by nobody else.
+ * Never:     included outside this module.
+ */
+#ifndef KMS_STORE_SQLITE_IMPL_H
+#define KMS_STORE_SQLITE_IMPL_H
+
+#include "core/lock.h"
+#include "store/changelog.h"
+#include "store/sqlite.h"
+#include "store/statements.h"
+
+#include <semaphore.h>
+#include <sqlite3.h>
+
+struct kms_sqlite;
+struct kms_sqlite_conn;
+
+/* Where a customer's internal number was seen last in this transaction; saves looking it up again. */
+struct kms_sqlite_memo {
+    bool known;
+    struct kms_uuid uuid;
+    int64_t no;
+};
+
+struct kms_store_txn {
+    struct kms_sqlite *store;
+    struct kms_sqlite_conn *conn;
+    bool write;
+    bool listing;           /* customer_list's statement is in use */
+    enum kms_status failed; /* a write was lost: the transaction cannot be committed any more */
+    int64_t now_ns;         /* wall clock of a write transaction */
+    struct kms_sqlite_memo tenant, customer;
+};
+
+struct kms_sqlite_conn {
+    sqlite3 *db;
+    sqlite3_stmt *statements[KMS_STATEMENT_COUNT]; /* those for writing only on the writing connection */
+    bool taken;                                    /* readers: atomic; true while a transaction has it */
+    struct kms_store_txn txn;
+};
+
+struct kms_sqlite {
+    struct kms_store base; /* first: a kms_store is this */
+    char *path;
+    int lock_fd;
+    unsigned busy_timeout_ms;
+
+    struct kms_mutex lock; /* KMS_LOCK_STORE: the writer and what follows, for a whole write transaction */
+    struct kms_sqlite_conn writer;
+    int wal_frames;                              /* pages in the write-ahead log after the last commit */
+    struct kms_buf payload;                      /* the change record being written */
+    struct kms_change_reservation *reservations; /* of this transaction, not yet in the change log */
+    size_t reservation_count;                    /* at most KMS_CHANGELOG_RESERVATIONS_MAX */
+
+    sem_t free_readers; /* as many as there are readers whose `taken` is false */
+    unsigned reader_count;
+    struct kms_sqlite_conn *readers;
+};
+
+/* sqlite_conn.c: opening and closing one connection. */
+enum kms_sqlite_role { KMS_SQLITE_WRITER, KMS_SQLITE_READER };
+/** Open and configure. On failure `conn` is left to kms_sqlite_conn_close() all the same. */
+enum kms_status kms_sqlite_conn_open(const char *path, const struct kms_store_sqlite_config *config,
+                                     enum kms_sqlite_role role, struct kms_sqlite_conn *conn,
+                                     struct kms_error *err) KMS_MUST_USE;
+/** Prepare the statements of its role; once, after the schema was checked. */
+enum kms_status kms_sqlite_conn_prepare(struct kms_sqlite_conn *conn, enum kms_sqlite_role role,
+                                        struct kms_error *err) KMS_MUST_USE;
+void kms_sqlite_conn_close(struct kms_sqlite_conn *conn);
+
+/* sqlite_txn.c */
+enum kms_status kms_sqlite_begin(struct kms_store *store, bool write, struct kms_store_txn **ret_txn,
+                                 struct kms_error *err);
+enum kms_status kms_sqlite_commit(struct kms_store_txn *txn, struct kms_error *err);
+void kms_sqlite_rollback(struct kms_store_txn *txn);
+/** Append store->payload to the change log; after a failure the transaction cannot be committed. */
+enum kms_status kms_sqlite_log(struct kms_store_txn *txn, enum kms_change_kind kind, enum kms_status encoded,
+                               struct kms_error *err) KMS_MUST_USE;
+/** The buffer for the next record, emptied. */
+struct kms_buf *kms_sqlite_payload(struct kms_store_txn *txn);
+/** Keep one reservation for the record that is written at commit. */
+enum kms_status kms_sqlite_log_reservation(struct kms_store_txn *txn, const uint8_t kek_id[KMS_KEK_ID_SIZE],
+                                           uint64_t wraps_reserved, struct kms_error *err) KMS_MUST_USE;
+
+/* checkpoint.c: after a commit, with the writer's lock held; moves the log into the database when it is long. */
+void kms_sqlite_checkpoint_locked(struct kms_sqlite *store);
+
+/* sqlite_tenant.c */
+enum kms_status kms_sqlite_tenant_insert(struct kms_store_txn *txn, const struct kms_tenant_record *tenant,
+                                         struct kms_error *err);
+enum kms_status kms_sqlite_tenant_update(struct kms_store_txn *txn, const struct kms_tenant_record *tenant,
+                                         struct kms_error *err);
+enum kms_status kms_sqlite_tenant_by_id(struct kms_store_txn *txn, const char *id,
+                                        struct kms_tenant_record *ret_tenant, struct kms_error *err);
+enum kms_status kms_sqlite_tenant_by_uuid(struct kms_store_txn *txn, const struct kms_uuid *uuid,
+                                          struct kms_tenant_record *ret_tenant, struct kms_error *err);
+enum kms_status kms_sqlite_tenant_list(struct kms_store_txn *txn, const char *after_id, size_t limit,
+                                       struct kms_tenant_record **ret_list, size_t *ret_count,
+                                       struct kms_error *err);
+/** The internal number of a tenant; NOT_FOUND. */
+enum kms_status kms_sqlite_tenant_no(struct kms_store_txn *txn, const struct kms_uuid *uuid, int64_t *ret_no,
+                                     struct kms_error *err) KMS_MUST_USE;
+
+/* sqlite_purpose.c */
+enum kms_status kms_sqlite_purpose_insert(struct kms_store_txn *txn, const struct kms_purpose_record *purpose,
+                                          struct kms_error *err);
+enum kms_status kms_sqlite_purpose_update(struct kms_store_txn *txn, const struct kms_purpose_record *purpose,
+                                          struct kms_error *err);
+enum kms_status kms_sqlite_purpose_get(struct kms_store_txn *txn, const struct kms_uuid *tenant,
+                                       const char *id, struct kms_purpose_record *ret_purpose,
+                                       struct kms_error *err);
+enum kms_status kms_sqlite_purpose_list(struct kms_store_txn *txn, const struct kms_uuid *tenant,
+                                        const char *after_id, size_t limit,
+                                        struct kms_purpose_record **ret_list, size_t *ret_count,
+                                        struct kms_error *err);
+
+/* sqlite_customer.c */
+enum kms_status kms_sqlite_customer_insert(struct kms_store_txn *txn,
+                                           const struct kms_customer_record *customer, struct kms_error *err);
+enum kms_status kms_sqlite_customer_update(struct kms_store_txn *txn,
+                                           const struct kms_customer_record *customer, struct kms_error *err);
+enum kms_status kms_sqlite_customer_by_id(struct kms_store_txn *txn, const struct kms_uuid *tenant,
+                                          const char *id, struct kms_customer_record *ret_customer,
+                                          struct kms_error *err);
+enum kms_status kms_sqlite_customer_by_uuid(struct kms_store_txn *txn, const struct kms_uuid *uuid,
+                                            struct kms_customer_record *ret_customer, struct kms_error *err);
+enum kms_status kms_sqlite_customer_list(struct kms_store_txn *txn, const struct kms_uuid *tenant,
+                                         const struct kms_customer_filter *filter, const char *after_id,
+                                         size_t limit, kms_customer_visit visit, void *context,
+                                         struct kms_error *err);
+/** The internal number of a customer; NOT_FOUND. */
+enum kms_status kms_sqlite_customer_no(struct kms_store_txn *txn, const struct kms_uuid *uuid,
+                                       int64_t *ret_no, struct kms_error *err) KMS_MUST_USE;
+
+/* sqlite_kek.c */
+enum kms_status kms_sqlite_kek_insert(struct kms_store_txn *txn, const struct kms_kek_record *kek,
+                                      struct kms_error *err);
+enum kms_status kms_sqlite_kek_set_state(struct kms_store_txn *txn, const uint8_t kek_id[KMS_KEK_ID_SIZE],
+                                         enum kms_kek_state state, struct kms_error *err);
+enum kms_status kms_sqlite_kek_reserve(struct kms_store_txn *txn, const uint8_t kek_id[KMS_KEK_ID_SIZE],
+                                       uint64_t count, uint64_t *ret_first, struct kms_error *err);
+enum kms_status kms_sqlite_kek_by_id(struct kms_store_txn *txn, const uint8_t kek_id[KMS_KEK_ID_SIZE],
+                                     struct kms_kek_record *ret_kek, struct kms_error *err);
+enum kms_status kms_sqlite_kek_primary(struct kms_store_txn *txn, const struct kms_uuid *customer,
+                                       const char *purpose, struct kms_kek_record *ret_kek,
+                                       struct kms_error *err);
+enum kms_status kms_sqlite_kek_list(struct kms_store_txn *txn, const struct kms_uuid *customer,
+                                    const char *purpose, uint32_t after_version, size_t limit,
+                                    struct kms_kek_record **ret_list, size_t *ret_count,
+                                    struct kms_error *err);
+
+/* sqlite_page.c */
+enum kms_status kms_sqlite_page_get(struct kms_store_txn *txn, const struct kms_uuid *tenant, uint32_t level,
+                                    uint64_t index, struct kms_page_record *ret_page, struct kms_error *err);
+enum kms_status kms_sqlite_page_put(struct kms_store_txn *txn, const struct kms_page_record *page,
+                                    struct kms_error *err);
+
+/* sqlite_request.c */
+enum kms_status kms_sqlite_request_get(struct kms_store_txn *txn, const char *request_id,
+                                       const char *identity, struct kms_request_record *ret_request,
+                                       struct kms_error *err);
+enum kms_status kms_sqlite_request_put(struct kms_store_txn *txn, const struct kms_request_record *request,
+                                       struct kms_error *err);
+
+#endif
