@@ -47,31 +47,49 @@ struct kms_audit_event {
 };
 
 /**
- * Open the directory, find the last intact record (a half-written tail after a crash is cut off and noted in
+ * Open the directory (locked: one writer), find the last intact record (a half-written tail after a crash is cut off and noted in
  * a record of type "recovered"), continue the chain in a new or the last segment. AUDIT_UNAVAILABLE (cannot
- * write), FAILED_PRECONDITION (chain broken before the tail: the text says which file and line).
+ * write), FAILED_PRECONDITION (chain broken before the tail: the text says which file and line; or another
+ * process has the directory; or others may write into it). Starts the writer thread: not before a fork.
  */
 enum kms_status kms_audit_open(const struct kms_audit_config *config, struct kms_audit **ret_audit,
                                struct kms_error *err) KMS_MUST_USE;
-/** Commit what is left and close; NULL-safe. */
+/** Commit what is left and close, within the write deadline; NULL-safe. */
 void kms_audit_free(struct kms_audit *audit);
 
-/** Add a record to the group. Not durable before kms_audit_commit(). AUDIT_UNAVAILABLE while failing closed.
+/**
+ * Add a record to the group. Not durable before kms_audit_commit(). Memory only, never waits for the disk.
+ * AUDIT_UNAVAILABLE while the disk does not answer, and when 2 MiB of records wait for it; after another
+ * failure records are still taken, so that the next commit writes them all. TOO_LARGE: detail_json is over
+ * 32 KiB; INTERNAL: it is no object on one line.
  */
 enum kms_status kms_audit_append(struct kms_audit *audit, const struct kms_audit_event *event,
                                  struct kms_error *err) KMS_MUST_USE;
 /**
  * Make every record appended so far durable (one write, one fdatasync; callers at the same time share one).
  * AUDIT_UNAVAILABLE when that fails or takes longer than the write deadline; the file deleted, replaced or
- * shortened from outside counts as failure. Later calls try again by themselves; nothing that was appended is
- * lost meanwhile.
+ * shortened from outside counts as failure. Later calls try again by themselves, and so does the writer
+ * thread, four times a second; nothing that was appended is lost meanwhile. After a failure the records go
+ * into a new segment, whose first record says why ("reason") and whether the file before was lost ("lost").
  */
 enum kms_status kms_audit_commit(struct kms_audit *audit, struct kms_error *err) KMS_MUST_USE;
 
+/**
+ * The two halves of kms_audit_commit(), for a caller that has something else to do meanwhile: the first asks
+ * the writer to write every record appended so far and returns at once; the second waits for what the first
+ * returned, with the deadline counted from here, and fails like kms_audit_commit().
+ */
+uint64_t kms_audit_commit_start(struct kms_audit *audit);
+enum kms_status kms_audit_commit_wait(struct kms_audit *audit, uint64_t ticket,
+                                      struct kms_error *err) KMS_MUST_USE;
+
+/** `last_seq` counts the records that wait for the disk; `durable_seq` and `head_hash` do not. */
 struct kms_audit_status {
-    uint64_t last_seq, durable_seq, commits, failures;
+    uint64_t last_seq, durable_seq;
+    uint64_t commits;  /* groups written */
+    uint64_t failures; /* attempts that failed, and deadlines that passed */
     bool failing;
-    char failure[256];
+    char failure[256]; /* why, for the operator; "" when not failing */
     char head_hash[65];
 };
 void kms_audit_status(struct kms_audit *audit, struct kms_audit_status *ret_status);
