@@ -259,7 +259,7 @@ void kms_keys_cache_locked(struct kms_keys_work *work, struct kms_cache *cache, 
     kms_mutex_assert_held(&work->keys->lock);
     entry->references = 1;
     if (work->keys->forgets == work->seen_forgets)
-        (void)kms_cache_insert(cache, entry, key, key_len, kms_clock_mono_ns());
+        (void)!kms_cache_insert(cache, entry, key, key_len, kms_clock_mono_ns());
 }
 
 struct kms_mutex *kms_keys_writer(struct kms_keys *keys, const struct kms_uuid *tenant)
