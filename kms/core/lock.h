@@ -22,9 +22,9 @@
     X(TENANT, "one tenant's key tree: its only writer")                                                      \
     X(KEYRING, "the handle cache of KEKs and page keys")                                                     \
     X(STORE, "the database's writing connection")                                                            \
-    X(HSM_GATE, "the device's life cycle: open, lost, being recovered")                                      \
-    X(HSM_POOL, "the pool of free HSM sessions")                                                             \
-    X(HSM_KEEPER, "the keeper session, which owns the session objects")                                      \
+    X(HSM_ATTEST, "libp11 and the spare HSM session: one user at a time")                                    \
+    X(HSM_POOL, "the device's life cycle (open, lost, being recovered) and the pool of free sessions")       \
+    X(HSM_MASTERS, "the cache of master-key handles")                                                        \
     X(AUTH, "the policy, the revocation list and the cache of identities")                                   \
     X(AUDIT, "the audit chain's head and its buffer")                                                        \
     X(RPC_CALL, "one call's outgoing messages")                                                              \
