@@ -29,6 +29,7 @@
     X(AUDIT, "the audit chain's head and its buffer")                                                        \
     X(RPC_CALL, "one call's outgoing messages")                                                              \
     X(CLIENT, "the client library's data-key cache")                                                         \
+    X(RPC_TLS, "the certificate, key and client CA that new connections get")                                \
     X(LOG, "the log's rate limits and its output")
 
 enum kms_lock_place {

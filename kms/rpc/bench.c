@@ -1,0 +1,75 @@
+#include "rpc/bench.h"
+
+#include "core/log.h"
+#include "rpc/codec.h"
+#include "rpc/peer.h"
+
+#include <grpc/byte_buffer.h>
+#include <grpc/status.h>
+#include <stdlib.h>
+
+enum kms_status kms_rpc_bench_init(struct kms_rpc_bench *bench, size_t arena_limit)
+{
+    *bench = (struct kms_rpc_bench){.scratch = NULL};
+    return kms_arena_new(arena_limit, &bench->arena);
+}
+
+void kms_rpc_bench_clear(struct kms_rpc_bench *bench)
+{
+    kms_arena_free(bench->arena);
+    free(bench->scratch);
+    *bench = (struct kms_rpc_bench){.scratch = NULL};
+}
+
+void kms_rpc_bench_prepare(struct kms_rpc_bench *bench, const struct kms_rpc_call *call, uint64_t index)
+{
+    struct kms_call *seen = &bench->call;
+    seen->arena = bench->arena;
+    seen->identity = call->peer == NULL ? NULL : call->peer->identity;
+    seen->peer = call->peer == NULL ? "" : call->peer->address;
+    seen->method = call->route != NULL ? call->route->path : call->path;
+    memcpy(seen->request_id, call->request_id, sizeof seen->request_id);
+    seen->deadline_mono_ns = call->deadline_ns;
+    seen->stream_index = index;
+    seen->cancelled = &call->cancelled;
+    seen->error.status = KMS_OK; /* the texts are empty: see kms_rpc_bench_done() */
+}
+
+enum kms_status kms_rpc_bench_run(struct kms_rpc_bench *bench, const struct kms_rpc_call *call,
+                                  grpc_byte_buffer *request, grpc_byte_buffer **ret_reply)
+{
+    struct kms_error *err = &bench->call.error;
+    KMS_TRY(kms_call_is_over(&bench->call));
+    ProtobufCMessage *message = NULL;
+    KMS_TRY(kms_rpc_codec_decode(bench, call->route, request, &message, err));
+    ProtobufCMessage *reply = NULL;
+    KMS_TRY(call->route->handler(call->route->context, &bench->call, message, &reply));
+    if (reply == NULL)
+        return kms_fail(err, KMS_INTERNAL, "the handler gave no reply");
+    return kms_rpc_codec_encode(reply, ret_reply, err);
+}
+
+void kms_rpc_bench_log(const struct kms_rpc_bench *bench, enum kms_status status)
+{
+    const struct kms_call *call = &bench->call;
+    switch (kms_status_grpc_code(status)) {
+    case GRPC_STATUS_INTERNAL:
+    case GRPC_STATUS_UNAVAILABLE:
+    case GRPC_STATUS_DATA_LOSS:
+    case GRPC_STATUS_UNKNOWN:
+        kms_log_error("rpc", "%s failed: %s: %s (request %s)", call->method, kms_status_name(status),
+                      kms_error_cause(&call->error, status), call->request_id);
+        break;
+    default:
+        kms_log_debug("rpc", "%s refused: %s: %s (request %s)", call->method, kms_status_name(status),
+                      kms_error_cause(&call->error, status), call->request_id);
+    }
+}
+
+void kms_rpc_bench_done(struct kms_rpc_bench *bench)
+{
+    kms_arena_reset(bench->arena);
+    bench->call.error.public_text[0] = '\0';
+    bench->call.error.cause[0] = '\0';
+    bench->call.identity = NULL;
+}

@@ -1,0 +1,122 @@
+#include "rpc/interpose.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/crypto.h>
+#include <openssl/ssl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static pthread_mutex_t spare_lock = PTHREAD_MUTEX_INITIALIZER;
+static int spare = -1; /* protected by spare_lock */
+static uint64_t turned_away;
+
+_Bool kms_rpc_interpose_prepare(void)
+{
+    pthread_mutex_lock(&spare_lock);
+    if (spare < 0)
+        spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    const _Bool ready = spare >= 0;
+    pthread_mutex_unlock(&spare_lock);
+    return ready;
+}
+
+uint64_t kms_rpc_interpose_turned_away(void)
+{
+    return __atomic_load_n(&turned_away, __ATOMIC_RELAXED);
+}
+
+/* The next definition of a symbol behind the executable's own. */
+static void *next_of(void **cache, const char *name)
+{
+    void *function = __atomic_load_n(cache, __ATOMIC_ACQUIRE);
+    if (function == NULL) {
+        function = dlsym(RTLD_NEXT, name);
+        if (function == NULL)
+            abort();
+        __atomic_store_n(cache, function, __ATOMIC_RELEASE);
+    }
+    return function;
+}
+
+typedef int accept4_function(int, struct sockaddr *restrict, socklen_t *restrict, int);
+
+/* Give the waiting connection the spare descriptor's place, close it, and take the place back. */
+static int turn_away(accept4_function *next, int fd)
+{
+    int result = EAGAIN; /* nothing can be done now: core looks again at the next connection */
+    pthread_mutex_lock(&spare_lock);
+    if (spare >= 0) {
+        (void)close(spare);
+        const int accepted = next(fd, NULL, NULL, SOCK_CLOEXEC);
+        if (accepted >= 0) {
+            (void)close(accepted);
+            (void)__atomic_add_fetch(&turned_away, 1, __ATOMIC_RELAXED);
+            result = EINTR;
+        }
+    }
+    spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    pthread_mutex_unlock(&spare_lock);
+    return result;
+}
+
+int accept4(int fd, struct sockaddr *restrict address, socklen_t *restrict len, int flags)
+{
+    static void *cache;
+    accept4_function *next = (accept4_function *)next_of(&cache, "accept4");
+    const int accepted = next(fd, address, len, flags);
+    if (accepted >= 0)
+        return accepted;
+    switch (errno) {
+    case EMFILE:
+    case ENFILE:
+        errno = turn_away(next, fd);
+        break;
+    case ENOMEM:
+    case ENOBUFS:
+        errno = EAGAIN; /* the connection waits in the backlog */
+        break;
+    case ECONNABORTED:
+    case EPROTO:
+    case EPERM:
+    case ENETDOWN:
+    case ENETUNREACH:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case ENOPROTOOPT:
+    case ENONET:
+        errno = EINTR; /* this connection is gone; the listener is fine: accept(2), "Error handling" */
+        break;
+    default:
+        break;
+    }
+    return -1;
+}
+
+SSL *SSL_new(SSL_CTX *context)
+{
+    static void *cache;
+    SSL *(*next)(SSL_CTX *) = (SSL * (*)(SSL_CTX *)) next_of(&cache, "SSL_new");
+    SSL *ssl = next(context);
+    if (ssl == NULL)
+        return NULL;
+    (void)SSL_set_options(ssl, SSL_OP_NO_TICKET | SSL_OP_CLEANSE_PLAINTEXT);
+    if (SSL_set_min_proto_version(ssl, TLS1_3_VERSION) != 1 || SSL_set_num_tickets(ssl, 0) != 1) {
+        SSL_free(ssl);
+        return NULL;
+    }
+    return ssl;
+}
+
+int SSL_write(SSL *ssl, const void *buffer, int len)
+{
+    static void *cache;
+    int (*next)(SSL *, const void *, int) = (int (*)(SSL *, const void *, int))next_of(&cache, "SSL_write");
+    const int written = next(ssl, buffer, len);
+    if (written > 0 && written == len && SSL_is_server(ssl))
+        OPENSSL_cleanse((void *)(uintptr_t)buffer, (size_t)len);
+    return written;
+}

@@ -1,0 +1,24 @@
+/*
+ * Purpose:   functions of libc and OpenSSL that core calls and that behave badly for a key service, replaced in the executable.
+ * Owns:      one spare descriptor.
+ * Threads:   prepare once, before core is used; the rest is called by core on any thread.
+ * Never:     is part of a library: these must be linked as objects into the executable that runs the server (CMake target
+ *            kms_rpc_interpose), because the dynamic linker looks there first.
+ *
+ *   accept4     core 1.51 drops its listener for good on EMFILE (CVE-2023-4785). Here the connection is accepted with the
+ *               spare descriptor and closed at once, and core is told EINTR.
+ *   SSL_new     core has no C API for these: at least TLS 1.3, no session tickets (a resumed session would skip the check of
+ *               the client certificate), and OpenSSL wipes decrypted data that was read (SSL_OP_CLEANSE_PLAINTEXT).
+ *   SSL_write   on the server's side the buffer is core's staging buffer for outgoing plaintext: it is wiped once written.
+ */
+#ifndef KMS_RPC_INTERPOSE_H
+#define KMS_RPC_INTERPOSE_H
+
+#include <stdint.h>
+
+/** Open the spare descriptor; idempotent. False when no descriptor is free. */
+_Bool kms_rpc_interpose_prepare(void);
+/** Connections that were closed at once because no descriptor was free. */
+uint64_t kms_rpc_interpose_turned_away(void);
+
+#endif
