@@ -1,0 +1,298 @@
+#define _GNU_SOURCE
+#include "daemon/daemon.h"
+
+#include "core/clock.h"
+#include "daemon/pinger.h"
+#include "daemon/services.h"
+#include "hsm/p11.h"
+#include "kms_descriptor_set.h"
+#include "store/sqlite.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <systemd/sd-daemon.h>
+#include <time.h>
+#include <unistd.h>
+
+/* How long an operation waits for the HSM to be recovered before it gives up. */
+#define HSM_TIMEOUT_NS (5 * KMS_NS_PER_SECOND)
+
+struct kms_daemon {
+    const struct kms_config *config;
+    struct kms_hsm *hsm;
+    struct kms_store *store;
+    struct kms_audit *audit;
+    struct kms_keys *keys;
+    struct kms_auth *auth;
+    struct kms_rpc_server *server;
+    struct kms_pinger *pinger;
+    struct kms_ops ops;
+    bool serving;
+};
+
+static enum kms_status open_hsm(struct kms_daemon *daemon, struct kms_error *err)
+{
+    const struct kms_config *config = daemon->config;
+    KMS_SECRET pin = {0};
+    KMS_TRY(kms_config_read_pin(config, &pin, err));
+    const struct kms_hsm_p11_config p11 = {
+        .module = config->hsm.module,
+        .init_args = config->hsm.init_args,
+        .token_uri = config->hsm.token,
+        .profile = config->hsm.profile,
+        .pin = &pin,
+        .sessions = config->hsm.sessions,
+        .startup_lock = config->hsm.startup_lock,
+        .create_service_keys = config->hsm.create_service_keys,
+        .operation_timeout_ns = HSM_TIMEOUT_NS,
+    };
+    return kms_hsm_p11_open(&p11, &daemon->hsm, err);
+}
+
+static enum kms_status open_records(struct kms_daemon *daemon, struct kms_error *err)
+{
+    const struct kms_config *config = daemon->config;
+    const struct kms_store_sqlite_config store = {.path = config->store.path};
+    const struct kms_audit_config audit = {
+        .directory = config->audit.directory,
+        .segment_bytes = (uint64_t)config->audit.segment_mib << 20,
+        .write_deadline_ns = config->audit.write_deadline_ms * KMS_NS_PER_MS,
+    };
+    KMS_TRY(kms_store_sqlite_open(&store, &daemon->store, err));
+    return kms_audit_open(&audit, &daemon->audit, err);
+}
+
+static enum kms_status open_keys(struct kms_daemon *daemon, struct kms_error *err)
+{
+    const struct kms_config *config = daemon->config;
+    const struct kms_keys_config keys = {
+        .cached_keks = config->cache.keks,
+        .cached_pages = config->cache.pages,
+        .idle_limit_ns = config->cache.idle_seconds * KMS_NS_PER_SECOND,
+        .absolute_limit_ns = config->cache.absolute_seconds * KMS_NS_PER_SECOND,
+    };
+    KMS_TRY(kms_keys_new(daemon->hsm, daemon->store, &keys, &daemon->keys, err));
+    return kms_keys_check_roots(daemon->keys, err);
+}
+
+static enum kms_status open_auth(const struct kms_config *config, struct kms_auth **ret_auth,
+                                 struct kms_error *err)
+{
+    const struct kms_auth_config auth = {
+        .policy_path = config->policy,
+        .crl_path = config->tls.crl,
+        .client_ca_path = config->tls.client_ca,
+    };
+    return kms_auth_new(&auth, ret_auth, err);
+}
+
+/* The RPC layer's counters for the status operation, which lies below it. */
+static void call_stats(void *context, struct kms_ops_call_stats *ret_stats)
+{
+    const struct kms_daemon *daemon = context;
+    struct kms_rpc_stats stats;
+    kms_rpc_server_stats(daemon->server, &stats);
+    *ret_stats = (struct kms_ops_call_stats){
+        .serving = __atomic_load_n(&daemon->serving, __ATOMIC_RELAXED),
+        .calls = stats.calls,
+        .messages = stats.messages,
+        .failed = stats.failed,
+        .refused_over_limit = stats.refused_over_limit,
+        .live = stats.live_calls,
+    };
+}
+
+static enum kms_status open_server(struct kms_daemon *daemon, struct kms_error *err)
+{
+    const struct kms_config *config = daemon->config;
+    daemon->ops = (struct kms_ops){
+        .hsm = daemon->hsm,
+        .store = daemon->store,
+        .keys = daemon->keys,
+        .audit = daemon->audit,
+        .auth = daemon->auth,
+        .version = KMS_VERSION,
+        .start_wall_ns = kms_clock_wall_ns(),
+        .call_stats = call_stats,
+        .call_stats_context = daemon,
+    };
+    const struct kms_rpc_config rpc = {
+        .addresses = (const char *const *)config->listen,
+        .address_count = config->listen_count,
+        .certificate_path = config->tls.certificate,
+        .private_key_path = config->tls.private_key,
+        .client_ca_path = config->tls.client_ca,
+        .auth = daemon->auth,
+        .threads = config->limits.threads,
+        .max_message_bytes = config->limits.max_message_bytes,
+        .max_live_calls = config->limits.max_live_calls,
+        .max_group = config->limits.group,
+        .max_connection_age_ns = config->limits.connection_age_seconds * KMS_NS_PER_SECOND,
+        .commit = kms_ops_commit,
+        .commit_context = &daemon->ops,
+        .refused = kms_ops_refused,
+        .refused_context = &daemon->ops,
+        .descriptor_set = kms_slice_of(kms_descriptor_set, (size_t)kms_descriptor_set_size),
+    };
+    struct kms_rpc_service services[KMS_SERVICES];
+    kms_services(&daemon->ops, services);
+    KMS_TRY(kms_rpc_server_new(&rpc, services, KMS_SERVICES, &daemon->server, err));
+    return kms_rpc_server_start(daemon->server, err);
+}
+
+/* A record of the daemon's own life, durable when this returns OK. */
+static enum kms_status record(struct kms_daemon *daemon, const char *type, const char *action,
+                              enum kms_status outcome, const char *reason, struct kms_error *err)
+{
+    const struct kms_audit_event event = {
+        .type = type, .action = action, .outcome = kms_status_name(outcome), .reason = reason};
+    KMS_TRY(kms_audit_append(daemon->audit, &event, err));
+    return kms_audit_commit(daemon->audit, err);
+}
+
+static void set_serving(struct kms_daemon *daemon, bool serving)
+{
+    __atomic_store_n(&daemon->serving, serving, __ATOMIC_RELAXED);
+    kms_rpc_server_set_serving(daemon->server, serving);
+}
+
+/* Every part in the order in which they need each other. */
+static enum kms_status open_parts(struct kms_daemon *daemon, struct kms_error *err)
+{
+    KMS_TRY(open_auth(daemon->config, &daemon->auth, err));
+    KMS_TRY(open_hsm(daemon, err));
+    KMS_TRY(open_records(daemon, err));
+    KMS_TRY(open_keys(daemon, err));
+    KMS_TRY(record(daemon, "start", "daemon.start", KMS_OK, NULL, err));
+    KMS_TRY(open_server(daemon, err));
+    KMS_TRY(kms_pinger_start(daemon->hsm, &daemon->pinger, err));
+    set_serving(daemon, true);
+    return KMS_OK;
+}
+
+enum kms_status kms_daemon_open(const struct kms_config *config, struct kms_daemon **ret_daemon,
+                                struct kms_error *err)
+{
+    struct kms_daemon *daemon = calloc(1, sizeof *daemon);
+    if (daemon == NULL)
+        return KMS_NO_MEMORY;
+    daemon->config = config;
+    const enum kms_status status = open_parts(daemon, err);
+    if (status != KMS_OK) {
+        (void)kms_daemon_close(daemon);
+        return status;
+    }
+    *ret_daemon = daemon;
+    return KMS_OK;
+}
+
+void kms_daemon_announce(const struct kms_daemon *daemon)
+{
+    (void)printf("{\"ready\":true,\"addresses\":[");
+    for (size_t i = 0; i < daemon->config->listen_count; i++)
+        (void)printf("%s\"%s\"", i > 0 ? "," : "", kms_rpc_server_address(daemon->server, i));
+    (void)printf("],\"pid\":%d}\n", (int)getpid());
+    (void)fflush(stdout);
+    (void)sd_notify(0, "READY=1");
+}
+
+/* SIGHUP: policy, CRL, certificate and client CA. Whatever cannot be read stays as it was. */
+static void reload(struct kms_daemon *daemon)
+{
+    (void)sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRId64, kms_clock_mono_ns() / 1000);
+    struct kms_error err = {0};
+    enum kms_status status = kms_auth_reload(daemon->auth, &err);
+    if (status == KMS_OK)
+        status = kms_rpc_server_reload(daemon->server, &err);
+    if (status == KMS_OK)
+        kms_log_info("daemon", "policy, revocation list, certificate and client CA are reloaded");
+    else
+        kms_log_error("daemon", "reload failed, what was in force before stays: %s",
+                      kms_error_cause(&err, status));
+    struct kms_error audit_err = {0};
+    const enum kms_status recorded =
+        record(daemon, "call", "daemon.reload", status,
+               status != KMS_OK ? kms_error_cause(&err, status) : NULL, &audit_err);
+    if (recorded != KMS_OK)
+        kms_log_error("daemon", "the reload is not in the audit log: %s",
+                      kms_error_cause(&audit_err, recorded));
+    (void)sd_notify(0, "READY=1");
+}
+
+/* About once a second: age limits of the caches, and whether health may say SERVING. */
+static void tick(struct kms_daemon *daemon)
+{
+    kms_keys_expire(daemon->keys);
+    struct kms_audit_status audit;
+    kms_audit_status(daemon->audit, &audit);
+    const bool healthy = kms_pinger_healthy(daemon->pinger) && !audit.failing;
+    if (healthy != daemon->serving) {
+        set_serving(daemon, healthy);
+        if (healthy)
+            kms_log_info("daemon", "serving again");
+        else
+            kms_log_warning("daemon", "not serving: %s",
+                            audit.failing ? audit.failure : "the HSM does not answer");
+    }
+    if (audit.failing) {
+        /* nobody may be calling: an empty commit tries whether the cause is gone */
+        struct kms_error err = {0};
+        if (kms_audit_commit(daemon->audit, &err) == KMS_OK)
+            kms_log_info("audit", "the audit log is writable again");
+    }
+}
+
+void kms_daemon_run(struct kms_daemon *daemon)
+{
+    sigset_t signals;
+    (void)sigemptyset(&signals);
+    (void)sigaddset(&signals, SIGTERM);
+    (void)sigaddset(&signals, SIGINT);
+    (void)sigaddset(&signals, SIGHUP);
+    const struct timespec second = {.tv_sec = 1};
+    for (;;) {
+        const int caught = sigtimedwait(&signals, NULL, &second);
+        if (caught == SIGTERM || caught == SIGINT)
+            return;
+        if (caught == SIGHUP)
+            reload(daemon);
+        tick(daemon);
+    }
+}
+
+bool kms_daemon_close(struct kms_daemon *daemon)
+{
+    if (daemon == NULL)
+        return true;
+    (void)sd_notify(0, "STOPPING=1");
+    if (daemon->server != NULL)
+        kms_rpc_server_drain(daemon->server, daemon->config->limits.drain_seconds * KMS_NS_PER_SECOND);
+    const bool hung = !kms_pinger_stop(daemon->pinger);
+    struct kms_error err = {0};
+    if (daemon->server != NULL && record(daemon, "stop", "daemon.stop", KMS_OK, NULL, &err) != KMS_OK)
+        kms_log_error("daemon", "the stop is not in the audit log: %s",
+                      kms_error_cause(&err, KMS_AUDIT_UNAVAILABLE));
+    if (hung) {
+        kms_log_error("daemon", "the HSM hangs: leaving without closing it");
+        kms_audit_free(daemon->audit);
+        return false;
+    }
+    kms_rpc_server_free(daemon->server);
+    kms_keys_free(daemon->keys);
+    kms_audit_free(daemon->audit);
+    kms_store_free(daemon->store);
+    kms_hsm_free(daemon->hsm);
+    kms_auth_free(daemon->auth);
+    free(daemon);
+    return true;
+}
+
+enum kms_status kms_daemon_check(const struct kms_config *config, struct kms_error *err)
+{
+    struct kms_auth *auth = NULL;
+    KMS_TRY(open_auth(config, &auth, err));
+    kms_auth_free(auth);
+    return KMS_OK;
+}

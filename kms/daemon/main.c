@@ -1,0 +1,102 @@
+/* kmsd: the key service. Everything that it does is configured by one file; see kmsd(8). */
+#include "core/harden.h"
+#include "daemon/daemon.h"
+
+#include <popt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+/* Exit codes, from sysexits where there is one. */
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_CONFIGURATION = 78 };
+
+struct options {
+    char *config;
+    int check;
+    int version;
+};
+
+/* 0 to go on, else the exit code + 1. */
+static int parse_options(int argc, const char **argv, struct options *options)
+{
+    const struct poptOption table[] = {
+        {"config", 'c', POPT_ARG_STRING, &options->config, 0, "configuration file (required)", "FILE"},
+        {"check", 0, POPT_ARG_NONE, &options->check, 0,
+         "check configuration, policy and revocation list, then exit", NULL},
+        {"version", 0, POPT_ARG_NONE, &options->version, 0, "print the version, then exit", NULL},
+        POPT_AUTOHELP POPT_TABLEEND};
+    poptContext context = poptGetContext("kmsd", argc, argv, table, 0);
+    const int result = poptGetNextOpt(context);
+    int code = 0;
+    if (result < -1) {
+        (void)fprintf(stderr, "kmsd: %s: %s; see kmsd --help\n",
+                      poptBadOption(context, POPT_BADOPTION_NOALIAS), poptStrerror(result));
+        code = EXIT_USAGE + 1;
+    } else if (poptPeekArg(context) != NULL) {
+        (void)fprintf(stderr, "kmsd: unexpected argument '%s'; see kmsd --help\n", poptPeekArg(context));
+        code = EXIT_USAGE + 1;
+    } else if (options->version) {
+        (void)printf("kmsd %s\n", KMS_VERSION);
+        code = EXIT_OK + 1;
+    } else if (options->config == NULL) {
+        (void)fprintf(stderr, "kmsd: --config FILE is required; see kmsd --help\n");
+        code = EXIT_USAGE + 1;
+    }
+    (void)poptFreeContext(context);
+    return code;
+}
+
+/* Say what is wrong where the operator looks, and choose the exit code. */
+static int fail(const struct kms_error *err, enum kms_status status)
+{
+    kms_log_error("daemon", "%s%s%s", kms_error_public(err, status), err->cause[0] != '\0' ? ": " : "",
+                  err->cause);
+    return status == KMS_CONFIG_INVALID ? EXIT_CONFIGURATION : EXIT_FAILED;
+}
+
+static int serve(const struct kms_config *config)
+{
+    struct kms_error err = {0};
+    struct kms_daemon *daemon = NULL;
+    enum kms_status status = kms_harden_process(&err);
+    if (status == KMS_OK)
+        status = kms_daemon_open(config, &daemon, &err);
+    if (status != KMS_OK)
+        return fail(&err, status);
+    kms_daemon_announce(daemon);
+    kms_daemon_run(daemon);
+    if (!kms_daemon_close(daemon))
+        _exit(EXIT_FAILED);
+    return EXIT_OK;
+}
+
+int main(int argc, char **argv)
+{
+    struct options options = {0};
+    const int stop = parse_options(argc, (const char **)(uintptr_t)argv, &options);
+    KMS_FREE char *path = options.config;
+    if (stop != 0)
+        return stop - 1;
+    /* before any thread exists, so that all of them inherit it: signals are waited for in one place */
+    sigset_t all;
+    (void)sigfillset(&all);
+    (void)sigdelset(&all, SIGSEGV);
+    (void)sigdelset(&all, SIGBUS);
+    (void)sigdelset(&all, SIGFPE);
+    (void)sigdelset(&all, SIGILL);
+    (void)sigdelset(&all, SIGABRT);
+    (void)sigprocmask(SIG_SETMASK, &all, NULL);
+
+    struct kms_error err = {0};
+    KMS_CONFIG config = {0};
+    enum kms_status status = kms_config_load(path, &config, &err);
+    if (status == KMS_OK)
+        kms_log_set_level(config.log.level);
+    if (status == KMS_OK && options.check) {
+        status = kms_daemon_check(&config, &err);
+        if (status == KMS_OK)
+            (void)printf("%s is good\n", path);
+        return status == KMS_OK ? EXIT_OK : fail(&err, status);
+    }
+    return status == KMS_OK ? serve(&config) : fail(&err, status);
+}

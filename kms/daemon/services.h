@@ -1,0 +1,18 @@
+/*
+ * Purpose:   the table that joins the service descriptors with the operations.
+ * Owns:      constants.
+ * Threads:   constants.
+ * Never:     does anything itself.
+ */
+#ifndef KMS_DAEMON_SERVICES_H
+#define KMS_DAEMON_SERVICES_H
+
+#include "ops/ops.h"
+#include "rpc/server.h"
+
+enum { KMS_SERVICES = 3 };
+
+/** Fill in every service of the daemon, with `ops` as the context of its handlers. */
+void kms_services(struct kms_ops *ops, struct kms_rpc_service ret_services[KMS_SERVICES]);
+
+#endif
