@@ -163,11 +163,13 @@ static enum kms_status refuse_key(struct walk *walk, const struct cyaml_schema_f
     return refuse(walk, line, "unknown key '%.64s'; known here: %s", key, known);
 }
 
-/* True for digits only, with a minus where that is allowed: what strtoull(3) takes is far more. */
+/* True for digits only, or 0x and hexadecimal ones, with a minus where that is allowed: strtoull(3) takes far more. */
 static bool is_number(const char *text, bool allow_minus)
 {
     if (allow_minus && *text == '-')
         text++;
+    if (text[0] == '0' && text[1] == 'x')
+        return text[2] != '\0' && text[2 + strspn(text + 2, "0123456789abcdefABCDEF")] == '\0';
     const size_t digits = strspn(text, "0123456789");
     return digits > 0 && text[digits] == '\0' && (digits == 1 || text[0] != '0');
 }
