@@ -10,6 +10,7 @@ struct walk {
     yaml_parser_t parser;
     yaml_event_t event; /* the current one; zeroed when there is none */
     const char *name;
+    struct kms_slice text;
     struct kms_error *err;
     const char *wanted; /* place to look up, or NULL */
     unsigned found_line;
@@ -43,16 +44,24 @@ static const char *scalar_text(const struct walk *walk)
     return (const char *)walk->event.data.scalar.value;
 }
 
+/* The line of a byte, for what libyaml found before it counted lines. */
+static unsigned line_at(const struct walk *walk, size_t offset)
+{
+    unsigned line = 1;
+    for (size_t i = 0; i < offset && i < walk->text.len; i++)
+        line += walk->text.data[i] == '\n';
+    return line;
+}
+
 /* What libyaml itself found wrong, with the line that its own log leaves out. */
 static enum kms_status refuse_syntax(struct walk *walk)
 {
     const yaml_parser_t *parser = &walk->parser;
     if (parser->error == YAML_MEMORY_ERROR)
         return KMS_NO_MEMORY;
-    const char *problem = parser->problem != NULL ? parser->problem : "it is not YAML";
-    if (parser->error == YAML_READER_ERROR)
-        return refuse(walk, line_of(&parser->mark), "%s (at byte %zu)", problem, parser->problem_offset);
-    return refuse(walk, line_of(&parser->problem_mark), "%s", problem);
+    const unsigned line = parser->error == YAML_READER_ERROR ? line_at(walk, parser->problem_offset)
+                                                             : line_of(&parser->problem_mark);
+    return refuse(walk, line, "%s", parser->problem != NULL ? parser->problem : "it is not YAML");
 }
 
 /* Anchors could be repeated until the document is huge, and tags mean nothing here. */
@@ -330,6 +339,7 @@ static enum kms_status run(struct walk *walk, struct kms_slice text, const struc
 {
     if (!yaml_parser_initialize(&walk->parser))
         return KMS_NO_MEMORY;
+    walk->text = text;
     yaml_parser_set_input_string(&walk->parser, text.data, text.len);
     const enum kms_status status = walk_stream(walk, schema);
     yaml_event_delete(&walk->event);
