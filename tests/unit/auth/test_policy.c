@@ -234,6 +234,18 @@ static void large_files_are_refused(void **state)
     assert_non_null(strstr(err.public_text, "/nonexistent/policy.yaml"));
 }
 
+static void the_commented_example_is_good(void **state)
+{
+    (void)state;
+    struct kms_policy *policy = NULL;
+    struct kms_error err = {0};
+    if (kms_policy_load(EXAMPLES "/policy.yaml", &policy, &err) != KMS_OK)
+        fail_msg("%s", err.public_text);
+    const char app[] = "spiffe://kms.example/app/demo";
+    assert_non_null(kms_policy_exact(policy, app, strlen(app)));
+    kms_policy_free(policy);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -249,6 +261,7 @@ int main(void)
         cmocka_unit_test(yaml_tricks_are_refused),
         cmocka_unit_test(deep_nesting_is_refused_early),
         cmocka_unit_test(large_files_are_refused),
+        cmocka_unit_test(the_commented_example_is_good),
     };
     return cmocka_run_group_tests_name("policy", tests, NULL, NULL);
 }

@@ -1,0 +1,450 @@
+/* kmsd.yaml: what it says arrives, what is wrong is refused with its line, and the PIN comes from one place only. */
+#define _GNU_SOURCE
+#include "daemon/config.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+
+/* Line by line, so that a test can exchange one; NULL ends it. */
+static const char *const base_lines[] = {
+    /*  1 */ "listen: ['127.0.0.1:0', 'unix:kms.sock']",
+    /*  2 */ "tls:",
+    /*  3 */ "  certificate: pki/server.pem",
+    /*  4 */ "  private_key: /abs/server.key",
+    /*  5 */ "  client_ca: pki/ca.pem",
+    /*  6 */ "policy: policy.yaml",
+    /*  7 */ "hsm:",
+    /*  8 */ "  module: libsofthsm2.so",
+    /*  9 */ "  token: 'pkcs11:token=kms'",
+    /* 10 */ "  profile: profiles/softhsm2.yaml",
+    /* 11 */ "  pin_file: user.pin",
+    /* 12 */ "  sessions: 0",
+    /* 13 */ "store: {path: kms.db}",
+    /* 14 */ "audit: {directory: audit}",
+    /* 15 */ "cache: {}",
+    /* 16 */ "limits: {}",
+    /* 17 */ "log: {level: info}",
+    NULL,
+};
+
+/* The base configuration with one line (from 1) replaced; line 0: nothing. */
+static const char *text_with(unsigned line, const char *replacement)
+{
+    static char text[16384];
+    size_t used = 0;
+    for (unsigned i = 0; base_lines[i] != NULL; i++)
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s\n",
+                                 i + 1 == line ? replacement : base_lines[i]);
+    assert_true(used < sizeof text);
+    return text;
+}
+
+static enum kms_status parse(unsigned line, const char *replacement, struct kms_config *config,
+                             struct kms_error *err)
+{
+    return kms_config_parse("/etc/kms/kmsd.yaml", kms_slice_str(text_with(line, replacement)), config, err);
+}
+
+static void parse_good(unsigned line, const char *replacement, struct kms_config *config)
+{
+    struct kms_error err = {0};
+    if (parse(line, replacement, config, &err) != KMS_OK)
+        fail_msg("%s", err.public_text);
+}
+
+/* With that line in its place the file must be refused there (or at `at` when that is not 0), with this text. */
+static void expect_refusal_at(unsigned line, const char *replacement, unsigned at, const char *what)
+{
+    struct kms_config config = {0};
+    struct kms_error err = {0};
+    char start[64];
+    (void)snprintf(start, sizeof start, "/etc/kms/kmsd.yaml:%u: ", at);
+    if (parse(line, replacement, &config, &err) != KMS_CONFIG_INVALID)
+        fail_msg("'%s' was accepted or failed otherwise", replacement);
+    assert_null(config.document);
+    if (strncmp(err.public_text, start, strlen(start)) != 0 || strstr(err.public_text, what) == NULL)
+        fail_msg("text is '%s', not '%s...%s'", err.public_text, start, what);
+}
+
+static void expect_refusal(unsigned line, const char *replacement, const char *what)
+{
+    expect_refusal_at(line, replacement, line, what);
+}
+
+static void everything_said_arrives(void **state)
+{
+    (void)state;
+    KMS_CONFIG config = {0};
+    struct kms_error err = {0};
+    static const char text[] = "listen: ['[::1]:7443', 'unix:/run/kms/kms.sock', 'localhost:0']\n"
+                               "tls: {certificate: a, private_key: b, client_ca: c, crl: d}\n"
+                               "policy: e\n"
+                               "hsm: {module: ./m.so, init_args: 'x y', token: 'pkcs11:token=t', profile: f, "
+                               "pin_env: PIN, sessions: 7,\n"
+                               "      startup_lock: g, create_service_keys: true}\n"
+                               "store: {path: h}\n"
+                               "audit: {directory: i, segment_mib: 8, write_deadline_ms: 100}\n"
+                               "cache: {keks: 1, pages: 2, idle_seconds: 3, absolute_seconds: 4}\n"
+                               "limits: {threads: 5, max_message_bytes: 65536, max_live_calls: 6, group: 7, "
+                               "connection_age_seconds: 10,\n"
+                               "         drain_seconds: 9}\n"
+                               "log: {level: error}\n";
+    if (kms_config_parse("/x/kmsd.yaml", kms_slice_str(text), &config, &err) != KMS_OK)
+        fail_msg("%s", err.public_text);
+    assert_int_equal(config.listen_count, 3);
+    assert_string_equal(config.listen[0], "[::1]:7443");
+    assert_string_equal(config.listen[1], "unix:/run/kms/kms.sock");
+    assert_string_equal(config.tls.crl, "/x/d");
+    assert_string_equal(config.hsm.module, "/x/./m.so");
+    assert_string_equal(config.hsm.init_args, "x y");
+    assert_string_equal(config.hsm.token, "pkcs11:token=t");
+    assert_string_equal(config.hsm.pin_env, "PIN");
+    assert_null(config.hsm.pin_file);
+    assert_int_equal(config.hsm.sessions, 7);
+    assert_string_equal(config.hsm.startup_lock, "/x/g");
+    assert_true(config.hsm.create_service_keys);
+    assert_string_equal(config.store.path, "/x/h");
+    assert_string_equal(config.audit.directory, "/x/i");
+    assert_int_equal(config.audit.segment_mib, 8);
+    assert_int_equal(config.audit.write_deadline_ms, 100);
+    assert_int_equal(config.cache.keks, 1);
+    assert_int_equal(config.cache.pages, 2);
+    assert_int_equal(config.cache.idle_seconds, 3);
+    assert_int_equal(config.cache.absolute_seconds, 4);
+    assert_int_equal(config.limits.threads, 5);
+    assert_int_equal(config.limits.max_message_bytes, 65536);
+    assert_int_equal(config.limits.max_live_calls, 6);
+    assert_int_equal(config.limits.group, 7);
+    assert_int_equal(config.limits.connection_age_seconds, 10);
+    assert_int_equal(config.limits.drain_seconds, 9);
+    assert_int_equal(config.log.level, KMS_LOG_ERROR);
+}
+
+static void what_is_left_out_gets_its_default(void **state)
+{
+    (void)state;
+    KMS_CONFIG config = {0};
+    parse_good(17, "# no log", &config);
+    assert_string_equal(config.listen[1], "unix:/etc/kms/kms.sock");
+    assert_string_equal(config.tls.certificate, "/etc/kms/pki/server.pem");
+    assert_string_equal(config.tls.private_key, "/abs/server.key");
+    assert_null(config.tls.crl);
+    assert_string_equal(config.policy, "/etc/kms/policy.yaml");
+    assert_string_equal(config.hsm.module, "libsofthsm2.so");
+    assert_string_equal(config.hsm.pin_file, "/etc/kms/user.pin");
+    assert_null(config.hsm.startup_lock);
+    assert_false(config.hsm.create_service_keys);
+    assert_int_equal(config.hsm.sessions, 0);
+    assert_int_equal(config.audit.segment_mib, 256);
+    assert_int_equal(config.audit.write_deadline_ms, 2000);
+    assert_int_equal(config.cache.keks, 20000);
+    assert_int_equal(config.cache.pages, 4000);
+    assert_int_equal(config.cache.idle_seconds, 600);
+    assert_int_equal(config.cache.absolute_seconds, 3600);
+    assert_int_equal(config.limits.threads, 1);
+    assert_int_equal(config.limits.max_message_bytes, 4194304);
+    assert_int_equal(config.limits.max_live_calls, 4096);
+    assert_int_equal(config.limits.group, 128);
+    assert_int_equal(config.limits.connection_age_seconds, 3600);
+    assert_int_equal(config.limits.drain_seconds, 10);
+    assert_int_equal(config.log.level, KMS_LOG_INFO);
+}
+
+static void sections_with_defaults_only_may_be_left_out(void **state)
+{
+    (void)state;
+    KMS_CONFIG first = {0};
+    KMS_CONFIG second = {0};
+    parse_good(15, "# no cache", &first);
+    assert_int_equal(first.cache.keks, 20000);
+    parse_good(16, "# no limits", &second);
+    assert_int_equal(second.limits.threads, 1);
+}
+
+static void unknown_missing_and_repeated_keys_are_refused(void **state)
+{
+    (void)state;
+    expect_refusal(12, "  session: 2", "unknown key 'session'; did you mean 'sessions'?");
+    expect_refusal(12, "  pin: 1234", "unknown key 'pin'; known here: module, init_args");
+    expect_refusal(17, "logs: {level: info}", "did you mean 'log'?");
+    expect_refusal_at(9, "", 8, "hsm: key 'token' is missing");
+    expect_refusal_at(6, "", 1, "key 'policy' is missing");
+    expect_refusal(12, "  token: 'pkcs11:x'", "key 'token' stands here twice");
+    expect_refusal(17, "log: {}", "log: key 'level' is missing");
+}
+
+static void numbers_must_be_whole_and_in_range(void **state)
+{
+    (void)state;
+    expect_refusal(12, "  sessions: 1025", "hsm.sessions: 1025 is out of range: 1 to 1024");
+    expect_refusal(12, "  sessions: 4294967297", "Invalid UINT value");
+    static const char *const bad[] = {"2x", "-1", "0x",  "1e3", "two", "1.5",
+                                      "''", "+1", "007", "0xg", "[1]", " 1 2"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char line[64];
+        (void)snprintf(line, sizeof line, "  sessions: %s", bad[i]);
+        expect_refusal(12, line, "hsm.sessions");
+    }
+    expect_refusal(14, "audit: {directory: audit, segment_mib: 65537}", "out of range");
+    expect_refusal(14, "audit: {directory: audit, write_deadline_ms: 9}", "out of range");
+    expect_refusal(15, "cache: {keks: 10000001}", "out of range");
+    expect_refusal(15, "cache: {idle_seconds: 86401, absolute_seconds: 604800}", "out of range");
+    expect_refusal(15, "cache: {idle_seconds: 100, absolute_seconds: 99}", "must not be smaller");
+    expect_refusal(15, "cache: {absolute_seconds: 60}", "must not be smaller than idle_seconds (600)");
+    expect_refusal(16, "limits: {threads: 65}", "out of range");
+    expect_refusal(16, "limits: {max_message_bytes: 65535}", "out of range");
+    expect_refusal(16, "limits: {connection_age_seconds: 43201}", "out of range");
+}
+
+static void truth_values_and_levels_must_be_exact(void **state)
+{
+    (void)state;
+    expect_refusal(12, "  create_service_keys: yes", "must be true or false");
+    expect_refusal(12, "  create_service_keys: flase", "must be true or false");
+    expect_refusal(17, "log: {level: loud}", "must be one of: error, warning, info, debug");
+    expect_refusal(17, "log: {level: 1}", "must be one of");
+}
+
+static void addresses_are_checked(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:x", ":7443",
+                                      "[::1]",     "[]:1",       "::1:7443",        "http://a:1",  "a b:1",
+                                      "a:1:2",     "[::1:7443",  "a:000001"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char line[64];
+        (void)snprintf(line, sizeof line, "listen: ['%s']", bad[i]);
+        expect_refusal(1, line, "listen[0]: '");
+    }
+    expect_refusal(1, "listen: []", "Insufficient entries");
+    expect_refusal(1, "listen: ['unix:']", "path of the socket is missing");
+    expect_refusal(1, "listen: ['a:1', 'a:1']", "listen[1]: 'a:1' stands here twice");
+    expect_refusal(1, "listen: ['unix:a', 'unix:/etc/kms/a']", "stands here twice");
+    char line[160];
+    (void)snprintf(line, sizeof line, "listen: ['unix:/%0106d']", 0);
+    KMS_CONFIG config = {0};
+    parse_good(1, line, &config);
+    (void)snprintf(line, sizeof line, "listen: ['unix:/%0107d']", 0);
+    expect_refusal(1, line, "too long for a Unix socket (107 bytes at most)");
+}
+
+static void the_pin_comes_from_exactly_one_place_outside(void **state)
+{
+    (void)state;
+    expect_refusal_at(11, "  # none", 7, "exactly one of pin_file, pin_env and pin_credential, not 0");
+    expect_refusal_at(12, "  pin_env: PIN", 7, "not 2");
+    expect_refusal(9, "  token: 'pkcs11:token=kms?pin-value=1234'", "a PIN does not belong here");
+    expect_refusal(9, "  token: 'pkcs11:token=kms?pin-source=/pin'", "a PIN does not belong here");
+    expect_refusal(9, "  token: kms", "must be a URI");
+    expect_refusal(11, "  pin_env: 'PIN=1234'", "name of an environment variable");
+    expect_refusal(11, "  pin_credential: ../pin", "without a path");
+    expect_refusal(11, "  pin_credential: a/b", "without a path");
+}
+
+static void values_that_yaml_or_c_would_bend_are_refused(void **state)
+{
+    (void)state;
+    expect_refusal(10, "  profile: \"a\\0b\"", "control characters");
+    expect_refusal(10, "  profile: ''", "STRING length < 1");
+    expect_refusal(10, "  profile: &a x", "anchors and aliases");
+    expect_refusal(10, "  profile: !x y", "tags");
+    expect_refusal(10, "  profile: [a]", "single value");
+    expect_refusal(13, "store: kms.db", "must be a mapping");
+    expect_refusal(17, "---", "second document");
+    expect_refusal_at(17, "log: {level: info", 18, "did not find expected");
+    struct kms_config config;
+    assert_int_equal(kms_config_parse("c", kms_slice_of(NULL, 0), &config, NULL), KMS_CONFIG_INVALID);
+}
+
+/* A file below a fresh directory; the path is to be freed, the file unlinked. */
+static char *make_file(const char *directory, const char *name, const char *text, mode_t mode)
+{
+    char *path = NULL;
+    assert_true(asprintf(&path, "%s/%s", directory, name) > 0);
+    const int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    assert_int_equal(fchmod(fd, mode), 0);
+    (void)close(fd);
+    return path;
+}
+
+static void expect_pin(const struct kms_config *config, const char *pin)
+{
+    KMS_SECRET secret = {0};
+    struct kms_error err = {0};
+    if (kms_config_read_pin(config, &secret, &err) != KMS_OK)
+        fail_msg("%s", err.public_text);
+    assert_int_equal(secret.len, strlen(pin));
+    assert_memory_equal(secret.data, pin, secret.len);
+}
+
+static void a_pin_file_is_read_and_must_be_private(void **state)
+{
+    (void)state;
+    char directory[] = "/tmp/kms-test-config-XXXXXX";
+    assert_non_null(mkdtemp(directory));
+    char *path = make_file(directory, "user.pin", "1234\n", 0600);
+    char *file = make_file(directory, "kmsd.yaml", text_with(0, NULL), 0600);
+    KMS_CONFIG config = {0};
+    struct kms_error err = {0};
+    assert_int_equal(kms_config_load(file, &config, &err), KMS_OK);
+    assert_string_equal(config.hsm.pin_file, path);
+    expect_pin(&config, "1234");
+    assert_int_equal(chmod(path, 0640), 0);
+    KMS_SECRET secret = {0};
+    assert_int_equal(kms_config_read_pin(&config, &secret, &err), KMS_CONFIG_INVALID);
+    assert_non_null(strstr(err.public_text, "chmod 600"));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(kms_config_read_pin(&config, &secret, &err), KMS_CONFIG_INVALID);
+    assert_int_equal(chmod(file, 0602), 0);
+    struct kms_config other;
+    assert_int_equal(kms_config_load(file, &other, &err), KMS_CONFIG_INVALID);
+    assert_non_null(strstr(err.public_text, "written by everybody"));
+    assert_int_equal(unlink(file), 0);
+    assert_int_equal(kms_config_load(file, &other, &err), KMS_CONFIG_INVALID);
+    assert_int_equal(kms_config_load(directory, &other, &err), KMS_CONFIG_INVALID);
+    assert_int_equal(rmdir(directory), 0);
+    free(path);
+    free(file);
+}
+
+static void a_relative_file_name_still_gives_absolute_paths(void **state)
+{
+    (void)state;
+    char directory[] = "/tmp/kms-test-config-XXXXXX";
+    assert_non_null(mkdtemp(directory));
+    char *file = make_file(directory, "kmsd.yaml", text_with(0, NULL), 0600);
+    const int before = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(chdir(directory), 0);
+    KMS_CONFIG config = {0};
+    assert_int_equal(kms_config_load("kmsd.yaml", &config, NULL), KMS_OK);
+    assert_int_equal(fchdir(before), 0);
+    (void)close(before);
+    assert_true(config.policy[0] == '/');
+    assert_non_null(strstr(config.policy, directory + strlen("/tmp/")));
+    assert_int_equal(unlink(file), 0);
+    assert_int_equal(rmdir(directory), 0);
+    free(file);
+}
+
+/* True when this process's environment block still holds the text. */
+static bool environment_holds(const char *text)
+{
+    static char block[1 << 20];
+    const int fd = open("/proc/self/environ", O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    size_t used = 0;
+    ssize_t got = 0;
+    while (used < sizeof block && (got = read(fd, block + used, sizeof block - used)) > 0)
+        used += (size_t)got;
+    (void)close(fd);
+    return memmem(block, used, text, strlen(text)) != NULL;
+}
+
+/* Runs as a fresh process, so that the PIN stands where execve(2) put it. */
+static int read_pin_in_child(void)
+{
+    KMS_CONFIG config = {0};
+    if (!environment_holds("KMS_TEST_PIN=s3cret-pin"))
+        return 2;
+    if (kms_config_parse("c", kms_slice_str(text_with(11, "  pin_env: KMS_TEST_PIN")), &config, NULL) !=
+        KMS_OK)
+        return 3;
+    KMS_SECRET pin = {0};
+    if (kms_config_read_pin(&config, &pin, NULL) != KMS_OK || pin.len != 10 ||
+        memcmp(pin.data, "s3cret-pin", 10) != 0)
+        return 4;
+    if (environment_holds("s3cret-pin") || getenv("KMS_TEST_PIN") != NULL)
+        return 5;
+    KMS_SECRET again = {0};
+    return kms_config_read_pin(&config, &again, NULL) == KMS_CONFIG_INVALID ? 0 : 6;
+}
+
+static void a_pin_in_the_environment_is_wiped_after_reading(void **state)
+{
+    (void)state;
+    const int result = system("KMS_TEST_PIN=s3cret-pin /proc/$PPID/exe --read-pin");
+    assert_true(WIFEXITED(result));
+    assert_int_equal(WEXITSTATUS(result), 0);
+    KMS_CONFIG config = {0};
+    parse_good(11, "  pin_env: KMS_TEST_PIN_NOT_THERE", &config);
+    KMS_SECRET pin = {0};
+    struct kms_error err = {0};
+    assert_int_equal(kms_config_read_pin(&config, &pin, &err), KMS_CONFIG_INVALID);
+    assert_non_null(strstr(err.public_text, "KMS_TEST_PIN_NOT_THERE"));
+    assert_int_equal(setenv("KMS_TEST_PIN_EMPTY", "", 1), 0);
+    kms_config_clear(&config);
+    parse_good(11, "  pin_env: KMS_TEST_PIN_EMPTY", &config);
+    assert_int_equal(kms_config_read_pin(&config, &pin, &err), KMS_CONFIG_INVALID);
+}
+
+static void a_credential_is_read_from_the_service_managers_directory(void **state)
+{
+    (void)state;
+    KMS_CONFIG config = {0};
+    KMS_SECRET pin = {0};
+    struct kms_error err = {0};
+    parse_good(11, "  pin_credential: pin", &config);
+    assert_int_equal(unsetenv("CREDENTIALS_DIRECTORY"), 0);
+    assert_int_equal(kms_config_read_pin(&config, &pin, &err), KMS_CONFIG_INVALID);
+    assert_non_null(strstr(err.public_text, "LoadCredential=pin"));
+    char directory[] = "/tmp/kms-test-config-XXXXXX";
+    assert_non_null(mkdtemp(directory));
+    char *path = make_file(directory, "pin", "5678", 0440);
+    assert_int_equal(setenv("CREDENTIALS_DIRECTORY", directory, 1), 0);
+    expect_pin(&config, "5678");
+    assert_int_equal(chmod(path, 0444), 0);
+    assert_int_equal(kms_config_read_pin(&config, &pin, &err), KMS_CONFIG_INVALID);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(directory), 0);
+    assert_int_equal(unsetenv("CREDENTIALS_DIRECTORY"), 0);
+    free(path);
+}
+
+static void the_commented_example_is_good(void **state)
+{
+    (void)state;
+    KMS_CONFIG config = {0};
+    struct kms_error err = {0};
+    if (kms_config_load(EXAMPLES "/kmsd.yaml", &config, &err) != KMS_OK)
+        fail_msg("%s", err.public_text);
+    /* the numbers it tells as defaults are the defaults */
+    KMS_CONFIG defaults = {0};
+    parse_good(0, NULL, &defaults);
+    assert_memory_equal(&config.cache, &defaults.cache, sizeof config.cache);
+    assert_memory_equal(&config.limits, &defaults.limits, sizeof config.limits);
+    assert_int_equal(config.audit.segment_mib, defaults.audit.segment_mib);
+    assert_int_equal(config.audit.write_deadline_ms, defaults.audit.write_deadline_ms);
+    assert_int_equal(config.log.level, defaults.log.level);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2 && strcmp(argv[1], "--read-pin") == 0)
+        return read_pin_in_child();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(everything_said_arrives),
+        cmocka_unit_test(what_is_left_out_gets_its_default),
+        cmocka_unit_test(sections_with_defaults_only_may_be_left_out),
+        cmocka_unit_test(unknown_missing_and_repeated_keys_are_refused),
+        cmocka_unit_test(numbers_must_be_whole_and_in_range),
+        cmocka_unit_test(truth_values_and_levels_must_be_exact),
+        cmocka_unit_test(addresses_are_checked),
+        cmocka_unit_test(the_pin_comes_from_exactly_one_place_outside),
+        cmocka_unit_test(values_that_yaml_or_c_would_bend_are_refused),
+        cmocka_unit_test(a_pin_file_is_read_and_must_be_private),
+        cmocka_unit_test(a_relative_file_name_still_gives_absolute_paths),
+        cmocka_unit_test(a_pin_in_the_environment_is_wiped_after_reading),
+        cmocka_unit_test(a_credential_is_read_from_the_service_managers_directory),
+        cmocka_unit_test(the_commented_example_is_good),
+    };
+    return cmocka_run_group_tests_name("config", tests, NULL, NULL);
+}
