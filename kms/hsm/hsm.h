@@ -23,6 +23,8 @@ enum {
     KMS_HSM_MAC_SIZE = 32,     /* HMAC-SHA-256 */
     KMS_HSM_GCM_IV_SIZE = 12,
     KMS_HSM_GCM_TAG_SIZE = 16,
+    KMS_HSM_GCM_MAX =
+        4096, /* plaintext of one gcm_seal; more is INVALID_ARGUMENT, BLOB_REFUSED when opening */
     KMS_HSM_KEY_ID_SIZE = 16, /* CKA_ID of a token key */
     KMS_HSM_LABEL_MAX = 64,
     KMS_HSM_SIGNATURE_MAX = 80 /* DER ECDSA-Sig-Value over P-256 */

@@ -2,6 +2,9 @@
 
 #include "hsm/p11_session.h"
 
+/* NSS softokn gives 64 KiB at once, hardware often less. */
+enum { RANDOM_PORTION = 16384 };
+
 /* Cryptoki takes inputs without const; it does not write to them (PKCS#11 v2.40, section 5.2). */
 static CK_BYTE_PTR input(struct kms_slice bytes)
 {
@@ -20,11 +23,14 @@ enum kms_status kms_p11_crypto_random(struct kms_hsm_session *session, uint8_t *
         return kms_fail(err, KMS_INVALID_ARGUMENT, "%zu random bytes at once are too many", len);
     if (atomic_load_explicit(&session->p11->lost, memory_order_relaxed))
         return KMS_HSM_UNAVAILABLE;
-    if (len == 0)
-        return KMS_OK;
-    const CK_RV rv = session->p11->ck->C_GenerateRandom(session->op, out, len);
-    if (rv != CKR_OK)
-        return kms_p11_session_failed(session, "C_GenerateRandom", rv, err);
+    for (size_t done = 0; done < len;) {
+        const size_t left = len - done;
+        const size_t portion = left < RANDOM_PORTION ? left : RANDOM_PORTION;
+        const CK_RV rv = session->p11->ck->C_GenerateRandom(session->op, out + done, portion);
+        if (rv != CKR_OK)
+            return kms_p11_session_failed(session, "C_GenerateRandom", rv, err);
+        done += portion;
+    }
     return KMS_OK;
 }
 
@@ -44,6 +50,9 @@ enum kms_status kms_p11_crypto_gcm_seal(struct kms_hsm_session *session, struct 
                                         uint8_t *ret_ciphertext, struct kms_error *err)
 {
     KMS_TRY(kms_p11_usable(session, kek));
+    if (plaintext.len > KMS_HSM_GCM_MAX)
+        return kms_fail(err, KMS_INVALID_ARGUMENT, "%zu bytes are too many for one AES-GCM operation",
+                        plaintext.len);
     CK_FUNCTION_LIST *ck = session->p11->ck;
     CK_GCM_PARAMS params = gcm_params(iv, aad);
     CK_MECHANISM mechanism = {CKM_AES_GCM, &params, sizeof params};
@@ -64,22 +73,27 @@ enum kms_status kms_p11_crypto_gcm_open(struct kms_hsm_session *session, struct 
                                         uint8_t *ret_plaintext, struct kms_error *err)
 {
     KMS_TRY(kms_p11_usable(session, kek));
-    if (ciphertext.len < KMS_HSM_GCM_TAG_SIZE)
-        return kms_fail(err, KMS_BLOB_REFUSED, "a ciphertext of %zu bytes has no tag", ciphertext.len);
+    if (ciphertext.len < KMS_HSM_GCM_TAG_SIZE || ciphertext.len > KMS_HSM_GCM_MAX + KMS_HSM_GCM_TAG_SIZE)
+        return kms_fail(err, KMS_BLOB_REFUSED, "no ciphertext has %zu bytes", ciphertext.len);
     CK_FUNCTION_LIST *ck = session->p11->ck;
     CK_GCM_PARAMS params = gcm_params(iv, aad);
     CK_MECHANISM mechanism = {CKM_AES_GCM, &params, sizeof params};
     CK_RV rv = ck->C_DecryptInit(session->op, &mechanism, kek.handle);
     if (rv != CKR_OK)
         return kms_p11_session_failed(session, "C_DecryptInit", rv, err);
+    /* SoftHSM wants room for the tag in the output too, which the caller does not have. */
+    CK_BYTE room[KMS_HSM_GCM_MAX + KMS_HSM_GCM_TAG_SIZE];
     const size_t expected = ciphertext.len - KMS_HSM_GCM_TAG_SIZE;
-    CK_ULONG len = expected;
-    CK_BYTE none[1];
-    rv = ck->C_Decrypt(session->op, input(ciphertext), ciphertext.len, expected > 0 ? ret_plaintext : none,
-                       &len);
-    if (rv == CKR_OK && len == expected)
+    CK_ULONG len = ciphertext.len;
+    rv = ck->C_Decrypt(session->op, input(ciphertext), ciphertext.len, room, &len);
+    const bool opened = rv == CKR_OK && len == expected;
+    if (opened)
+        memcpy(ret_plaintext, room, expected);
+    else
+        kms_wipe(ret_plaintext, expected);
+    kms_wipe(room, ciphertext.len);
+    if (opened)
         return KMS_OK;
-    kms_wipe(ret_plaintext, expected);
     if (rv == CKR_OK)
         return kms_fail(err, KMS_HSM_REFUSED, "C_Decrypt gave %lu bytes for %zu", len, ciphertext.len);
     return kms_p11_session_data_failed(session, "C_Decrypt", rv, err);

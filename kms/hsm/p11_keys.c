@@ -129,7 +129,8 @@ enum kms_status kms_p11_keys_unwrap(struct kms_hsm_session *session, struct kms_
     return kms_p11_session_data_failed(session, "C_UnwrapKey", rv, err);
 }
 
-enum kms_status kms_p11_keys_destroy(struct kms_hsm_session *session, struct kms_hsm_key key)
+enum kms_status kms_p11_keys_destroy_now(struct kms_hsm_session *session, struct kms_hsm_key key,
+                                         struct kms_error *err)
 {
     struct kms_p11 *p11 = session->p11;
     if (key.generation != session->generation)
@@ -138,10 +139,15 @@ enum kms_status kms_p11_keys_destroy(struct kms_hsm_session *session, struct kms
         return KMS_OK; /* it goes with this one */
     const CK_RV rv = p11->ck->C_DestroyObject(session->keeper, key.handle);
     if (rv != CKR_OK && !kms_ckr_is_bad_handle(rv))
-        return kms_p11_session_failed(session, "C_DestroyObject", rv, NULL);
+        return kms_p11_session_failed(session, "C_DestroyObject", rv, err);
     if (rv == CKR_OK)
         atomic_fetch_sub_explicit(&p11->session_objects, 1, memory_order_relaxed);
     return KMS_OK;
+}
+
+enum kms_status kms_p11_keys_destroy(struct kms_hsm_session *session, struct kms_hsm_key key)
+{
+    return kms_p11_keys_destroy_now(session, key, NULL);
 }
 
 enum kms_status kms_p11_keys_generate_wrapped(struct kms_hsm_session *session, struct kms_hsm_key parent,
@@ -151,7 +157,7 @@ enum kms_status kms_p11_keys_generate_wrapped(struct kms_hsm_session *session, s
     struct kms_hsm_key key = {0};
     KMS_TRY(generate(session, &session->p11->birth, &key, err));
     const enum kms_status wrapped = kms_p11_keys_wrap(session, parent, key, ret_blob, err);
-    const enum kms_status destroyed = kms_p11_keys_destroy(session, key);
+    const enum kms_status destroyed = kms_p11_keys_destroy_now(session, key, wrapped == KMS_OK ? err : NULL);
     return wrapped != KMS_OK ? wrapped : destroyed;
 }
 
@@ -162,5 +168,5 @@ enum kms_status kms_p11_keys_use_test(struct kms_hsm_session *session, struct km
     struct kms_hsm_key key = {0};
     KMS_TRY(kms_p11_keys_generate_wrapped(session, parent, blob, err));
     KMS_TRY(kms_p11_keys_unwrap(session, parent, blob, KMS_HSM_PAGE_SERVE, &key, err));
-    return kms_p11_keys_destroy(session, key);
+    return kms_p11_keys_destroy_now(session, key, err);
 }

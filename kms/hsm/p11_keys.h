@@ -23,6 +23,9 @@ enum kms_status kms_p11_keys_wrap(struct kms_hsm_session *session, struct kms_hs
                                   struct kms_hsm_key key, uint8_t ret_blob[KMS_HSM_WRAPPED_SIZE],
                                   struct kms_error *err) KMS_MUST_USE;
 enum kms_status kms_p11_keys_destroy(struct kms_hsm_session *session, struct kms_hsm_key key) KMS_MUST_USE;
+/** The same, with the cause of a failure. */
+enum kms_status kms_p11_keys_destroy_now(struct kms_hsm_session *session, struct kms_hsm_key key,
+                                         struct kms_error *err) KMS_MUST_USE;
 
 /** A session key that can wrap and unwrap, for the start-up probe: stands for a master key. */
 enum kms_status kms_p11_keys_generate_parent(struct kms_hsm_session *session, struct kms_hsm_key *ret_key,

@@ -1,5 +1,6 @@
 #include "hsm/p11_probe.h"
 
+#include "core/log.h"
 #include "hsm/p11_attest.h"
 #include "hsm/p11_crypto.h"
 #include "hsm/p11_keys.h"
@@ -8,6 +9,8 @@
 enum { SAMPLE_SIZE = 32, RANDOM_SAMPLE = 64 };
 
 static const uint8_t sample[SAMPLE_SIZE] = "kms start-up probe";
+static const char making[] = "making an AES-256 session key (C_GenerateKey, CKM_AES_KEY_GEN)";
+static const char destroying[] = "destroying keys (C_DestroyObject)";
 static const uint8_t sample_iv[KMS_HSM_GCM_IV_SIZE] = "probe iv 12";
 
 /* What the operator reads when an operation is missing. A lost connection stays what it is. */
@@ -92,6 +95,13 @@ static enum kms_status probe_sensitive(struct kms_hsm_session *session, struct k
         kms_wipe(value, sizeof value);
         return must_refuse(KMS_OK, KMS_HSM_REFUSED, "keeping the value of a sensitive key", err);
     }
+    if (!session->p11->profile.enforces_extractable) {
+        kms_log_warning("hsm",
+                        "the profile '%s' says that this token wraps keys that are not extractable: who "
+                        "can use the token can take keys out of it; do not use it for real data",
+                        session->p11->profile.name);
+        return KMS_OK;
+    }
     uint8_t blob[KMS_HSM_WRAPPED_SIZE];
     return must_refuse(kms_p11_keys_wrap(session, parent, kek, blob, err), KMS_HSM_REFUSED,
                        "refusing to wrap a key that is not extractable", err);
@@ -125,21 +135,27 @@ static enum kms_status probe_tree(struct kms_hsm_session *session, struct kms_hs
     KMS_TRY(must_refuse(kms_p11_keys_unwrap(session, parent, again, KMS_HSM_PAGE_SERVE, &none, err),
                         KMS_BLOB_REFUSED, "refusing a damaged wrapped key", err));
     for (int role = 0; role < KMS_P11_ROLES; role++)
-        KMS_TRY(named(kms_p11_keys_destroy(session, keys[role]), "destroying keys (C_DestroyObject)", err));
-    return named(kms_p11_keys_destroy(session, unwrapped), "destroying keys (C_DestroyObject)", err);
+        KMS_TRY(named(kms_p11_keys_destroy_now(session, keys[role], err), destroying, err));
+    return named(kms_p11_keys_destroy_now(session, unwrapped, err), destroying, err);
+}
+
+/* A signature of the attestation key, verified in software. */
+static enum kms_status probe_signature(struct kms_p11 *p11, struct kms_error *err)
+{
+    uint8_t signature[KMS_HSM_SIGNATURE_MAX];
+    size_t len = 0;
+    const struct kms_slice message = kms_slice_of(sample, sizeof sample);
+    KMS_TRY(kms_p11_attest_sign_now(p11, message, signature, &len, err));
+    if (!kms_p11_attest_verify(p11, message, kms_slice_of(signature, len)))
+        return kms_fail(err, KMS_HSM_REFUSED, "a signature of the attestation key does not verify");
+    return KMS_OK;
 }
 
 enum kms_status kms_p11_probe_service_keys(struct kms_p11 *p11, struct kms_error *err)
 {
     uint8_t mac[KMS_HSM_MAC_SIZE];
-    uint8_t signature[KMS_HSM_SIGNATURE_MAX];
-    size_t len = 0;
-    const struct kms_slice message = kms_slice_of(sample, sizeof sample);
-    KMS_TRY(kms_p11_crypto_mac(p11->spare, message, mac, err));
-    KMS_TRY(kms_p11_attest_sign_now(p11, message, signature, &len, err));
-    if (!kms_p11_attest_verify(p11, message, kms_slice_of(signature, len)))
-        return kms_fail(err, KMS_HSM_REFUSED, "a signature of the attestation key does not verify");
-    return KMS_OK;
+    KMS_TRY(kms_p11_crypto_mac(p11->spare, kms_slice_of(sample, sizeof sample), mac, err));
+    return probe_signature(p11, err);
 }
 
 /* A service key that does not work at start is a missing operation; the log has the token's answer. */
@@ -162,14 +178,15 @@ enum kms_status kms_p11_probe_all(struct kms_p11 *p11, struct kms_error *err)
     uint8_t mac[KMS_HSM_MAC_SIZE];
     KMS_TRY(probe_service_operation(kms_p11_crypto_mac(session, message, mac, err),
                                     "HMAC-SHA-256 with a token key (C_Sign, CKM_SHA256_HMAC)", err));
-    KMS_TRY(probe_service_operation(kms_p11_probe_service_keys(p11, err),
-                                    "an ECDSA P-256 signature (C_Sign, CKM_ECDSA)", err));
+    KMS_TRY(probe_service_operation(probe_signature(p11, err), "an ECDSA P-256 signature (C_Sign, CKM_ECDSA)",
+                                    err));
     KMS_TRY(named(probe_random(session, err), "random numbers (C_GenerateRandom)", err));
     struct kms_hsm_key parent = {0};
-    KMS_TRY(named(kms_p11_keys_generate_parent(session, &parent, err),
-                  "making an AES-256 session key (C_GenerateKey, CKM_AES_KEY_GEN)", err));
+    KMS_TRY(named(kms_p11_keys_generate_parent(session, &parent, err), making, err));
+    KMS_TRY(named(kms_p11_keys_destroy_now(session, parent, err), destroying, err));
+    KMS_TRY(named(kms_p11_keys_generate_parent(session, &parent, err), making, err));
     KMS_TRY(probe_tree(session, parent, err));
-    return named(kms_p11_keys_destroy(session, parent), "destroying keys (C_DestroyObject)", err);
+    return named(kms_p11_keys_destroy_now(session, parent, err), destroying, err);
 }
 
 enum kms_status kms_p11_probe_ping(struct kms_hsm *hsm, struct kms_error *err)

@@ -26,6 +26,8 @@ struct kms_profile {
     bool allowed_mechanisms;      /* the token accepts CKA_ALLOWED_MECHANISMS */
     bool unwrap_template;         /* the token accepts CKA_UNWRAP_TEMPLATE */
     bool life_cycle_attributes;   /* the token accepts CKA_COPYABLE and CKA_DESTROYABLE */
+    bool
+        enforces_extractable; /* C_WrapKey refuses a key with CKA_EXTRACTABLE=F; a warning is logged when not */
     enum kms_profile_gcm_iv gcm_iv;
     unsigned sessions_default;
     unsigned sessions_maximum; /* of the pool; the token sees two for each, and two more */

@@ -1,0 +1,623 @@
+/*
+ * Goal: every operation of kms_hsm on a real token, positive and negative; the same list on SoftHSM 2 and on
+ * NSS softokn.
+ */
+#define _GNU_SOURCE
+#include "support/softhsm_token.h"
+
+#include "core/ids.h"
+
+#include <dlfcn.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <p11-kit/pkcs11.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+/* One open token for a whole group. */
+struct bench {
+    struct kms_test_token token;
+    struct kms_hsm *hsm;
+    struct kms_hsm_session *session;
+    uint8_t id[KMS_HSM_KEY_ID_SIZE]; /* of a master key that the list may use */
+    struct kms_hsm_key master;
+    struct kms_error err;
+};
+
+static struct bench bench;
+
+/* assert that something succeeded, and say why not */
+#define must(expression)                                                                                     \
+    do {                                                                                                     \
+        const enum kms_status must_status_ = (expression);                                                   \
+        if (must_status_ != KMS_OK)                                                                          \
+            fail_msg("%s: %s (%s)", #expression, kms_status_name(must_status_),                              \
+                     kms_error_cause(&bench.err, must_status_));                                             \
+    } while (0)
+
+static int open_bench(enum kms_test_token_kind kind)
+{
+    bench = (struct bench){0};
+    kms_test_token_new(kind, &bench.token);
+    must(kms_test_token_open(&bench.token, &bench.hsm, &bench.err));
+    must(kms_hsm_checkout(bench.hsm, INT64_MAX, &bench.session, &bench.err));
+    kms_system_random(bench.id, sizeof bench.id);
+    must(bench.hsm->ops->master_create(bench.session, bench.id, "kms/test/1", &bench.master, &bench.err));
+    return 0;
+}
+
+static int open_softhsm(void **state)
+{
+    (void)state;
+    return open_bench(KMS_TEST_SOFTHSM);
+}
+
+static int open_nss(void **state)
+{
+    (void)state;
+    return open_bench(KMS_TEST_NSS);
+}
+
+static int close_bench(void **state)
+{
+    (void)state;
+    kms_hsm_checkin(bench.hsm, bench.session);
+    kms_hsm_free(bench.hsm);
+    kms_test_token_clear(&bench.token);
+    return 0;
+}
+
+/* The module's functions, past kms_hsm: the login is the process's, so raw sessions see the same keys. */
+static CK_FUNCTION_LIST *raw(void)
+{
+    void *library = dlopen(bench.token.module, RTLD_NOW | RTLD_NOLOAD);
+    assert_non_null(library);
+    CK_C_GetFunctionList get_list = NULL;
+    *(void **)&get_list = dlsym(library, "C_GetFunctionList");
+    CK_FUNCTION_LIST *functions = NULL;
+    assert_int_equal(get_list(&functions), CKR_OK);
+    (void)dlclose(library);
+    return functions;
+}
+
+static CK_SLOT_ID raw_slot(void)
+{
+    CK_SLOT_ID slots[16];
+    CK_ULONG count = 16;
+    assert_int_equal(raw()->C_GetSlotList(CK_TRUE, slots, &count), CKR_OK);
+    for (CK_ULONG i = 0; i < count; i++) {
+        CK_TOKEN_INFO info;
+        assert_int_equal(raw()->C_GetTokenInfo(slots[i], &info), CKR_OK);
+        if (memcmp(info.label, "kms ", 4) == 0 || memcmp(info.label, "NSS Cert", 8) == 0)
+            return slots[i];
+    }
+    fail_msg("no slot");
+    return 0;
+}
+
+static CK_SESSION_HANDLE raw_session(void)
+{
+    CK_SESSION_HANDLE session = 0;
+    assert_int_equal(
+        raw()->C_OpenSession(raw_slot(), CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL, &session), CKR_OK);
+    return session;
+}
+
+static bool raw_flag(CK_OBJECT_HANDLE key, CK_ATTRIBUTE_TYPE type)
+{
+    CK_SESSION_HANDLE session = raw_session();
+    CK_BBOOL value = 0xff;
+    CK_ATTRIBUTE attribute = {type, &value, sizeof value};
+    assert_int_equal(raw()->C_GetAttributeValue(session, key, &attribute, 1), CKR_OK);
+    assert_true(value == CK_TRUE || value == CK_FALSE);
+    assert_int_equal(raw()->C_CloseSession(session), CKR_OK);
+    return value == CK_TRUE;
+}
+
+/* Expect exactly these usage bits, and no other, of a secret key. */
+static void assert_usage(CK_OBJECT_HANDLE key, bool encrypt, bool wrap, bool unwrap)
+{
+    assert_int_equal(raw_flag(key, CKA_ENCRYPT), encrypt);
+    assert_int_equal(raw_flag(key, CKA_DECRYPT), encrypt);
+    assert_int_equal(raw_flag(key, CKA_WRAP), wrap);
+    assert_int_equal(raw_flag(key, CKA_UNWRAP), unwrap);
+    assert_false(raw_flag(key, CKA_SIGN));
+    assert_false(raw_flag(key, CKA_VERIFY));
+    assert_false(raw_flag(key, CKA_DERIVE));
+}
+
+/* A KEK that serves, under the bench's master key. */
+static struct kms_hsm_key make_kek(void)
+{
+    uint8_t blob[KMS_HSM_WRAPPED_SIZE];
+    struct kms_hsm_key kek = {0};
+    must(bench.hsm->ops->generate_wrapped(bench.session, bench.master, blob, &bench.err));
+    must(bench.hsm->ops->unwrap(bench.session, bench.master, blob, KMS_HSM_KEK_SERVE, &kek, &bench.err));
+    return kek;
+}
+
+static void random_bytes_differ_and_have_any_length_up_to_the_limit(void **state)
+{
+    (void)state;
+    uint8_t a[64] = {0};
+    uint8_t b[64] = {0};
+    must(bench.hsm->ops->random(bench.session, a, sizeof a, &bench.err));
+    must(bench.hsm->ops->random(bench.session, b, sizeof b, &bench.err));
+    assert_memory_not_equal(a, b, sizeof a);
+    must(bench.hsm->ops->random(bench.session, a, 0, &bench.err));
+    KMS_FREE uint8_t *large = calloc(1, 1 << 20);
+    assert_non_null(large);
+    must(bench.hsm->ops->random(bench.session, large, 1 << 20, &bench.err));
+    assert_int_equal(bench.hsm->ops->random(bench.session, large, (1 << 20) + 1, &bench.err),
+                     KMS_INVALID_ARGUMENT);
+}
+
+static void gcm_opens_what_it_sealed_at_every_size(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {0, 1, 15, 16, 32, 4096};
+    const struct kms_hsm_key kek = make_kek();
+    uint8_t iv[KMS_HSM_GCM_IV_SIZE] = {1, 2, 3};
+    uint8_t plain[4096];
+    uint8_t sealed[4096 + KMS_HSM_GCM_TAG_SIZE];
+    kms_system_random(plain, sizeof plain);
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        /* exactly as much room as hsm.h promises */
+        KMS_FREE uint8_t *opened = malloc(sizes[i] > 0 ? sizes[i] : 1);
+        must(bench.hsm->ops->gcm_seal(bench.session, kek, iv, kms_slice_str("context"),
+                                      kms_slice_of(plain, sizes[i]), sealed, &bench.err));
+        must(bench.hsm->ops->gcm_open(bench.session, kek, iv, kms_slice_str("context"),
+                                      kms_slice_of(sealed, sizes[i] + KMS_HSM_GCM_TAG_SIZE), opened,
+                                      &bench.err));
+        assert_memory_equal(plain, opened, sizes[i]);
+    }
+    must(bench.hsm->ops->destroy(bench.session, kek));
+}
+
+static void gcm_is_a_function_of_key_iv_text_and_context(void **state)
+{
+    (void)state;
+    /* The HSM's key is not known, so compare properties: same key, IV and AAD give the same ciphertext. */
+    const struct kms_hsm_key kek = make_kek();
+    uint8_t iv[KMS_HSM_GCM_IV_SIZE] = {7};
+    uint8_t first[48];
+    uint8_t second[48];
+    uint8_t other_aad[48];
+    const uint8_t plain[32] = {42};
+    must(bench.hsm->ops->gcm_seal(bench.session, kek, iv, kms_slice_str("a"), kms_slice_of(plain, 32), first,
+                                  &bench.err));
+    must(bench.hsm->ops->gcm_seal(bench.session, kek, iv, kms_slice_str("a"), kms_slice_of(plain, 32), second,
+                                  &bench.err));
+    must(bench.hsm->ops->gcm_seal(bench.session, kek, iv, kms_slice_str("b"), kms_slice_of(plain, 32),
+                                  other_aad, &bench.err));
+    assert_memory_equal(first, second, sizeof first);
+    assert_memory_equal(first, other_aad, 32);
+    assert_memory_not_equal(first + 32, other_aad + 32, 16);
+    must(bench.hsm->ops->destroy(bench.session, kek));
+}
+
+static void gcm_refuses_every_flipped_byte_with_one_answer_and_wipes(void **state)
+{
+    (void)state;
+    const struct kms_hsm_key kek = make_kek();
+    uint8_t iv[KMS_HSM_GCM_IV_SIZE] = {9};
+    const uint8_t plain[32] = {42};
+    uint8_t sealed[48];
+    uint8_t opened[32];
+    must(bench.hsm->ops->gcm_seal(bench.session, kek, iv, kms_slice_str("aad"), kms_slice_of(plain, 32),
+                                  sealed, &bench.err));
+    static const uint8_t wiped[32];
+    for (size_t i = 0; i < sizeof sealed; i++) {
+        sealed[i] ^= 0x40;
+        memset(opened, 0xee, sizeof opened);
+        assert_int_equal(bench.hsm->ops->gcm_open(bench.session, kek, iv, kms_slice_str("aad"),
+                                                  kms_slice_of(sealed, sizeof sealed), opened, &bench.err),
+                         KMS_BLOB_REFUSED);
+        assert_memory_equal(opened, wiped, sizeof opened);
+        sealed[i] ^= 0x40;
+    }
+    must(bench.hsm->ops->gcm_open(bench.session, kek, iv, kms_slice_str("aad"),
+                                  kms_slice_of(sealed, sizeof sealed), opened, &bench.err));
+    must(bench.hsm->ops->destroy(bench.session, kek));
+}
+
+static void gcm_refuses_another_key_iv_context_and_length(void **state)
+{
+    (void)state;
+    const struct kms_hsm_key kek = make_kek();
+    const struct kms_hsm_key other = make_kek();
+    uint8_t iv[KMS_HSM_GCM_IV_SIZE] = {9};
+    uint8_t other_iv[KMS_HSM_GCM_IV_SIZE] = {10};
+    const uint8_t plain[32] = {42};
+    uint8_t sealed[48];
+    uint8_t opened[48];
+    const struct kms_slice aad = kms_slice_str("aad");
+    const struct kms_slice all = kms_slice_of(sealed, sizeof sealed);
+    must(bench.hsm->ops->gcm_seal(bench.session, kek, iv, aad, kms_slice_of(plain, 32), sealed, &bench.err));
+    assert_int_equal(bench.hsm->ops->gcm_open(bench.session, other, iv, aad, all, opened, &bench.err),
+                     KMS_BLOB_REFUSED);
+    assert_int_equal(bench.hsm->ops->gcm_open(bench.session, kek, other_iv, aad, all, opened, &bench.err),
+                     KMS_BLOB_REFUSED);
+    assert_int_equal(
+        bench.hsm->ops->gcm_open(bench.session, kek, iv, kms_slice_str("aae"), all, opened, &bench.err),
+        KMS_BLOB_REFUSED);
+    assert_int_equal(
+        bench.hsm->ops->gcm_open(bench.session, kek, iv, kms_slice_of(NULL, 0), all, opened, &bench.err),
+        KMS_BLOB_REFUSED);
+    for (size_t len = 0; len < sizeof sealed; len++)
+        assert_int_equal(bench.hsm->ops->gcm_open(bench.session, kek, iv, aad, kms_slice_of(sealed, len),
+                                                  opened, &bench.err),
+                         KMS_BLOB_REFUSED);
+    must(bench.hsm->ops->ping(bench.hsm, &bench.err));
+    must(bench.hsm->ops->destroy(bench.session, kek));
+    must(bench.hsm->ops->destroy(bench.session, other));
+}
+
+static void a_kek_only_encrypts_and_cannot_leave(void **state)
+{
+    (void)state;
+    const struct kms_hsm_key kek = make_kek();
+    assert_usage(kek.handle, true, false, false);
+    assert_false(raw_flag(kek.handle, CKA_EXTRACTABLE));
+    assert_false(raw_flag(kek.handle, CKA_TOKEN));
+    assert_true(raw_flag(kek.handle, CKA_PRIVATE));
+    assert_true(raw_flag(kek.handle, CKA_SENSITIVE));
+
+    CK_SESSION_HANDLE session = raw_session();
+    CK_BYTE value[64];
+    CK_ATTRIBUTE attribute = {CKA_VALUE, value, sizeof value};
+    assert_int_equal(raw()->C_GetAttributeValue(session, kek.handle, &attribute, 1), CKR_ATTRIBUTE_SENSITIVE);
+    CK_MECHANISM wrap = {CKM_AES_KEY_WRAP, NULL, 0};
+    CK_ULONG len = sizeof value;
+    const CK_RV wrapped = raw()->C_WrapKey(session, &wrap, bench.master.handle, kek.handle, value, &len);
+    /* softokn 3.87 does wrap it: its profile says enforces_extractable: false, which is warned of at start */
+    assert_int_equal(wrapped, bench.token.kind == KMS_TEST_SOFTHSM ? CKR_KEY_UNEXTRACTABLE : CKR_OK);
+    CK_BBOOL yes = CK_TRUE;
+    CK_ATTRIBUTE loosen = {CKA_EXTRACTABLE, &yes, sizeof yes};
+    assert_int_not_equal(raw()->C_SetAttributeValue(session, kek.handle, &loosen, 1), CKR_OK);
+    CK_BBOOL no = CK_FALSE;
+    CK_ATTRIBUTE bare = {CKA_SENSITIVE, &no, sizeof no};
+    assert_int_not_equal(raw()->C_SetAttributeValue(session, kek.handle, &bare, 1), CKR_OK);
+    assert_int_equal(raw()->C_CloseSession(session), CKR_OK);
+    must(bench.hsm->ops->destroy(bench.session, kek));
+}
+
+static void a_kek_takes_no_other_mechanism_where_the_profile_says_so(void **state)
+{
+    (void)state;
+    const struct kms_hsm_key kek = make_kek();
+    CK_SESSION_HANDLE session = raw_session();
+    CK_BYTE iv[16] = {0};
+    CK_MECHANISM cbc = {CKM_AES_CBC, iv, sizeof iv};
+    const CK_RV rv = raw()->C_EncryptInit(session, &cbc, kek.handle);
+    /* NSS 3.87 keeps CKA_ALLOWED_MECHANISMS off secret keys, so its profile does not claim it. */
+    if (bench.token.kind == KMS_TEST_SOFTHSM)
+        assert_int_equal(rv, CKR_MECHANISM_INVALID);
+    else
+        assert_int_equal(rv, CKR_OK);
+    assert_int_equal(raw()->C_CloseSession(session), CKR_OK);
+    must(bench.hsm->ops->destroy(bench.session, kek));
+}
+
+static void each_role_has_exactly_its_usage(void **state)
+{
+    (void)state;
+    static const struct {
+        enum kms_hsm_role role;
+        bool encrypt, wrap, unwrap, extractable;
+    } roles[] = {{KMS_HSM_PAGE_SERVE, false, false, true, false},
+                 {KMS_HSM_PAGE_BUILD, false, true, true, false},
+                 {KMS_HSM_KEK_SERVE, true, false, false, false},
+                 {KMS_HSM_TRANSIT, false, false, false, true}};
+    uint8_t blob[KMS_HSM_WRAPPED_SIZE];
+    must(bench.hsm->ops->generate_wrapped(bench.session, bench.master, blob, &bench.err));
+    for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++) {
+        struct kms_hsm_key key = {0};
+        must(bench.hsm->ops->unwrap(bench.session, bench.master, blob, roles[i].role, &key, &bench.err));
+        assert_usage(key.handle, roles[i].encrypt, roles[i].wrap, roles[i].unwrap);
+        assert_int_equal(raw_flag(key.handle, CKA_EXTRACTABLE), roles[i].extractable);
+        assert_true(raw_flag(key.handle, CKA_PRIVATE));
+        assert_true(raw_flag(key.handle, CKA_SENSITIVE));
+        must(bench.hsm->ops->destroy(bench.session, key));
+    }
+}
+
+static void a_role_cannot_do_what_another_is_for(void **state)
+{
+    (void)state;
+    uint8_t blob[KMS_HSM_WRAPPED_SIZE];
+    uint8_t iv[KMS_HSM_GCM_IV_SIZE] = {0};
+    uint8_t sealed[48];
+    const uint8_t plain[32] = {0};
+    struct kms_hsm_key page = {0};
+    struct kms_hsm_key transit = {0};
+    struct kms_hsm_key none = {0};
+    const struct kms_hsm_key kek = make_kek();
+    must(bench.hsm->ops->generate_wrapped(bench.session, bench.master, blob, &bench.err));
+    must(bench.hsm->ops->unwrap(bench.session, bench.master, blob, KMS_HSM_PAGE_SERVE, &page, &bench.err));
+    must(bench.hsm->ops->unwrap(bench.session, bench.master, blob, KMS_HSM_TRANSIT, &transit, &bench.err));
+    const struct kms_slice aad = kms_slice_of(NULL, 0);
+    assert_int_equal(
+        bench.hsm->ops->gcm_seal(bench.session, page, iv, aad, kms_slice_of(plain, 32), sealed, &bench.err),
+        KMS_HSM_REFUSED);
+    assert_int_equal(bench.hsm->ops->gcm_seal(bench.session, transit, iv, aad, kms_slice_of(plain, 32),
+                                              sealed, &bench.err),
+                     KMS_HSM_REFUSED);
+    assert_int_equal(bench.hsm->ops->gcm_seal(bench.session, bench.master, iv, aad, kms_slice_of(plain, 32),
+                                              sealed, &bench.err),
+                     KMS_HSM_REFUSED);
+    assert_int_equal(bench.hsm->ops->generate_wrapped(bench.session, page, blob, &bench.err),
+                     KMS_HSM_REFUSED);
+    assert_int_equal(bench.hsm->ops->generate_wrapped(bench.session, kek, blob, &bench.err), KMS_HSM_REFUSED);
+    if (bench.token.kind == KMS_TEST_SOFTHSM) /* softokn: enforces_extractable: false */
+        assert_int_equal(bench.hsm->ops->wrap(bench.session, bench.master, page, blob, &bench.err),
+                         KMS_HSM_REFUSED);
+    assert_int_equal(bench.hsm->ops->unwrap(bench.session, kek, blob, KMS_HSM_KEK_SERVE, &none, &bench.err),
+                     KMS_HSM_REFUSED);
+    must(bench.hsm->ops->ping(bench.hsm, &bench.err)); /* refusals are not taken for a lost device */
+    must(bench.hsm->ops->destroy(bench.session, page));
+    must(bench.hsm->ops->destroy(bench.session, transit));
+    must(bench.hsm->ops->destroy(bench.session, kek));
+}
+
+static void a_key_wrapped_again_is_the_same_key(void **state)
+{
+    (void)state;
+    uint8_t page_blob[KMS_HSM_WRAPPED_SIZE];
+    uint8_t kek_blob[KMS_HSM_WRAPPED_SIZE];
+    uint8_t again[KMS_HSM_WRAPPED_SIZE];
+    uint8_t iv[KMS_HSM_GCM_IV_SIZE] = {3};
+    uint8_t sealed[48];
+    uint8_t opened[32];
+    const uint8_t plain[32] = {5};
+    struct kms_hsm_key page = {0};
+    struct kms_hsm_key kek = {0};
+    struct kms_hsm_key transit = {0};
+    struct kms_hsm_key copy = {0};
+    must(bench.hsm->ops->generate_wrapped(bench.session, bench.master, page_blob, &bench.err));
+    must(bench.hsm->ops->unwrap(bench.session, bench.master, page_blob, KMS_HSM_PAGE_BUILD, &page,
+                                &bench.err));
+    must(bench.hsm->ops->generate_wrapped(bench.session, bench.master, kek_blob, &bench.err));
+    must(bench.hsm->ops->unwrap(bench.session, bench.master, kek_blob, KMS_HSM_KEK_SERVE, &kek, &bench.err));
+    must(
+        bench.hsm->ops->unwrap(bench.session, bench.master, kek_blob, KMS_HSM_TRANSIT, &transit, &bench.err));
+    must(bench.hsm->ops->wrap(bench.session, page, transit, again, &bench.err));
+    assert_memory_not_equal(again, kek_blob, sizeof again);
+    must(bench.hsm->ops->unwrap(bench.session, page, again, KMS_HSM_KEK_SERVE, &copy, &bench.err));
+    const struct kms_slice aad = kms_slice_of(NULL, 0);
+    must(bench.hsm->ops->gcm_seal(bench.session, kek, iv, aad, kms_slice_of(plain, 32), sealed, &bench.err));
+    must(
+        bench.hsm->ops->gcm_open(bench.session, copy, iv, aad, kms_slice_of(sealed, 48), opened, &bench.err));
+    assert_memory_equal(plain, opened, 32);
+    must(bench.hsm->ops->destroy(bench.session, page));
+    must(bench.hsm->ops->destroy(bench.session, kek));
+    must(bench.hsm->ops->destroy(bench.session, transit));
+    must(bench.hsm->ops->destroy(bench.session, copy));
+}
+
+static void unwrap_refuses_every_flipped_byte_and_another_parent(void **state)
+{
+    (void)state;
+    uint8_t blob[KMS_HSM_WRAPPED_SIZE];
+    uint8_t page_blob[KMS_HSM_WRAPPED_SIZE];
+    struct kms_hsm_key none = {77, 77};
+    struct kms_hsm_key page = {0};
+    must(bench.hsm->ops->generate_wrapped(bench.session, bench.master, blob, &bench.err));
+    for (size_t i = 0; i < sizeof blob; i++) {
+        blob[i] ^= 1;
+        assert_int_equal(
+            bench.hsm->ops->unwrap(bench.session, bench.master, blob, KMS_HSM_KEK_SERVE, &none, &bench.err),
+            KMS_BLOB_REFUSED);
+        blob[i] ^= 1;
+    }
+    must(bench.hsm->ops->generate_wrapped(bench.session, bench.master, page_blob, &bench.err));
+    must(bench.hsm->ops->unwrap(bench.session, bench.master, page_blob, KMS_HSM_PAGE_SERVE, &page,
+                                &bench.err));
+    assert_int_equal(bench.hsm->ops->unwrap(bench.session, page, blob, KMS_HSM_KEK_SERVE, &none, &bench.err),
+                     KMS_BLOB_REFUSED);
+    assert_int_equal(none.handle, 77); /* written only on success */
+    must(bench.hsm->ops->ping(bench.hsm, &bench.err));
+    must(bench.hsm->ops->destroy(bench.session, page));
+}
+
+static void the_mac_depends_on_every_byte_and_works_for_large_input(void **state)
+{
+    (void)state;
+    uint8_t data[5000];
+    uint8_t first[KMS_HSM_MAC_SIZE];
+    uint8_t second[KMS_HSM_MAC_SIZE];
+    kms_system_random(data, sizeof data);
+    must(bench.hsm->ops->mac(bench.session, kms_slice_of(data, sizeof data), first, &bench.err));
+    must(bench.hsm->ops->mac(bench.session, kms_slice_of(data, sizeof data), second, &bench.err));
+    assert_memory_equal(first, second, sizeof first);
+    for (size_t i = 0; i < sizeof data; i += 499) {
+        data[i] ^= 1;
+        must(bench.hsm->ops->mac(bench.session, kms_slice_of(data, sizeof data), second, &bench.err));
+        assert_memory_not_equal(first, second, sizeof first);
+        data[i] ^= 1;
+    }
+    must(bench.hsm->ops->mac(bench.session, kms_slice_of(NULL, 0), second, &bench.err));
+}
+
+static void a_signature_verifies_with_openssl_and_not_for_other_text(void **state)
+{
+    (void)state;
+    KMS_FREE char *pem = NULL;
+    uint8_t signature[KMS_HSM_SIGNATURE_MAX];
+    size_t len = 0;
+    must(bench.hsm->ops->attestation_public_pem(bench.hsm, &pem, &bench.err));
+    must(bench.hsm->ops->sign(bench.hsm, kms_slice_str("checkpoint"), signature, &len, &bench.err));
+    assert_in_range(len, 8, KMS_HSM_SIGNATURE_MAX);
+    BIO *bio = BIO_new_mem_buf(pem, -1);
+    EVP_PKEY *key = PEM_read_bio_PUBKEY(bio, NULL, NULL, NULL);
+    assert_non_null(key);
+    assert_int_equal(EVP_PKEY_get_bits(key), 256);
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    assert_int_equal(EVP_DigestVerifyInit(context, NULL, EVP_sha256(), NULL, key), 1);
+    assert_int_equal(EVP_DigestVerify(context, signature, len, (const uint8_t *)"checkpoint", 10), 1);
+    assert_int_equal(EVP_DigestVerifyInit(context, NULL, EVP_sha256(), NULL, key), 1);
+    assert_int_not_equal(EVP_DigestVerify(context, signature, len, (const uint8_t *)"checkpoinu", 10), 1);
+    EVP_MD_CTX_free(context);
+    EVP_PKEY_free(key);
+    BIO_free(bio);
+}
+
+static void a_master_key_has_its_template(void **state)
+{
+    (void)state;
+    const CK_OBJECT_HANDLE key = bench.master.handle;
+    assert_usage(key, false, true, true);
+    assert_true(raw_flag(key, CKA_TOKEN));
+    assert_true(raw_flag(key, CKA_PRIVATE));
+    assert_true(raw_flag(key, CKA_SENSITIVE));
+    assert_false(raw_flag(key, CKA_EXTRACTABLE));
+    assert_false(raw_flag(key, CKA_MODIFIABLE));
+    CK_SESSION_HANDLE session = raw_session();
+    CK_BYTE value[64];
+    CK_ATTRIBUTE attribute = {CKA_VALUE, value, sizeof value};
+    assert_int_equal(raw()->C_GetAttributeValue(session, key, &attribute, 1), CKR_ATTRIBUTE_SENSITIVE);
+    assert_int_equal(raw()->C_CloseSession(session), CKR_OK);
+}
+
+static void a_master_key_is_found_again_and_others_are_not(void **state)
+{
+    (void)state;
+    struct kms_hsm_key key = {0};
+    must(bench.hsm->ops->master_find(bench.session, bench.id, &key, &bench.err));
+    assert_int_equal(key.handle, bench.master.handle);
+    uint8_t other[KMS_HSM_KEY_ID_SIZE];
+    kms_system_random(other, sizeof other);
+    assert_int_equal(bench.hsm->ops->master_find(bench.session, other, &key, &bench.err), KMS_NOT_FOUND);
+    assert_int_equal(bench.hsm->ops->master_create(bench.session, bench.id, "kms/test/2", &key, &bench.err),
+                     KMS_ALREADY_EXISTS);
+}
+
+static void a_master_key_dies_with_its_destruction(void **state)
+{
+    (void)state;
+    uint8_t id[KMS_HSM_KEY_ID_SIZE];
+    uint8_t blob[KMS_HSM_WRAPPED_SIZE];
+    struct kms_hsm_key key = {0};
+    struct kms_hsm_key none = {0};
+    kms_system_random(id, sizeof id);
+    must(bench.hsm->ops->master_create(bench.session, id, "kms/test/3", &key, &bench.err));
+    must(bench.hsm->ops->generate_wrapped(bench.session, key, blob, &bench.err));
+    must(bench.hsm->ops->master_destroy(bench.session, id, &bench.err));
+    assert_int_equal(bench.hsm->ops->master_find(bench.session, id, &none, &bench.err), KMS_NOT_FOUND);
+    assert_int_equal(bench.hsm->ops->master_destroy(bench.session, id, &bench.err), KMS_NOT_FOUND);
+    assert_int_equal(bench.hsm->ops->unwrap(bench.session, key, blob, KMS_HSM_PAGE_SERVE, &none, &bench.err),
+                     KMS_HSM_STALE);
+    must(bench.hsm->ops->ping(bench.hsm, &bench.err));
+}
+
+static void the_list_names_master_keys_and_no_service_key(void **state)
+{
+    (void)state;
+    KMS_FREE struct kms_hsm_master_info *list = NULL;
+    size_t count = 0;
+    must(bench.hsm->ops->master_list(bench.session, &list, &count, &bench.err));
+    assert_int_equal(count, 1);
+    assert_string_equal(list[0].label, "kms/test/1");
+    assert_memory_equal(list[0].id, bench.id, sizeof bench.id);
+}
+
+static void labels_that_are_not_for_master_keys_are_refused(void **state)
+{
+    (void)state;
+    static const char *const labels[] = {
+        "kms/integrity", "kms/attestation", "other/1",
+        "kms/a-label-that-is-longer-than-the-sixty-four-bytes-that-are-allowed-for-it"};
+    uint8_t id[KMS_HSM_KEY_ID_SIZE];
+    struct kms_hsm_key key = {0};
+    kms_system_random(id, sizeof id);
+    for (size_t i = 0; i < sizeof labels / sizeof labels[0]; i++)
+        assert_int_equal(bench.hsm->ops->master_create(bench.session, id, labels[i], &key, &bench.err),
+                         KMS_INVALID_ARGUMENT);
+    assert_int_equal(bench.hsm->ops->master_find(bench.session, id, &key, &bench.err), KMS_NOT_FOUND);
+}
+
+static void objects_are_counted_and_a_stale_handle_is_refused(void **state)
+{
+    (void)state;
+    struct kms_hsm_info before;
+    struct kms_hsm_info during;
+    struct kms_hsm_info after;
+    bench.hsm->ops->info(bench.hsm, &before);
+    const struct kms_hsm_key kek = make_kek();
+    bench.hsm->ops->info(bench.hsm, &during);
+    assert_int_equal(during.session_objects, before.session_objects + 1);
+    must(bench.hsm->ops->destroy(bench.session, kek));
+    must(bench.hsm->ops->destroy(bench.session, kek)); /* gone already: fine, and not counted twice */
+    bench.hsm->ops->info(bench.hsm, &after);
+    assert_int_equal(after.session_objects, before.session_objects);
+
+    uint8_t iv[KMS_HSM_GCM_IV_SIZE] = {0};
+    uint8_t sealed[48];
+    const uint8_t plain[32] = {0};
+    const struct kms_hsm_key stale[] = {kek, {kek.handle, kek.generation - 1}, {0, 0}};
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(bench.hsm->ops->gcm_seal(bench.session, stale[i], iv, kms_slice_of(NULL, 0),
+                                                  kms_slice_of(plain, 32), sealed, &bench.err),
+                         KMS_HSM_STALE);
+    must(bench.hsm->ops->destroy(bench.session, stale[1]));
+}
+
+static void info_tells_what_the_token_is(void **state)
+{
+    (void)state;
+    struct kms_hsm_info info;
+    bench.hsm->ops->info(bench.hsm, &info);
+    assert_string_equal(info.profile, bench.token.kind == KMS_TEST_SOFTHSM ? "softhsm2" : "nss");
+    assert_string_equal(info.label, bench.token.kind == KMS_TEST_SOFTHSM ? "kms" : "NSS Certificate DB");
+    assert_int_equal(info.erase_class, 'C');
+    assert_true(info.available);
+    assert_int_equal(info.sessions_total, 2);
+    assert_int_equal(info.sessions_free, 1); /* the bench holds one */
+    assert_int_equal(kms_hsm_generation(bench.hsm), info.generation);
+}
+
+static void a_checkout_without_a_free_session_ends_at_its_deadline(void **state)
+{
+    (void)state;
+    struct kms_hsm_session *second = NULL;
+    struct kms_hsm_session *third = NULL;
+    must(kms_hsm_checkout(bench.hsm, 0, &second, &bench.err));
+    assert_int_equal(kms_hsm_checkout(bench.hsm, 1, &third, &bench.err), KMS_HSM_UNAVAILABLE);
+    kms_hsm_checkin(bench.hsm, second);
+    must(kms_hsm_checkout(bench.hsm, 0, &third, &bench.err));
+    kms_hsm_checkin(bench.hsm, third);
+}
+
+#define LIST                                                                                                 \
+    cmocka_unit_test(random_bytes_differ_and_have_any_length_up_to_the_limit),                               \
+        cmocka_unit_test(gcm_opens_what_it_sealed_at_every_size),                                            \
+        cmocka_unit_test(gcm_is_a_function_of_key_iv_text_and_context),                                      \
+        cmocka_unit_test(gcm_refuses_every_flipped_byte_with_one_answer_and_wipes),                          \
+        cmocka_unit_test(gcm_refuses_another_key_iv_context_and_length),                                     \
+        cmocka_unit_test(a_kek_only_encrypts_and_cannot_leave),                                              \
+        cmocka_unit_test(a_kek_takes_no_other_mechanism_where_the_profile_says_so),                          \
+        cmocka_unit_test(each_role_has_exactly_its_usage),                                                   \
+        cmocka_unit_test(a_role_cannot_do_what_another_is_for),                                              \
+        cmocka_unit_test(a_key_wrapped_again_is_the_same_key),                                               \
+        cmocka_unit_test(unwrap_refuses_every_flipped_byte_and_another_parent),                              \
+        cmocka_unit_test(the_mac_depends_on_every_byte_and_works_for_large_input),                           \
+        cmocka_unit_test(a_signature_verifies_with_openssl_and_not_for_other_text),                          \
+        cmocka_unit_test(a_master_key_has_its_template),                                                     \
+        cmocka_unit_test(a_master_key_is_found_again_and_others_are_not),                                    \
+        cmocka_unit_test(a_master_key_dies_with_its_destruction),                                            \
+        cmocka_unit_test(the_list_names_master_keys_and_no_service_key),                                     \
+        cmocka_unit_test(labels_that_are_not_for_master_keys_are_refused),                                   \
+        cmocka_unit_test(objects_are_counted_and_a_stale_handle_is_refused),                                 \
+        cmocka_unit_test(info_tells_what_the_token_is),                                                      \
+        cmocka_unit_test(a_checkout_without_a_free_session_ends_at_its_deadline)
+
+int main(void)
+{
+    const struct CMUnitTest softhsm[] = {LIST};
+    const struct CMUnitTest nss[] = {LIST};
+    const int failed = cmocka_run_group_tests_name("SoftHSM 2", softhsm, open_softhsm, close_bench);
+    return failed + cmocka_run_group_tests_name("NSS softokn", nss, open_nss, close_bench);
+}
