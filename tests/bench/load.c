@@ -38,7 +38,8 @@ struct drive {
     const struct load_plan *plan;
     struct load_result *result;
     struct histogram histogram;
-    grpc_byte_buffer **bodies;
+    grpc_slice
+        *bodies; /* core empties the buffer that it sends: each call gets a new one around these bytes */
     size_t next_request;
     uint64_t started;
     unsigned in_flight;
@@ -145,10 +146,11 @@ static void start_call(struct drive *drive, struct slot *slot, double begun)
     grpc_metadata_array_init(&slot->initial);
     grpc_metadata_array_init(&slot->trailing);
     slot->reply = NULL;
+    grpc_byte_buffer *body = grpc_raw_byte_buffer_create(&drive->bodies[slot->request], 1);
     const grpc_op ops[OPS_UNARY] = {
         {.op = GRPC_OP_SEND_INITIAL_METADATA,
          .flags = GRPC_INITIAL_METADATA_WAIT_FOR_READY | GRPC_INITIAL_METADATA_WAIT_FOR_READY_EXPLICITLY_SET},
-        {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = drive->bodies[slot->request]},
+        {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = body},
         {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
         {.op = GRPC_OP_RECV_INITIAL_METADATA,
          .data.recv_initial_metadata.recv_initial_metadata = &slot->initial},
@@ -160,6 +162,7 @@ static void start_call(struct drive *drive, struct slot *slot, double begun)
     };
     if (grpc_call_start_batch(slot->call, ops, OPS_UNARY, slot, NULL) != GRPC_CALL_OK)
         bench_die("a call cannot be started");
+    grpc_byte_buffer_destroy(body);
 }
 
 static void finish_call(struct drive *drive, struct slot *slot)
@@ -285,12 +288,14 @@ static void stream_push(struct drive *drive, struct stream *stream)
     stream->sent++;
     drive->started++;
     stream->sending = true;
+    grpc_byte_buffer *body = grpc_raw_byte_buffer_create(&drive->bodies[drive->next_request], 1);
     const bool window_full = stream->sent - stream->received >= drive->plan->concurrency;
     stream_batch(stream,
                  (grpc_op){.op = GRPC_OP_SEND_MESSAGE,
                            .flags = window_full ? 0 : GRPC_WRITE_BUFFER_HINT,
-                           .data.send_message.send_message = drive->bodies[drive->next_request]},
+                           .data.send_message.send_message = body},
                  TAG_SENT);
+    grpc_byte_buffer_destroy(body);
     drive->next_request = (drive->next_request + 1) % drive->plan->request_count;
 }
 
@@ -379,10 +384,8 @@ void load_run(struct load *load, const struct load_plan *plan, struct load_resul
     histogram_init(&drive.histogram);
     drive.bodies = bench_alloc(plan->request_count * sizeof(*drive.bodies));
     for (size_t i = 0; i < plan->request_count; i++) {
-        grpc_slice slice =
+        drive.bodies[i] =
             grpc_slice_from_copied_buffer((const char *)plan->requests[i].data, plan->requests[i].len);
-        drive.bodies[i] = grpc_raw_byte_buffer_create(&slice, 1);
-        grpc_slice_unref(slice);
     }
     struct slot *slots = bench_alloc(plan->concurrency * sizeof(*slots));
     drive.begun = bench_now();
@@ -399,7 +402,7 @@ void load_run(struct load *load, const struct load_plan *plan, struct load_resul
     ret_result->p999_us = histogram_percentile(&drive.histogram, 99.9);
     ret_result->max_us = histogram_percentile(&drive.histogram, 100);
     for (size_t i = 0; i < plan->request_count; i++)
-        grpc_byte_buffer_destroy(drive.bodies[i]);
+        grpc_slice_unref(drive.bodies[i]);
     free(slots);
     free(drive.bodies);
 }
