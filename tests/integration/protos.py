@@ -59,7 +59,10 @@ def service(module, name):
 
 def message_class(descriptor):
     """The Python class of a message descriptor, of this pool or of one built by reflection."""
-    return getattr(descriptor, "_concrete_class", None) or message_factory.MessageFactory().GetPrototype(descriptor)
+    try:
+        return descriptor._concrete_class
+    except (AttributeError, TypeError):  # no generated class: the pool is not the default one
+        return message_factory.MessageFactory(descriptor.file.pool).GetPrototype(descriptor)
 
 
 class Stub:
