@@ -68,29 +68,40 @@ static enum kms_status no_memory(struct kms_error *err)
     return kms_fail(err, KMS_NO_MEMORY, "no memory to create customers in bulk");
 }
 
-/* ALREADY_EXISTS when the id is in the store, or earlier in the request. */
-static enum kms_status plan_customer(struct kms_txn *txn, struct bulk *bulk, struct new_customer *customer,
-                                     struct kms_error *err)
+/* Whether the id is free: neither earlier in the request nor in the store. */
+static enum kms_status plan_id(struct kms_txn *txn, struct bulk *bulk, struct new_customer *customer,
+                               enum kms_status *ret_status, struct kms_error *err)
 {
-    const struct kms_customer_record *record = customer->record;
+    const char *id = customer->record->id;
     struct new_customer *earlier = NULL;
-    HASH_FIND(by_id, bulk->by_id, record->id, strlen(record->id), earlier);
-    if (earlier == NULL)
-        HASH_FIND(by_uuid, bulk->by_uuid, record->uuid.bytes, KMS_UUID_SIZE, earlier);
+    HASH_FIND(by_id, bulk->by_id, id, strlen(id), earlier);
     if (earlier != NULL) {
-        customer->status = KMS_ALREADY_EXISTS;
+        *ret_status = KMS_ALREADY_EXISTS;
         return KMS_OK;
     }
     KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record stored = {0};
     const enum kms_status status =
-        txn->store->ops->customer_by_id(txn->txn, bulk->tenant_uuid, record->id, &stored, err);
+        txn->store->ops->customer_by_id(txn->txn, bulk->tenant_uuid, id, &stored, err);
     if (status != KMS_OK && status != KMS_NOT_FOUND)
         return status;
-    customer->status = status == KMS_OK ? KMS_ALREADY_EXISTS : KMS_OK;
-    HASH_ADD_KEYPTR(by_id, bulk->by_id, record->id, strlen(record->id), customer);
-    if (customer->by_id.tbl == NULL)
-        return no_memory(err);
-    HASH_ADD_KEYPTR(by_uuid, bulk->by_uuid, record->uuid.bytes, KMS_UUID_SIZE, customer);
+    *ret_status = status == KMS_OK ? KMS_ALREADY_EXISTS : KMS_OK;
+    HASH_ADD_KEYPTR(by_id, bulk->by_id, id, strlen(id), customer);
+    return customer->by_id.tbl == NULL ? no_memory(err) : KMS_OK;
+}
+
+/* Decide whether a customer will be inserted; its KEKs find it by its UUID in either case. */
+static enum kms_status plan_customer(struct kms_txn *txn, struct bulk *bulk, struct new_customer *customer,
+                                     struct kms_error *err)
+{
+    const struct kms_uuid *uuid = &customer->record->uuid;
+    struct new_customer *earlier = NULL;
+    HASH_FIND(by_uuid, bulk->by_uuid, uuid->bytes, KMS_UUID_SIZE, earlier);
+    if (earlier != NULL) {
+        customer->status = KMS_ALREADY_EXISTS;
+        return KMS_OK;
+    }
+    KMS_TRY(plan_id(txn, bulk, customer, &customer->status, err));
+    HASH_ADD_KEYPTR(by_uuid, bulk->by_uuid, uuid->bytes, KMS_UUID_SIZE, customer);
     return customer->by_uuid.tbl == NULL ? no_memory(err) : KMS_OK;
 }
 

@@ -1,0 +1,604 @@
+#include "fake/fake_hsm.h"
+
+#include "core/clock.h"
+#include "core/ids.h"
+#include "core/lock.h"
+#include "core/secret.h"
+
+#include <openssl/bio.h>
+#include <openssl/ec.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <openssl/pem.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <uthash.h>
+
+enum { MASTER = 100 }; /* a role beside those of enum kms_hsm_role */
+
+struct fake_key {
+    UT_hash_handle hh;
+    uint64_t handle;
+    int role;
+    uint8_t bytes[32];
+    uint8_t id[KMS_HSM_KEY_ID_SIZE];
+    char label[KMS_HSM_LABEL_MAX + 1];
+};
+
+struct kms_hsm_session {
+    struct fake_hsm *fake;
+    uint64_t generation;
+    bool out;
+};
+
+struct fake_hsm {
+    struct kms_hsm base;
+    pthread_mutex_t lock; /* a leaf lock of the fake's own; protects all below */
+    pthread_cond_t changed;
+    struct fake_key *keys;
+    uint64_t next_handle, generation;
+    uint64_t counts[KMS_FAKE_OP_COUNT];
+    unsigned fail_in, lose_in;
+    enum kms_status fail_with;
+    unsigned session_count, sessions_out;
+    struct kms_hsm_session *sessions;
+    uint8_t integrity[32];
+    EVP_PKEY *attestation;
+};
+
+static struct fake_hsm *fake_of(struct kms_hsm *hsm)
+{
+    return (struct fake_hsm *)hsm;
+}
+
+/* Destroy all keys of the session kind, as a lost connection does. */
+static void drop_session_keys(struct fake_hsm *fake)
+{
+    struct fake_key *key = NULL;
+    struct fake_key *next = NULL;
+    HASH_ITER (hh, fake->keys, key, next) {
+        if (key->role == MASTER)
+            continue;
+        HASH_DEL(fake->keys, key);
+        free(key);
+    }
+}
+
+/* Count one operation and break what was ordered to break; the lock is held. */
+static enum kms_status step(struct fake_hsm *fake, enum kms_fake_hsm_op op, struct kms_error *err)
+{
+    fake->counts[op]++;
+    if (fake->lose_in > 0 && --fake->lose_in == 0) {
+        drop_session_keys(fake);
+        fake->generation++;
+        return kms_fail(err, KMS_HSM_UNAVAILABLE, "fake: the device was lost");
+    }
+    if (fake->fail_in > 0 && --fake->fail_in == 0)
+        return kms_fail(err, fake->fail_with, "fake: ordered failure");
+    return KMS_OK;
+}
+
+/* Enter an operation on a session; the lock is held afterwards in every case. */
+static enum kms_status enter(struct kms_hsm_session *session, enum kms_fake_hsm_op op, struct kms_error *err)
+{
+    struct fake_hsm *fake = session->fake;
+    pthread_mutex_lock(&fake->lock);
+    KMS_ASSERT(session->out);
+    KMS_TRY(step(fake, op, err));
+    if (session->generation != fake->generation)
+        return kms_fail(err, KMS_HSM_UNAVAILABLE, "fake: the session is of a lost connection");
+    return KMS_OK;
+}
+
+static void leave(struct kms_hsm_session *session)
+{
+    pthread_mutex_unlock(&session->fake->lock);
+}
+
+/* Find a key that may be used in one of two roles. */
+static enum kms_status use(struct fake_hsm *fake, struct kms_hsm_key key, int role, int other_role,
+                           struct fake_key **ret_key, struct kms_error *err)
+{
+    if (key.generation != fake->generation)
+        return kms_fail(err, KMS_HSM_STALE, "fake: handle of generation %llu",
+                        (unsigned long long)key.generation);
+    struct fake_key *found = NULL;
+    HASH_FIND(hh, fake->keys, &key.handle, sizeof key.handle, found);
+    if (found == NULL)
+        return kms_fail(err, KMS_HSM_REFUSED, "fake: CKR_KEY_HANDLE_INVALID");
+    if (found->role != role && found->role != other_role)
+        return kms_fail(err, KMS_HSM_REFUSED, "fake: CKR_KEY_FUNCTION_NOT_PERMITTED");
+    *ret_key = found;
+    return KMS_OK;
+}
+
+/* A new key object. */
+static struct kms_hsm_key add_key(struct fake_hsm *fake, int role, const uint8_t bytes[32])
+{
+    struct fake_key *key = calloc(1, sizeof *key);
+    KMS_ASSERT(key != NULL);
+    key->handle = ++fake->next_handle;
+    key->role = role;
+    memcpy(key->bytes, bytes, sizeof key->bytes);
+    HASH_ADD(hh, fake->keys, handle, sizeof key->handle, key);
+    return (struct kms_hsm_key){key->handle, fake->generation};
+}
+
+/* AES-KW, both directions; false when it does not open. */
+static bool key_wrap(const uint8_t kek[32], bool wrapping, const uint8_t *in, int in_len, uint8_t *out)
+{
+    EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+    KMS_ASSERT(ctx != NULL);
+    EVP_CIPHER_CTX_set_flags(ctx, EVP_CIPHER_CTX_FLAG_WRAP_ALLOW);
+    uint8_t buffer[64];
+    int len = 0;
+    KMS_ASSERT(EVP_CipherInit_ex(ctx, EVP_aes_256_wrap(), NULL, kek, NULL, wrapping) == 1);
+    const bool ok = EVP_CipherUpdate(ctx, buffer, &len, in, in_len) == 1;
+    if (ok)
+        memcpy(out, buffer, (size_t)len);
+    EVP_CIPHER_CTX_free(ctx);
+    return ok;
+}
+
+static void fake_free(struct kms_hsm *hsm)
+{
+    struct fake_hsm *fake = fake_of(hsm);
+    KMS_ASSERT(fake->sessions_out == 0);
+    struct fake_key *key = NULL;
+    struct fake_key *next = NULL;
+    HASH_ITER (hh, fake->keys, key, next) {
+        HASH_DEL(fake->keys, key);
+        free(key);
+    }
+    EVP_PKEY_free(fake->attestation);
+    pthread_mutex_destroy(&fake->lock);
+    pthread_cond_destroy(&fake->changed);
+    free(fake->sessions);
+    free(fake);
+}
+
+/* A session that is not out; the lock is held. */
+static struct kms_hsm_session *free_session(struct fake_hsm *fake)
+{
+    for (unsigned i = 0; i < fake->session_count; i++) {
+        if (!fake->sessions[i].out)
+            return &fake->sessions[i];
+    }
+    return NULL;
+}
+
+static enum kms_status fake_checkout(struct kms_hsm *hsm, int64_t deadline_mono_ns,
+                                     struct kms_hsm_session **ret_session, struct kms_error *err)
+{
+    (void)deadline_mono_ns;
+    struct fake_hsm *fake = fake_of(hsm);
+    pthread_mutex_lock(&fake->lock);
+    const enum kms_status status = step(fake, KMS_FAKE_CHECKOUT, err);
+    if (status == KMS_OK) {
+        struct kms_hsm_session *session = NULL;
+        while ((session = free_session(fake)) == NULL)
+            pthread_cond_wait(&fake->changed, &fake->lock);
+        *session = (struct kms_hsm_session){.fake = fake, .generation = fake->generation, .out = true};
+        fake->sessions_out++;
+        *ret_session = session;
+    }
+    pthread_mutex_unlock(&fake->lock);
+    return status;
+}
+
+static void fake_checkin(struct kms_hsm *hsm, struct kms_hsm_session *session)
+{
+    struct fake_hsm *fake = fake_of(hsm);
+    pthread_mutex_lock(&fake->lock);
+    KMS_ASSERT(session->out);
+    session->out = false;
+    fake->sessions_out--;
+    pthread_cond_broadcast(&fake->changed);
+    pthread_mutex_unlock(&fake->lock);
+}
+
+static enum kms_status fake_random(struct kms_hsm_session *session, uint8_t *out, size_t len,
+                                   struct kms_error *err)
+{
+    const enum kms_status status = enter(session, KMS_FAKE_RANDOM, err);
+    if (status == KMS_OK)
+        kms_system_random(out, len);
+    leave(session);
+    return status;
+}
+
+/* The master key of that id, or NULL. */
+static struct fake_key *find_master(struct fake_hsm *fake, const uint8_t id[KMS_HSM_KEY_ID_SIZE])
+{
+    struct fake_key *key = NULL;
+    struct fake_key *next = NULL;
+    HASH_ITER (hh, fake->keys, key, next) {
+        if (key->role == MASTER && memcmp(key->id, id, KMS_HSM_KEY_ID_SIZE) == 0)
+            return key;
+    }
+    return NULL;
+}
+
+static enum kms_status fake_master_create(struct kms_hsm_session *session,
+                                          const uint8_t id[KMS_HSM_KEY_ID_SIZE], const char *label,
+                                          struct kms_hsm_key *ret_key, struct kms_error *err)
+{
+    enum kms_status status = enter(session, KMS_FAKE_MASTER_CREATE, err);
+    if (status == KMS_OK && find_master(session->fake, id) != NULL)
+        status = kms_fail(err, KMS_ALREADY_EXISTS, "fake: the id is taken");
+    if (status == KMS_OK) {
+        uint8_t bytes[32];
+        kms_system_random(bytes, sizeof bytes);
+        *ret_key = add_key(session->fake, MASTER, bytes);
+        struct fake_key *key = NULL;
+        HASH_FIND(hh, session->fake->keys, &ret_key->handle, sizeof ret_key->handle, key);
+        memcpy(key->id, id, sizeof key->id);
+        (void)snprintf(key->label, sizeof key->label, "%s", label);
+    }
+    leave(session);
+    return status;
+}
+
+static enum kms_status fake_master_find(struct kms_hsm_session *session,
+                                        const uint8_t id[KMS_HSM_KEY_ID_SIZE], struct kms_hsm_key *ret_key,
+                                        struct kms_error *err)
+{
+    enum kms_status status = enter(session, KMS_FAKE_MASTER_FIND, err);
+    if (status == KMS_OK) {
+        const struct fake_key *key = find_master(session->fake, id);
+        if (key != NULL)
+            *ret_key = (struct kms_hsm_key){key->handle, session->fake->generation};
+        else
+            status = kms_fail(err, KMS_NOT_FOUND, "fake: no such master key");
+    }
+    leave(session);
+    return status;
+}
+
+static enum kms_status fake_master_destroy(struct kms_hsm_session *session,
+                                           const uint8_t id[KMS_HSM_KEY_ID_SIZE], struct kms_error *err)
+{
+    enum kms_status status = enter(session, KMS_FAKE_MASTER_DESTROY, err);
+    if (status == KMS_OK) {
+        struct fake_key *key = find_master(session->fake, id);
+        if (key != NULL) {
+            HASH_DEL(session->fake->keys, key);
+            free(key);
+        } else {
+            status = kms_fail(err, KMS_NOT_FOUND, "fake: no such master key");
+        }
+    }
+    leave(session);
+    return status;
+}
+
+static enum kms_status fake_master_list(struct kms_hsm_session *session,
+                                        struct kms_hsm_master_info **ret_list, size_t *ret_count,
+                                        struct kms_error *err)
+{
+    const enum kms_status status = enter(session, KMS_FAKE_MASTER_LIST, err);
+    if (status == KMS_OK) {
+        struct kms_hsm_master_info *list = calloc(HASH_COUNT(session->fake->keys) + 1, sizeof *list);
+        KMS_ASSERT(list != NULL);
+        size_t count = 0;
+        struct fake_key *key = NULL;
+        struct fake_key *next = NULL;
+        HASH_ITER (hh, session->fake->keys, key, next) {
+            if (key->role != MASTER || strncmp(key->label, "kms/", 4) != 0)
+                continue;
+            memcpy(list[count].id, key->id, sizeof key->id);
+            memcpy(list[count].label, key->label, sizeof key->label);
+            count++;
+        }
+        *ret_list = list;
+        *ret_count = count;
+    }
+    leave(session);
+    return status;
+}
+
+static enum kms_status fake_generate_wrapped(struct kms_hsm_session *session, struct kms_hsm_key parent,
+                                             uint8_t ret_blob[KMS_HSM_WRAPPED_SIZE], struct kms_error *err)
+{
+    struct fake_key *wrapper = NULL;
+    enum kms_status status = enter(session, KMS_FAKE_GENERATE_WRAPPED, err);
+    if (status == KMS_OK)
+        status = use(session->fake, parent, MASTER, KMS_HSM_PAGE_BUILD, &wrapper, err);
+    if (status == KMS_OK) {
+        uint8_t bytes[32];
+        kms_system_random(bytes, sizeof bytes);
+        KMS_ASSERT(key_wrap(wrapper->bytes, true, bytes, sizeof bytes, ret_blob));
+    }
+    leave(session);
+    return status;
+}
+
+static enum kms_status fake_unwrap(struct kms_hsm_session *session, struct kms_hsm_key parent,
+                                   const uint8_t blob[KMS_HSM_WRAPPED_SIZE], enum kms_hsm_role role,
+                                   struct kms_hsm_key *ret_key, struct kms_error *err)
+{
+    struct fake_key *wrapper = NULL;
+    enum kms_status status = enter(session, KMS_FAKE_UNWRAP, err);
+    if (status == KMS_OK && parent.generation == session->fake->generation) {
+        HASH_FIND(hh, session->fake->keys, &parent.handle, sizeof parent.handle, wrapper);
+        const int parent_role = wrapper == NULL ? MASTER : wrapper->role;
+        if (parent_role != KMS_HSM_PAGE_SERVE)
+            status = use(session->fake, parent, MASTER, KMS_HSM_PAGE_BUILD, &wrapper, err);
+    } else if (status == KMS_OK) {
+        status = kms_fail(err, KMS_HSM_STALE, "fake: stale parent");
+    }
+    uint8_t bytes[32];
+    if (status == KMS_OK && !key_wrap(wrapper->bytes, false, blob, KMS_HSM_WRAPPED_SIZE, bytes))
+        status = kms_fail(err, KMS_BLOB_REFUSED, "fake: CKR_GENERAL_ERROR");
+    if (status == KMS_OK)
+        *ret_key = add_key(session->fake, (int)role, bytes);
+    leave(session);
+    return status;
+}
+
+static enum kms_status fake_wrap(struct kms_hsm_session *session, struct kms_hsm_key parent,
+                                 struct kms_hsm_key key, uint8_t ret_blob[KMS_HSM_WRAPPED_SIZE],
+                                 struct kms_error *err)
+{
+    struct fake_key *wrapper = NULL;
+    struct fake_key *wrapped = NULL;
+    enum kms_status status = enter(session, KMS_FAKE_WRAP, err);
+    if (status == KMS_OK)
+        status = use(session->fake, parent, MASTER, KMS_HSM_PAGE_BUILD, &wrapper, err);
+    if (status == KMS_OK)
+        status = use(session->fake, key, KMS_HSM_TRANSIT, KMS_HSM_TRANSIT, &wrapped, err);
+    if (status == KMS_OK)
+        KMS_ASSERT(key_wrap(wrapper->bytes, true, wrapped->bytes, sizeof wrapped->bytes, ret_blob));
+    leave(session);
+    return status;
+}
+
+static enum kms_status fake_destroy(struct kms_hsm_session *session, struct kms_hsm_key key)
+{
+    struct fake_hsm *fake = session->fake;
+    pthread_mutex_lock(&fake->lock);
+    fake->counts[KMS_FAKE_DESTROY]++;
+    struct fake_key *found = NULL;
+    if (key.generation == fake->generation)
+        HASH_FIND(hh, fake->keys, &key.handle, sizeof key.handle, found);
+    KMS_ASSERT(found != NULL || key.generation != fake->generation); /* destroyed twice */
+    if (found != NULL) {
+        KMS_ASSERT(found->role != MASTER);
+        HASH_DEL(fake->keys, found);
+        free(found);
+    }
+    pthread_mutex_unlock(&fake->lock);
+    return KMS_OK;
+}
+
+static enum kms_status fake_gcm_seal(struct kms_hsm_session *session, struct kms_hsm_key kek,
+                                     const uint8_t *iv, struct kms_slice aad, struct kms_slice plaintext,
+                                     uint8_t *ret_ciphertext, struct kms_error *err)
+{
+    struct fake_key *key = NULL;
+    enum kms_status status = enter(session, KMS_FAKE_GCM_SEAL, err);
+    if (status == KMS_OK)
+        status = use(session->fake, kek, KMS_HSM_KEK_SERVE, KMS_HSM_KEK_SERVE, &key, err);
+    if (status == KMS_OK) {
+        EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+        int len = 0;
+        KMS_ASSERT(ctx != NULL && EVP_EncryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, key->bytes, iv) == 1);
+        KMS_ASSERT(EVP_EncryptUpdate(ctx, NULL, &len, aad.data, (int)aad.len) == 1);
+        KMS_ASSERT(EVP_EncryptUpdate(ctx, ret_ciphertext, &len, plaintext.data, (int)plaintext.len) == 1);
+        KMS_ASSERT(EVP_EncryptFinal_ex(ctx, ret_ciphertext + len, &len) == 1);
+        KMS_ASSERT(EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_GCM_GET_TAG, KMS_HSM_GCM_TAG_SIZE,
+                                       ret_ciphertext + plaintext.len) == 1);
+        EVP_CIPHER_CTX_free(ctx);
+    }
+    leave(session);
+    return status;
+}
+
+static enum kms_status fake_gcm_open(struct kms_hsm_session *session, struct kms_hsm_key kek,
+                                     const uint8_t *iv, struct kms_slice aad, struct kms_slice ciphertext,
+                                     uint8_t *ret_plaintext, struct kms_error *err)
+{
+    struct fake_key *key = NULL;
+    enum kms_status status = enter(session, KMS_FAKE_GCM_OPEN, err);
+    if (status == KMS_OK)
+        status = use(session->fake, kek, KMS_HSM_KEK_SERVE, KMS_HSM_KEK_SERVE, &key, err);
+    if (status == KMS_OK) {
+        const size_t len = ciphertext.len - KMS_HSM_GCM_TAG_SIZE;
+        uint8_t tag[KMS_HSM_GCM_TAG_SIZE];
+        memcpy(tag, ciphertext.data + len, sizeof tag);
+        EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+        int done = 0;
+        KMS_ASSERT(ctx != NULL && EVP_DecryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, key->bytes, iv) == 1);
+        KMS_ASSERT(EVP_DecryptUpdate(ctx, NULL, &done, aad.data, (int)aad.len) == 1);
+        KMS_ASSERT(EVP_DecryptUpdate(ctx, ret_plaintext, &done, ciphertext.data, (int)len) == 1);
+        KMS_ASSERT(EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_GCM_SET_TAG, sizeof tag, tag) == 1);
+        if (EVP_DecryptFinal_ex(ctx, ret_plaintext + done, &done) != 1) {
+            kms_wipe(ret_plaintext, len);
+            status = kms_fail(err, KMS_BLOB_REFUSED, "fake: CKR_ENCRYPTED_DATA_INVALID");
+        }
+        EVP_CIPHER_CTX_free(ctx);
+    }
+    leave(session);
+    return status;
+}
+
+static enum kms_status fake_mac(struct kms_hsm_session *session, struct kms_slice data,
+                                uint8_t ret_mac[KMS_HSM_MAC_SIZE], struct kms_error *err)
+{
+    const enum kms_status status = enter(session, KMS_FAKE_MAC, err);
+    if (status == KMS_OK) {
+        unsigned len = 0;
+        KMS_ASSERT(HMAC(EVP_sha256(), session->fake->integrity, sizeof session->fake->integrity, data.data,
+                        data.len, ret_mac, &len) != NULL);
+    }
+    leave(session);
+    return status;
+}
+
+static enum kms_status fake_sign(struct kms_hsm *hsm, struct kms_slice message,
+                                 uint8_t ret_signature[KMS_HSM_SIGNATURE_MAX], size_t *ret_len,
+                                 struct kms_error *err)
+{
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    size_t len = KMS_HSM_SIGNATURE_MAX;
+    const bool ok = ctx != NULL &&
+                    EVP_DigestSignInit(ctx, NULL, EVP_sha256(), NULL, fake_of(hsm)->attestation) == 1 &&
+                    EVP_DigestSign(ctx, ret_signature, &len, message.data, message.len) == 1;
+    EVP_MD_CTX_free(ctx);
+    if (!ok)
+        return kms_fail(err, KMS_HSM_REFUSED, "fake: cannot sign");
+    *ret_len = len;
+    return KMS_OK;
+}
+
+static enum kms_status fake_public_pem(struct kms_hsm *hsm, char **ret_pem, struct kms_error *err)
+{
+    BIO *memory = BIO_new(BIO_s_mem());
+    if (memory == NULL || PEM_write_bio_PUBKEY(memory, fake_of(hsm)->attestation) != 1) {
+        BIO_free(memory);
+        return kms_fail(err, KMS_HSM_REFUSED, "fake: cannot write the public key");
+    }
+    char *text = NULL;
+    const long len = BIO_get_mem_data(memory, &text);
+    *ret_pem = strndup(text, (size_t)len);
+    BIO_free(memory);
+    return *ret_pem == NULL ? KMS_NO_MEMORY : KMS_OK;
+}
+
+static enum kms_status fake_ping(struct kms_hsm *hsm, struct kms_error *err)
+{
+    (void)hsm;
+    (void)err;
+    return KMS_OK;
+}
+
+static void fake_info(struct kms_hsm *hsm, struct kms_hsm_info *ret_info)
+{
+    struct fake_hsm *fake = fake_of(hsm);
+    pthread_mutex_lock(&fake->lock);
+    *ret_info = (struct kms_hsm_info){.manufacturer = "kms tests",
+                                      .model = "fake",
+                                      .erase_class = 'C',
+                                      .generation = fake->generation,
+                                      .sessions_total = fake->session_count,
+                                      .sessions_free = fake->session_count - fake->sessions_out,
+                                      .recoveries = fake->generation - 1,
+                                      .available = true};
+    pthread_mutex_unlock(&fake->lock);
+}
+
+static const struct kms_hsm_ops fake_ops = {
+    .free = fake_free,
+    .checkout = fake_checkout,
+    .checkin = fake_checkin,
+    .random = fake_random,
+    .master_create = fake_master_create,
+    .master_find = fake_master_find,
+    .master_destroy = fake_master_destroy,
+    .master_list = fake_master_list,
+    .generate_wrapped = fake_generate_wrapped,
+    .unwrap = fake_unwrap,
+    .wrap = fake_wrap,
+    .destroy = fake_destroy,
+    .gcm_seal = fake_gcm_seal,
+    .gcm_open = fake_gcm_open,
+    .mac = fake_mac,
+    .sign = fake_sign,
+    .attestation_public_pem = fake_public_pem,
+    .ping = fake_ping,
+    .info = fake_info,
+};
+
+struct kms_hsm *kms_fake_hsm_new(unsigned sessions)
+{
+    struct fake_hsm *fake = calloc(1, sizeof *fake);
+    KMS_ASSERT(fake != NULL && sessions > 0);
+    fake->base.ops = &fake_ops;
+    KMS_ASSERT(pthread_mutex_init(&fake->lock, NULL) == 0);
+    KMS_ASSERT(pthread_cond_init(&fake->changed, NULL) == 0);
+    fake->generation = 1;
+    fake->session_count = sessions;
+    fake->sessions = calloc(sessions, sizeof *fake->sessions);
+    KMS_ASSERT(fake->sessions != NULL);
+    kms_system_random(fake->integrity, sizeof fake->integrity);
+    fake->attestation = EVP_EC_gen("P-256");
+    KMS_ASSERT(fake->attestation != NULL);
+    return &fake->base;
+}
+
+void kms_fake_hsm_fail_after(struct kms_hsm *hsm, unsigned n, enum kms_status status)
+{
+    struct fake_hsm *fake = fake_of(hsm);
+    pthread_mutex_lock(&fake->lock);
+    fake->fail_in = n;
+    fake->fail_with = status;
+    pthread_mutex_unlock(&fake->lock);
+}
+
+bool kms_fake_hsm_failure_is_pending(struct kms_hsm *hsm)
+{
+    struct fake_hsm *fake = fake_of(hsm);
+    pthread_mutex_lock(&fake->lock);
+    const bool pending = fake->fail_in > 0 || fake->lose_in > 0;
+    pthread_mutex_unlock(&fake->lock);
+    return pending;
+}
+
+void kms_fake_hsm_lose(struct kms_hsm *hsm)
+{
+    struct fake_hsm *fake = fake_of(hsm);
+    pthread_mutex_lock(&fake->lock);
+    drop_session_keys(fake);
+    fake->generation++;
+    pthread_mutex_unlock(&fake->lock);
+}
+
+void kms_fake_hsm_lose_after(struct kms_hsm *hsm, unsigned n)
+{
+    struct fake_hsm *fake = fake_of(hsm);
+    pthread_mutex_lock(&fake->lock);
+    fake->lose_in = n;
+    pthread_mutex_unlock(&fake->lock);
+}
+
+/* Keys of one kind. */
+static size_t count_keys(struct kms_hsm *hsm, bool masters)
+{
+    struct fake_hsm *fake = fake_of(hsm);
+    pthread_mutex_lock(&fake->lock);
+    size_t count = 0;
+    struct fake_key *key = NULL;
+    struct fake_key *next = NULL;
+    HASH_ITER (hh, fake->keys, key, next)
+        count += (key->role == MASTER) == masters;
+    pthread_mutex_unlock(&fake->lock);
+    return count;
+}
+
+size_t kms_fake_hsm_session_keys(struct kms_hsm *hsm)
+{
+    return count_keys(hsm, false);
+}
+
+size_t kms_fake_hsm_masters(struct kms_hsm *hsm)
+{
+    return count_keys(hsm, true);
+}
+
+uint64_t kms_fake_hsm_count(struct kms_hsm *hsm, enum kms_fake_hsm_op op)
+{
+    struct fake_hsm *fake = fake_of(hsm);
+    pthread_mutex_lock(&fake->lock);
+    const uint64_t count = fake->counts[op];
+    pthread_mutex_unlock(&fake->lock);
+    return count;
+}
+
+unsigned kms_fake_hsm_sessions_out(struct kms_hsm *hsm)
+{
+    struct fake_hsm *fake = fake_of(hsm);
+    pthread_mutex_lock(&fake->lock);
+    const unsigned out = fake->sessions_out;
+    pthread_mutex_unlock(&fake->lock);
+    return out;
+}

@@ -1,0 +1,254 @@
+#include "fake/fault_store.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+struct fault_store {
+    struct kms_store base;
+    struct kms_store *inner;
+    atomic_uint fail_in;
+    enum kms_status fail_with;
+    void (*edit)(struct kms_kek_record *kek, void *context);
+    void *edit_context;
+    void (*before_read)(void *context);
+    void *before_read_context;
+};
+
+struct kms_store_txn {
+    struct fault_store *store;
+    struct kms_store_txn *inner;
+};
+
+static struct fault_store *fault_of(struct kms_store *store)
+{
+    return (struct fault_store *)store;
+}
+
+/* Count one call; true when it is the one that fails. */
+static bool breaks(struct fault_store *store)
+{
+    unsigned left = atomic_load(&store->fail_in);
+    while (left > 0 && !atomic_compare_exchange_weak(&store->fail_in, &left, left - 1))
+        ;
+    return left == 1;
+}
+
+#define FAULT_CHECK(store_, err_)                                                                            \
+    do {                                                                                                     \
+        if (breaks(store_))                                                                                  \
+            return kms_fail(err_, (store_)->fail_with, "ordered failure of the store");                      \
+    } while (0)
+
+/* A function of the vtable that only passes its arguments on. */
+#define FAULT_PASS(name, parameters, arguments)                                                              \
+    static enum kms_status fault_##name parameters                                                           \
+    {                                                                                                        \
+        FAULT_CHECK(txn->store, err);                                                                        \
+        return txn->store->inner->ops->name arguments;                                                       \
+    }
+
+static void fault_free(struct kms_store *store)
+{
+    kms_store_free(fault_of(store)->inner);
+    free(store);
+}
+
+static enum kms_status fault_begin(struct kms_store *store, bool write, struct kms_store_txn **ret_txn,
+                                   struct kms_error *err)
+{
+    struct fault_store *fault = fault_of(store);
+    if (!write && fault->before_read != NULL)
+        fault->before_read(fault->before_read_context);
+    FAULT_CHECK(fault, err);
+    struct kms_store_txn *inner = NULL;
+    KMS_TRY(fault->inner->ops->begin(fault->inner, write, &inner, err));
+    struct kms_store_txn *txn = calloc(1, sizeof *txn);
+    KMS_ASSERT(txn != NULL);
+    txn->store = fault;
+    txn->inner = inner;
+    *ret_txn = txn;
+    return KMS_OK;
+}
+
+static void fault_rollback(struct kms_store_txn *txn)
+{
+    if (txn == NULL)
+        return;
+    txn->store->inner->ops->rollback(txn->inner);
+    free(txn);
+}
+
+static enum kms_status fault_commit(struct kms_store_txn *txn, struct kms_error *err)
+{
+    struct fault_store *fault = txn->store;
+    if (breaks(fault)) {
+        fault_rollback(txn);
+        return kms_fail(err, fault->fail_with, "ordered failure of the store");
+    }
+    const enum kms_status status = fault->inner->ops->commit(txn->inner, err);
+    free(txn);
+    return status;
+}
+
+FAULT_PASS(tenant_insert,
+           (struct kms_store_txn * txn, const struct kms_tenant_record *tenant, struct kms_error *err),
+           (txn->inner, tenant, err))
+FAULT_PASS(tenant_update,
+           (struct kms_store_txn * txn, const struct kms_tenant_record *tenant, struct kms_error *err),
+           (txn->inner, tenant, err))
+FAULT_PASS(tenant_by_id,
+           (struct kms_store_txn * txn, const char *id, struct kms_tenant_record *ret, struct kms_error *err),
+           (txn->inner, id, ret, err))
+FAULT_PASS(tenant_by_uuid,
+           (struct kms_store_txn * txn, const struct kms_uuid *uuid, struct kms_tenant_record *ret,
+            struct kms_error *err),
+           (txn->inner, uuid, ret, err))
+FAULT_PASS(tenant_list,
+           (struct kms_store_txn * txn, const char *after, size_t limit, struct kms_tenant_record **ret_list,
+            size_t *ret_count, struct kms_error *err),
+           (txn->inner, after, limit, ret_list, ret_count, err))
+FAULT_PASS(purpose_insert,
+           (struct kms_store_txn * txn, const struct kms_purpose_record *purpose, struct kms_error *err),
+           (txn->inner, purpose, err))
+FAULT_PASS(purpose_update,
+           (struct kms_store_txn * txn, const struct kms_purpose_record *purpose, struct kms_error *err),
+           (txn->inner, purpose, err))
+FAULT_PASS(purpose_get,
+           (struct kms_store_txn * txn, const struct kms_uuid *tenant, const char *id,
+            struct kms_purpose_record *ret, struct kms_error *err),
+           (txn->inner, tenant, id, ret, err))
+FAULT_PASS(purpose_list,
+           (struct kms_store_txn * txn, const struct kms_uuid *tenant, const char *after, size_t limit,
+            struct kms_purpose_record **ret_list, size_t *ret_count, struct kms_error *err),
+           (txn->inner, tenant, after, limit, ret_list, ret_count, err))
+FAULT_PASS(customer_insert,
+           (struct kms_store_txn * txn, const struct kms_customer_record *customer, struct kms_error *err),
+           (txn->inner, customer, err))
+FAULT_PASS(customer_update,
+           (struct kms_store_txn * txn, const struct kms_customer_record *customer, struct kms_error *err),
+           (txn->inner, customer, err))
+FAULT_PASS(customer_by_id,
+           (struct kms_store_txn * txn, const struct kms_uuid *tenant, const char *id,
+            struct kms_customer_record *ret, struct kms_error *err),
+           (txn->inner, tenant, id, ret, err))
+FAULT_PASS(customer_by_uuid,
+           (struct kms_store_txn * txn, const struct kms_uuid *uuid, struct kms_customer_record *ret,
+            struct kms_error *err),
+           (txn->inner, uuid, ret, err))
+FAULT_PASS(customer_list,
+           (struct kms_store_txn * txn, const struct kms_uuid *tenant,
+            const struct kms_customer_filter *filter, const char *after, size_t limit,
+            kms_customer_visit visit, void *context, struct kms_error *err),
+           (txn->inner, tenant, filter, after, limit, visit, context, err))
+FAULT_PASS(kek_insert, (struct kms_store_txn * txn, const struct kms_kek_record *kek, struct kms_error *err),
+           (txn->inner, kek, err))
+FAULT_PASS(kek_set_state,
+           (struct kms_store_txn * txn, const uint8_t kek_id[KMS_KEK_ID_SIZE], enum kms_kek_state state,
+            struct kms_error *err),
+           (txn->inner, kek_id, state, err))
+FAULT_PASS(kek_reserve,
+           (struct kms_store_txn * txn, const uint8_t kek_id[KMS_KEK_ID_SIZE], uint64_t count,
+            uint64_t *ret_first, struct kms_error *err),
+           (txn->inner, kek_id, count, ret_first, err))
+FAULT_PASS(kek_list,
+           (struct kms_store_txn * txn, const struct kms_uuid *customer, const char *purpose, uint32_t after,
+            size_t limit, struct kms_kek_record **ret_list, size_t *ret_count, struct kms_error *err),
+           (txn->inner, customer, purpose, after, limit, ret_list, ret_count, err))
+FAULT_PASS(page_get,
+           (struct kms_store_txn * txn, const struct kms_uuid *tenant, uint32_t level, uint64_t index,
+            struct kms_page_record *ret, struct kms_error *err),
+           (txn->inner, tenant, level, index, ret, err))
+FAULT_PASS(page_put, (struct kms_store_txn * txn, const struct kms_page_record *page, struct kms_error *err),
+           (txn->inner, page, err))
+FAULT_PASS(request_get,
+           (struct kms_store_txn * txn, const char *request_id, const char *identity,
+            struct kms_request_record *ret, struct kms_error *err),
+           (txn->inner, request_id, identity, ret, err))
+FAULT_PASS(request_put,
+           (struct kms_store_txn * txn, const struct kms_request_record *request, struct kms_error *err),
+           (txn->inner, request, err))
+
+static enum kms_status fault_kek_by_id(struct kms_store_txn *txn, const uint8_t kek_id[KMS_KEK_ID_SIZE],
+                                       struct kms_kek_record *ret_kek, struct kms_error *err)
+{
+    FAULT_CHECK(txn->store, err);
+    KMS_TRY(txn->store->inner->ops->kek_by_id(txn->inner, kek_id, ret_kek, err));
+    if (txn->store->edit != NULL)
+        txn->store->edit(ret_kek, txn->store->edit_context);
+    return KMS_OK;
+}
+
+static enum kms_status fault_kek_primary(struct kms_store_txn *txn, const struct kms_uuid *customer,
+                                         const char *purpose, struct kms_kek_record *ret_kek,
+                                         struct kms_error *err)
+{
+    FAULT_CHECK(txn->store, err);
+    KMS_TRY(txn->store->inner->ops->kek_primary(txn->inner, customer, purpose, ret_kek, err));
+    if (txn->store->edit != NULL)
+        txn->store->edit(ret_kek, txn->store->edit_context);
+    return KMS_OK;
+}
+
+static const struct kms_store_ops fault_ops = {
+    .free = fault_free,
+    .begin = fault_begin,
+    .commit = fault_commit,
+    .rollback = fault_rollback,
+    .tenant_insert = fault_tenant_insert,
+    .tenant_update = fault_tenant_update,
+    .tenant_by_id = fault_tenant_by_id,
+    .tenant_by_uuid = fault_tenant_by_uuid,
+    .tenant_list = fault_tenant_list,
+    .purpose_insert = fault_purpose_insert,
+    .purpose_update = fault_purpose_update,
+    .purpose_get = fault_purpose_get,
+    .purpose_list = fault_purpose_list,
+    .customer_insert = fault_customer_insert,
+    .customer_update = fault_customer_update,
+    .customer_by_id = fault_customer_by_id,
+    .customer_by_uuid = fault_customer_by_uuid,
+    .customer_list = fault_customer_list,
+    .kek_insert = fault_kek_insert,
+    .kek_set_state = fault_kek_set_state,
+    .kek_reserve = fault_kek_reserve,
+    .kek_by_id = fault_kek_by_id,
+    .kek_primary = fault_kek_primary,
+    .kek_list = fault_kek_list,
+    .page_get = fault_page_get,
+    .page_put = fault_page_put,
+    .request_get = fault_request_get,
+    .request_put = fault_request_put,
+};
+
+struct kms_store *kms_fault_store_new(struct kms_store *inner)
+{
+    struct fault_store *fault = calloc(1, sizeof *fault);
+    KMS_ASSERT(fault != NULL);
+    fault->base.ops = &fault_ops;
+    fault->inner = inner;
+    return &fault->base;
+}
+
+void kms_fault_store_fail_after(struct kms_store *store, unsigned n, enum kms_status status)
+{
+    fault_of(store)->fail_with = status;
+    atomic_store(&fault_of(store)->fail_in, n);
+}
+
+bool kms_fault_store_failure_is_pending(const struct kms_store *store)
+{
+    return atomic_load(&((const struct fault_store *)store)->fail_in) > 0;
+}
+
+void kms_fault_store_edit_keks(struct kms_store *store,
+                               void (*edit)(struct kms_kek_record *kek, void *context), void *context)
+{
+    fault_of(store)->edit = edit;
+    fault_of(store)->edit_context = context;
+}
+
+void kms_fault_store_before_read(struct kms_store *store, void (*hook)(void *context), void *context)
+{
+    fault_of(store)->before_read = hook;
+    fault_of(store)->before_read_context = context;
+}
