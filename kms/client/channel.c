@@ -2,7 +2,7 @@
 
 #include "client/credentials.h"
 #include "client/fault.h"
-#include "core/cleanup.h"
+#include "client/lane.h"
 
 #include <grpc/compression.h>
 #include <grpc/grpc_security.h>
@@ -106,54 +106,11 @@ enum kms_client_status kms_channel_open(struct kms_client *client, const struct 
     return KMS_CLIENT_OK;
 }
 
-/* Release one lane that nobody uses. */
-static void free_lane(struct kms_channel_lane *lane)
-{
-    if (lane->queue != NULL) {
-        grpc_completion_queue_shutdown(lane->queue);
-        grpc_completion_queue_destroy(lane->queue);
-    }
-    kms_arena_free(lane->arena);
-    free(lane);
-}
-
 void kms_channel_close(struct kms_client *client)
 {
-    while (client->free_lanes != NULL) {
-        struct kms_channel_lane *lane = client->free_lanes;
-        client->free_lanes = lane->next;
-        free_lane(lane);
-    }
+    kms_lane_free_all(client);
     grpc_channel_destroy(client->channel);
     grpc_shutdown();
-}
-
-struct kms_channel_lane *kms_channel_take_lane(struct kms_client *client)
-{
-    kms_mutex_lock(&client->lock);
-    struct kms_channel_lane *lane = client->free_lanes;
-    if (lane != NULL)
-        client->free_lanes = lane->next;
-    kms_mutex_unlock(&client->lock);
-    if (lane != NULL)
-        return lane;
-    lane = calloc(1, sizeof *lane);
-    if (lane == NULL)
-        return NULL;
-    if (kms_arena_new(client->arena_limit, &lane->arena) != KMS_OK) {
-        free_lane(lane);
-        return NULL;
-    }
-    lane->queue = grpc_completion_queue_create_for_pluck(NULL);
-    return lane;
-}
-
-void kms_channel_give_lane(struct kms_client *client, struct kms_channel_lane *lane)
-{
-    kms_arena_reset(lane->arena);
-    KMS_LOCKED(&client->lock);
-    lane->next = client->free_lanes;
-    client->free_lanes = lane;
 }
 
 uint32_t kms_channel_metadata_flags(const struct kms_client *client)

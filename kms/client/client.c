@@ -77,7 +77,7 @@ enum kms_client_status kms_client_health(struct kms_client *client, const char *
 {
     static const struct kms_unary_method check = {"/grpc.health.v1.Health/Check",
                                                   &grpc__health__v1__health_check_response__descriptor, true};
-    struct kms_channel_lane *lane = kms_channel_take_lane(client);
+    struct kms_lane *lane = kms_lane_take(client);
     if (lane == NULL)
         return kms_fault_no_memory(err);
     Grpc__Health__V1__HealthCheckRequest request = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
@@ -89,6 +89,6 @@ enum kms_client_status kms_client_health(struct kms_client *client, const char *
     if (status == KMS_CLIENT_OK)
         *ret_serving = ((const Grpc__Health__V1__HealthCheckResponse *)reply)->status ==
                        GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING;
-    kms_channel_give_lane(client, lane);
+    kms_lane_give(client, lane);
     return status;
 }

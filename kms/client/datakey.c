@@ -47,16 +47,16 @@ static enum kms_client_status call_one(struct kms_client *client, enum kms_datak
     if (status != KMS_CLIENT_OK)
         return status;
     const struct kms_verbs_row *row = kms_verbs_row(verb);
-    struct kms_channel_lane *lane = kms_channel_take_lane(client);
+    struct kms_lane *lane = kms_lane_take(client);
     if (lane == NULL)
         return kms_fault_no_memory(err);
-    ProtobufCMessage *message = row->build(lane->arena, request);
+    ProtobufCMessage *message = row->build(kms_lane_arena(lane), request);
     ProtobufCMessage *reply = NULL;
     status = message != NULL ? kms_unary_call(client, lane, &row->unary, message, &reply, err)
                              : kms_fault_no_memory(err);
     if (status == KMS_CLIENT_OK)
         status = kms_verbs_take(row, reply, ret_key, err);
-    kms_channel_give_lane(client, lane);
+    kms_lane_give(client, lane);
     return status;
 }
 
@@ -123,11 +123,11 @@ static ProtobufCMessage *build_batch(const struct kms_verbs_row *row, struct kms
 
 /* Call, and spread the reply over the results. */
 static enum kms_client_status call_batch(struct kms_client *client, const struct kms_verbs_row *row,
-                                         struct kms_channel_lane *lane,
-                                         const struct kms_datakey_request *requests, size_t count,
-                                         struct kms_datakey_result *ret_results, struct kms_client_error *err)
+                                         struct kms_lane *lane, const struct kms_datakey_request *requests,
+                                         size_t count, struct kms_datakey_result *ret_results,
+                                         struct kms_client_error *err)
 {
-    ProtobufCMessage *message = build_batch(row, lane->arena, requests, count);
+    ProtobufCMessage *message = build_batch(row, kms_lane_arena(lane), requests, count);
     if (message == NULL)
         return kms_fault_no_memory(err);
     ProtobufCMessage *reply = NULL;
@@ -157,11 +157,11 @@ enum kms_client_status kms_datakey_batch(struct kms_client *client, enum kms_dat
         if (status != KMS_CLIENT_OK)
             return status;
     }
-    struct kms_channel_lane *lane = kms_channel_take_lane(client);
+    struct kms_lane *lane = kms_lane_take(client);
     if (lane == NULL)
         return kms_fault_no_memory(err);
     const enum kms_client_status status = call_batch(client, row, lane, requests, count, ret_results, err);
-    kms_channel_give_lane(client, lane);
+    kms_lane_give(client, lane);
     return status;
 }
 

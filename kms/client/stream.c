@@ -1,4 +1,5 @@
 #include "client/fault.h"
+#include "client/trailer.h"
 #include "client/verbs.h"
 #include "client/wire.h"
 #include "core/cleanup.h"
@@ -32,7 +33,7 @@ struct kms_datakey_stream {
     bool over; /* the status has arrived */
     grpc_metadata_array initial;
     grpc_byte_buffer *received;
-    struct kms_unary_trailer trailer;
+    struct kms_trailer trailer;
     enum kms_client_status final_status; /* when over or broken; OK before */
     struct kms_client_error final_error;
 };
@@ -95,7 +96,7 @@ static void handle_status(struct kms_datakey_stream *stream)
     if (stream->final_status != KMS_CLIENT_OK)
         return;
     stream->final_status =
-        kms_unary_trailer_status(stream->client, &stream->trailer, stream->arena, &stream->final_error);
+        kms_trailer_status(stream->client, &stream->trailer, stream->arena, &stream->final_error);
     kms_arena_reset(stream->arena);
     if (stream->final_status == KMS_CLIENT_OK)
         stream->final_status = KMS_CLIENT_END;
@@ -181,7 +182,7 @@ enum kms_client_status kms_datakey_stream_open(struct kms_client *client, enum k
     stream->verb = verb;
     stream->row = row;
     grpc_metadata_array_init(&stream->initial);
-    kms_unary_trailer_init(&stream->trailer);
+    kms_trailer_init(&stream->trailer);
     stream->queue = grpc_completion_queue_create_for_next(NULL);
     start_call(stream);
     *ret_stream = stream;
@@ -295,7 +296,7 @@ void kms_datakey_stream_close(struct kms_datakey_stream *stream)
     grpc_call_unref(stream->call);
     grpc_completion_queue_shutdown(stream->queue);
     grpc_completion_queue_destroy(stream->queue);
-    kms_unary_trailer_clear(&stream->trailer);
+    kms_trailer_clear(&stream->trailer);
     grpc_metadata_array_destroy(&stream->initial);
     kms_arena_free(stream->arena);
     free(stream);

@@ -1,6 +1,7 @@
 #include "client/unary.h"
 
 #include "client/fault.h"
+#include "client/trailer.h"
 #include "client/wire.h"
 #include "core/clock.h"
 #include "core/ids.h"
@@ -9,63 +10,15 @@
 
 enum { BACKOFF_FIRST_MS = 100, BACKOFF_MAX_MS = 2000, UNARY_OPS = 6 };
 
-void kms_unary_trailer_init(struct kms_unary_trailer *trailer)
-{
-    *trailer = (struct kms_unary_trailer){.message = grpc_empty_slice()};
-    grpc_metadata_array_init(&trailer->metadata);
-}
-
-void kms_unary_trailer_clear(struct kms_unary_trailer *trailer)
-{
-    grpc_metadata_array_destroy(&trailer->metadata);
-    grpc_slice_unref(trailer->message);
-}
-
-/* The google.rpc.Status that the service has attached; NULL when there is none that can be read. */
-static const Google__Rpc__Status *find_details(const grpc_metadata_array *metadata, struct kms_arena *arena)
-{
-    for (size_t i = 0; i < metadata->count; i++) {
-        const grpc_metadata *entry = &metadata->metadata[i];
-        if (grpc_slice_str_cmp(entry->key, "grpc-status-details-bin") != 0)
-            continue;
-        const struct kms_slice bytes =
-            kms_slice_of(GRPC_SLICE_START_PTR(entry->value), GRPC_SLICE_LENGTH(entry->value));
-        if (bytes.len > KMS_WIRE_DETAILS_MAX)
-            return NULL;
-        return (const Google__Rpc__Status *)kms_wire_unpack_slice(bytes, &google__rpc__status__descriptor,
-                                                                  arena);
-    }
-    return NULL;
-}
-
-enum kms_client_status kms_unary_trailer_status(const struct kms_client *client,
-                                                const struct kms_unary_trailer *trailer,
-                                                struct kms_arena *arena, struct kms_client_error *err)
-{
-    if (trailer->code == GRPC_STATUS_OK)
-        return KMS_CLIENT_OK;
-    const struct kms_slice message =
-        kms_slice_of(GRPC_SLICE_START_PTR(trailer->message), GRPC_SLICE_LENGTH(trailer->message));
-    const Google__Rpc__Status *details = find_details(&trailer->metadata, arena);
-    const enum kms_client_status status = kms_fault_from_service(err, (int)trailer->code, message, details);
-    if (status == KMS_CLIENT_DEADLINE && details == NULL &&
-        grpc_channel_check_connectivity_state(client->channel, 0) != GRPC_CHANNEL_READY)
-        return kms_fault_set(
-            err, KMS_CLIENT_UNAVAILABLE,
-            "no connection to %s before the deadline of %u ms; is the service running there?",
-            client->endpoint, client->deadline_ms);
-    return status;
-}
-
 /* What one attempt receives. */
 struct answer {
     grpc_metadata_array initial;
     grpc_byte_buffer *message;
-    struct kms_unary_trailer trailer;
+    struct kms_trailer trailer;
 };
 
 /* Start the six operations as one batch and wait for it; the deadline ends it in any case. */
-static void run_batch(grpc_call *call, struct kms_channel_lane *lane, grpc_byte_buffer *request,
+static void run_batch(grpc_call *call, struct kms_lane *lane, grpc_byte_buffer *request,
                       uint32_t metadata_flags, struct answer *answer)
 {
     grpc_op ops[UNARY_OPS] = {
@@ -87,7 +40,7 @@ static void run_batch(grpc_call *call, struct kms_channel_lane *lane, grpc_byte_
 }
 
 /* One attempt, from the request's bytes to the reply or the error. */
-static enum kms_client_status attempt(struct kms_client *client, struct kms_channel_lane *lane,
+static enum kms_client_status attempt(struct kms_client *client, struct kms_lane *lane,
                                       const struct kms_unary_method *method, const ProtobufCMessage *request,
                                       int64_t deadline_ns, ProtobufCMessage **ret_reply,
                                       struct kms_client_error *err)
@@ -97,14 +50,14 @@ static enum kms_client_status attempt(struct kms_client *client, struct kms_chan
         return kms_fault_no_memory(err);
     struct answer answer = {0};
     grpc_metadata_array_init(&answer.initial);
-    kms_unary_trailer_init(&answer.trailer);
+    kms_trailer_init(&answer.trailer);
     const gpr_timespec deadline = gpr_time_add(
         gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_nanos(deadline_ns - kms_clock_mono_ns(), GPR_TIMESPAN));
     grpc_call *call =
         grpc_channel_create_call(client->channel, NULL, GRPC_PROPAGATE_DEFAULTS, lane->queue,
                                  grpc_slice_from_static_string(method->path), NULL, deadline, NULL);
     run_batch(call, lane, packed, kms_channel_metadata_flags(client), &answer);
-    enum kms_client_status status = kms_unary_trailer_status(client, &answer.trailer, lane->arena, err);
+    enum kms_client_status status = kms_trailer_status(client, &answer.trailer, lane->arena, err);
     if (status == KMS_CLIENT_OK && answer.message == NULL)
         status = kms_fault_set(err, KMS_CLIENT_INTERNAL, "%s: the service answered without a message",
                                method->path);
@@ -115,7 +68,7 @@ static enum kms_client_status attempt(struct kms_client *client, struct kms_chan
         kms_wire_discard(answer.message);
     }
     grpc_call_unref(call);
-    kms_unary_trailer_clear(&answer.trailer);
+    kms_trailer_clear(&answer.trailer);
     grpc_metadata_array_destroy(&answer.initial);
     grpc_byte_buffer_destroy(packed);
     return status;
@@ -141,7 +94,7 @@ static bool back_off(unsigned tried, const struct kms_client_error *err, int64_t
     return true;
 }
 
-enum kms_client_status kms_unary_call(struct kms_client *client, struct kms_channel_lane *lane,
+enum kms_client_status kms_unary_call(struct kms_client *client, struct kms_lane *lane,
                                       const struct kms_unary_method *method, const ProtobufCMessage *request,
                                       ProtobufCMessage **ret_reply, struct kms_client_error *err)
 {

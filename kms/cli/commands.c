@@ -1,0 +1,105 @@
+#include "cli/commands.h"
+
+#define BIT(name) KMS_CLI_BIT(name)
+
+#define LIST_OPTIONS  (KMS_CLI_ONLINE | BIT(LIMIT) | BIT(PAGE_TOKEN))
+#define CLOSE_OPTIONS (KMS_CLI_ONLINE | BIT(ETAG) | BIT(YES))
+#define PURPOSE_FIELDS                                                                                       \
+    (BIT(DISPLAY_NAME) | BIT(LEGAL_BASIS) | BIT(REQUIRED_BY_LAW) | BIT(RETENTION) | BIT(ROTATION))
+#define OWNER   (BIT(TENANT) | BIT(CUSTOMER) | BIT(PURPOSE))
+#define DATAKEY (KMS_CLI_ONLINE | OWNER | BIT(CONTEXT))
+
+static const char batch_details[] =
+    "Reads one customer id a line from FILE or standard input and creates them 1,000 at a time, each 1,000\n"
+    "durable as a whole. The exit code is 1 when some could not be created; they are listed.";
+static const char generate_details[] =
+    "Prints the wrapped key. The plaintext is asked for only with --plaintext-out.";
+static const char wrap_details[] =
+    "Reads 16 to 4,096 bytes of key material from FILE or standard input, as they are.";
+static const char unwrap_details[] =
+    "Reads a wrapped key, as bytes or base64, from FILE or standard input. Without --plaintext-out it only "
+    "says\n"
+    "whether the key can be opened. --customer and --purpose are checked when they are given.";
+static const char rewrap_details[] = "Reads a wrapped key, as bytes or base64, from FILE or standard input "
+                                     "and prints it wrapped under the current\n"
+                                     "version.";
+static const char crypt_details[] =
+    "IN and OUT are files; \"-\" or nothing stands for standard input and output. An output file appears "
+    "only when\n"
+    "it is complete. What comes out of a pipe before a failure must be thrown away: see the exit code.";
+static const char purpose_details[] = "TIME is a number with y (365 days), d, h, m or s.";
+static const char label_details[] = "With --label, the labels given replace all labels that there are.";
+static const char health_details[] = "Exit code 0 when the service serves, 3 when it does not.";
+static const char audit_details[] =
+    "Checks every record of the audit log in DIR, off-line. Exit code 5 when something is wrong with it.";
+
+static const struct kms_cli_command commands[] = {
+    {"tenant", "create", "TENANT", 1, 1, KMS_CLI_ONLINE | BIT(DISPLAY_NAME) | BIT(REQUEST_ID), 0,
+     "create a tenant and its master key in the HSM", NULL, kms_cli_tenant_create},
+    {"tenant", "get", "TENANT", 1, 1, KMS_CLI_ONLINE, 0, "show a tenant", NULL, kms_cli_tenant_get},
+    {"tenant", "list", "", 0, 0, LIST_OPTIONS, 0, "list the tenants that you may read", NULL,
+     kms_cli_tenant_list},
+    {"tenant", "update", "TENANT", 1, 1, KMS_CLI_ONLINE | BIT(DISPLAY_NAME) | BIT(ETAG), BIT(DISPLAY_NAME),
+     "change a tenant's display name", NULL, kms_cli_tenant_update},
+    {"tenant", "close", "TENANT", 1, 1, CLOSE_OPTIONS, 0, "serve no data key of a tenant any more", NULL,
+     kms_cli_tenant_close},
+
+    {"purpose", "create", "PURPOSE", 1, 1, KMS_CLI_ONLINE | BIT(TENANT) | PURPOSE_FIELDS | BIT(REQUEST_ID),
+     BIT(TENANT), "define why data is processed", purpose_details, kms_cli_purpose_create},
+    {"purpose", "get", "PURPOSE", 1, 1, KMS_CLI_ONLINE | BIT(TENANT), BIT(TENANT), "show a purpose", NULL,
+     kms_cli_purpose_get},
+    {"purpose", "list", "", 0, 0, LIST_OPTIONS | BIT(TENANT), BIT(TENANT), "list a tenant's purposes", NULL,
+     kms_cli_purpose_list},
+    {"purpose", "update", "PURPOSE", 1, 1, KMS_CLI_ONLINE | BIT(TENANT) | PURPOSE_FIELDS | BIT(ETAG),
+     BIT(TENANT), "change what is given", purpose_details, kms_cli_purpose_update},
+    {"purpose", "close", "PURPOSE", 1, 1, CLOSE_OPTIONS | BIT(TENANT), BIT(TENANT),
+     "serve no data key of a purpose any more", NULL, kms_cli_purpose_close},
+
+    {"customer", "create", "CUSTOMER", 1, 1, KMS_CLI_ONLINE | BIT(TENANT) | BIT(LABEL) | BIT(REQUEST_ID),
+     BIT(TENANT), "create a customer", NULL, kms_cli_customer_create},
+    {"customer", "batch-create", "[FILE]", 0, 1,
+     KMS_CLI_ONLINE | BIT(TENANT) | BIT(LABEL) | BIT(WARM) | BIT(SKIP_EXISTING), BIT(TENANT),
+     "create many customers", batch_details, kms_cli_customer_batch_create},
+    {"customer", "get", "CUSTOMER", 1, 1, KMS_CLI_ONLINE | BIT(TENANT), BIT(TENANT), "show a customer", NULL,
+     kms_cli_customer_get},
+    {"customer", "list", "", 0, 0,
+     LIST_OPTIONS | BIT(TENANT) | BIT(STATE) | BIT(ID_PREFIX) | BIT(LABEL) | BIT(CREATED_FROM) |
+         BIT(CREATED_UNTIL),
+     BIT(TENANT), "list a tenant's customers", NULL, kms_cli_customer_list},
+    {"customer", "update", "CUSTOMER", 1, 1, KMS_CLI_ONLINE | BIT(TENANT) | BIT(LABEL) | BIT(ETAG),
+     BIT(TENANT), "replace a customer's labels", label_details, kms_cli_customer_update},
+    {"customer", "close", "CUSTOMER", 1, 1, CLOSE_OPTIONS | BIT(TENANT), BIT(TENANT),
+     "serve no data key of a customer any more", NULL, kms_cli_customer_close},
+
+    {"version", "list", "", 0, 0, LIST_OPTIONS | OWNER, BIT(TENANT) | BIT(CUSTOMER),
+     "list the versions of a customer's key-encryption keys", NULL, kms_cli_version_list},
+
+    {"datakey", "generate", "", 0, 0,
+     DATAKEY | BIT(KEY_SPEC) | BIT(WITHOUT_PLAINTEXT) | BIT(PLAINTEXT_OUT) | BIT(WRAPPED_OUT), OWNER,
+     "make a new data key", generate_details, kms_cli_datakey_generate},
+    {"datakey", "wrap", "[FILE]", 0, 1, DATAKEY | BIT(WRAPPED_OUT), OWNER, "wrap key material of your own",
+     wrap_details, kms_cli_datakey_wrap},
+    {"datakey", "unwrap", "[FILE]", 0, 1, DATAKEY | BIT(PLAINTEXT_OUT), BIT(TENANT),
+     "open a wrapped data key", unwrap_details, kms_cli_datakey_unwrap},
+    {"datakey", "rewrap", "[FILE]", 0, 1, DATAKEY | BIT(WRAPPED_OUT), BIT(TENANT),
+     "wrap a data key anew, under the current version", rewrap_details, kms_cli_datakey_rewrap},
+
+    {"encrypt", NULL, "[IN] [OUT]", 0, 2, DATAKEY | BIT(FORCE), OWNER, "encrypt a file or stream",
+     crypt_details, kms_cli_encrypt},
+    {"decrypt", NULL, "[IN] [OUT]", 0, 2, DATAKEY | BIT(FORCE), BIT(TENANT), "decrypt a file or stream",
+     crypt_details, kms_cli_decrypt},
+
+    {"status", NULL, "", 0, 0, KMS_CLI_ONLINE, 0, "show how the service is doing", NULL, kms_cli_status},
+    {"health", NULL, "[SERVICE]", 0, 1, KMS_CLI_ONLINE, 0, "ask whether the service serves", health_details,
+     kms_cli_health},
+    {"audit", "verify", "DIR", 1, 1, BIT(LIVE) | BIT(ARCHIVED) | BIT(KNOWN_SEQ) | BIT(KNOWN_HASH), 0,
+     "check an audit log", audit_details, kms_cli_audit_verify},
+    {"completion", "bash", "", 0, 0, 0, 0, "print a completion script: source <(kmsctl completion bash)",
+     NULL, kms_cli_completion_bash},
+};
+
+const struct kms_cli_command *kms_cli_commands(size_t *ret_count)
+{
+    *ret_count = sizeof commands / sizeof *commands;
+    return commands;
+}

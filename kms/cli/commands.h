@@ -1,0 +1,50 @@
+/*
+ * Purpose:   the table of commands and the functions behind its rows.
+ * Owns:      nothing.
+ * Threads:   main thread only.
+ * Never:     runs a command by itself: that is dispatch.h.
+ */
+#ifndef KMS_CLI_COMMANDS_H
+#define KMS_CLI_COMMANDS_H
+
+#include "cli/cli.h"
+
+/** The table; `*ret_count` rows, those of one noun beside each other. */
+const struct kms_cli_command *kms_cli_commands(size_t *ret_count);
+
+/* Every function reports its failures and returns the exit code. One file per noun. */
+int kms_cli_tenant_create(struct kms_cli *cli);
+int kms_cli_tenant_get(struct kms_cli *cli);
+int kms_cli_tenant_list(struct kms_cli *cli);
+int kms_cli_tenant_update(struct kms_cli *cli);
+int kms_cli_tenant_close(struct kms_cli *cli);
+
+int kms_cli_purpose_create(struct kms_cli *cli);
+int kms_cli_purpose_get(struct kms_cli *cli);
+int kms_cli_purpose_list(struct kms_cli *cli);
+int kms_cli_purpose_update(struct kms_cli *cli);
+int kms_cli_purpose_close(struct kms_cli *cli);
+
+int kms_cli_customer_create(struct kms_cli *cli);
+int kms_cli_customer_batch_create(struct kms_cli *cli);
+int kms_cli_customer_get(struct kms_cli *cli);
+int kms_cli_customer_list(struct kms_cli *cli);
+int kms_cli_customer_update(struct kms_cli *cli);
+int kms_cli_customer_close(struct kms_cli *cli);
+
+int kms_cli_version_list(struct kms_cli *cli);
+
+int kms_cli_datakey_generate(struct kms_cli *cli);
+int kms_cli_datakey_wrap(struct kms_cli *cli);
+int kms_cli_datakey_unwrap(struct kms_cli *cli);
+int kms_cli_datakey_rewrap(struct kms_cli *cli);
+
+int kms_cli_encrypt(struct kms_cli *cli);
+int kms_cli_decrypt(struct kms_cli *cli);
+
+int kms_cli_status(struct kms_cli *cli);
+int kms_cli_health(struct kms_cli *cli);
+int kms_cli_audit_verify(struct kms_cli *cli);
+int kms_cli_completion_bash(struct kms_cli *cli);
+
+#endif

@@ -1,0 +1,114 @@
+/*
+ * Purpose:   every option of kmsctl in one table, and the parsed command line.
+ * Owns:      a kms_cli_options owns copies of all values.
+ * Threads:   main thread only.
+ * Never:     accepts a secret as a value: secrets come from files and standard input.
+ */
+#ifndef KMS_CLI_OPTIONS_H
+#define KMS_CLI_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* name, long option, argument (NULL: a switch), may be repeated, what it means */
+#define KMS_CLI_OPTIONS_TABLE(X)                                                                             \
+    X(HELP, "help", NULL, false, "show help for kmsctl or for the command")                                  \
+    X(VERSION, "version", NULL, false, "show the version")                                                   \
+    X(JSON, "json", NULL, false, "one JSON document on standard output; errors as JSON on standard error")   \
+    X(CONFIG, "config", "FILE", false, "connection file (YAML); else $KMSCTL_CONFIG")                        \
+    X(ENDPOINT, "endpoint", "ADDRESS", false, "host:port or unix:/path")                                     \
+    X(CA, "ca", "FILE", false, "PEM certificates that the service's must lead to")                           \
+    X(CERTIFICATE, "certificate", "FILE", false, "PEM certificate chain of this client")                     \
+    X(PRIVATE_KEY, "private-key", "FILE", false, "PEM private key of this client (mode 0600)")               \
+    X(SERVER_NAME, "server-name", "NAME", false, "name expected in the service's certificate")               \
+    X(TIMEOUT, "timeout", "SECONDS", false, "how long a call may take (10)")                                 \
+    X(TENANT, "tenant", "TENANT", false, "tenant id")                                                        \
+    X(CUSTOMER, "customer", "CUSTOMER", false, "customer id")                                                \
+    X(PURPOSE, "purpose", "PURPOSE", false, "purpose id")                                                    \
+    X(WARM, "with-purpose", "PURPOSE", true, "make the first key of this purpose at once")                   \
+    X(CONTEXT, "context", "KEY=VALUE", true, "entry of the encryption context; repeat for more")             \
+    X(DISPLAY_NAME, "display-name", "TEXT", false, "name for people")                                        \
+    X(LEGAL_BASIS, "legal-basis", "TEXT", false, "for example \"GDPR Art. 6(1)(b)\"")                        \
+    X(REQUIRED_BY_LAW, "required-by-law", "yes|no", false, "stays usable while a customer is restricted")    \
+    X(RETENTION, "retention", "TIME", false,                                                                 \
+      "how long the law wants the data kept: 10y, 90d, 3600s; 0: not")                                       \
+    X(ROTATION, "rotation", "TIME", false, "period of automatic key rotation: 1y, 90d; 0: none")             \
+    X(LABEL, "label", "KEY=VALUE", true, "a label, or a label to filter by")                                 \
+    X(STATE, "state", "active|closed", false, "only those in this state")                                    \
+    X(ID_PREFIX, "id-prefix", "TEXT", false, "only ids that begin with TEXT")                                \
+    X(CREATED_FROM, "created-from", "TIME", false,                                                           \
+      "only those created at or after TIME (2026-01-31T12:00:00Z)")                                          \
+    X(CREATED_UNTIL, "created-until", "TIME", false, "only those created before TIME")                       \
+    X(LIMIT, "limit", "COUNT", false, "show at most COUNT (1000); 0: all")                                   \
+    X(PAGE_TOKEN, "page-token", "TOKEN", false, "go on where an earlier list has ended")                     \
+    X(ETAG, "etag", "ETAG", false, "refuse when the resource has changed since")                             \
+    X(REQUEST_ID, "request-id", "UUID", false, "makes repeating a create harmless (made up when left out)")  \
+    X(SKIP_EXISTING, "skip-existing", NULL, false, "customers that exist already are no error")              \
+    X(YES, "yes", NULL, false, "do not ask for confirmation")                                                \
+    X(KEY_SPEC, "key-spec", "SPEC", false, "aes-256 (default), aes-128 or sm4")                              \
+    X(WITHOUT_PLAINTEXT, "without-plaintext", NULL, false, "only the wrapped key (default)")                 \
+    X(PLAINTEXT_OUT, "plaintext-out", "FILE", false,                                                         \
+      "write the plaintext key to a new file (mode 0600); -: print base64")                                  \
+    X(WRAPPED_OUT, "wrapped-out", "FILE", false, "write the wrapped key, as bytes, to a new file")           \
+    X(FORCE, "force", NULL, false, "replace an existing output file")                                        \
+    X(LIVE, "live", NULL, false, "a daemon may be writing: an unfinished last line is no finding")           \
+    X(ARCHIVED, "archived", NULL, false, "the log may begin later than with record 1")                       \
+    X(KNOWN_SEQ, "known-seq", "NUMBER", false, "a record that must be there")                                \
+    X(KNOWN_HASH, "known-hash", "HEX", false, "the hash of that record")
+
+enum kms_cli_option {
+#define KMS_CLI_OPTIONS_ENUM(name, text, argument, repeat, help) KMS_CLI_##name,
+    KMS_CLI_OPTIONS_TABLE(KMS_CLI_OPTIONS_ENUM)
+#undef KMS_CLI_OPTIONS_ENUM
+        KMS_CLI_OPTION_COUNT
+};
+
+/** A set of options; KMS_CLI_BIT(TENANT) | KMS_CLI_BIT(CUSTOMER). */
+#define KMS_CLI_BIT(name) (UINT64_C(1) << KMS_CLI_##name)
+/** Options that every command takes, and those that every command that talks to the service takes. */
+#define KMS_CLI_ALWAYS (KMS_CLI_BIT(HELP) | KMS_CLI_BIT(JSON))
+#define KMS_CLI_ONLINE                                                                                       \
+    (KMS_CLI_BIT(CONFIG) | KMS_CLI_BIT(ENDPOINT) | KMS_CLI_BIT(CA) | KMS_CLI_BIT(CERTIFICATE) |              \
+     KMS_CLI_BIT(PRIVATE_KEY) | KMS_CLI_BIT(SERVER_NAME) | KMS_CLI_BIT(TIMEOUT))
+
+struct kms_cli_values {
+    char **items;
+    size_t count;
+};
+
+/** A parsed command line. Zero-initialised = empty. */
+struct kms_cli_options {
+    struct kms_cli_values given[KMS_CLI_OPTION_COUNT]; /* switches: count 1, item NULL */
+    struct kms_cli_values words;                       /* what is no option, in order */
+};
+
+/** Row of the table. */
+struct kms_cli_option_row {
+    const char *text;
+    const char *argument;
+    bool repeat;
+    const char *help;
+};
+const struct kms_cli_option_row *kms_cli_option_row(enum kms_cli_option option);
+
+/**
+ * Parse argv[1..]. On failure `message` says what is wrong and false is returned; clear in both cases.
+ */
+bool kms_cli_options_parse(int argc, char **argv, struct kms_cli_options *options, char message[256]);
+void kms_cli_options_clear(struct kms_cli_options *options);
+
+/** The value of an option; NULL when it was not given. */
+const char *kms_cli_option_value(const struct kms_cli_options *options, enum kms_cli_option option);
+bool kms_cli_option_given(const struct kms_cli_options *options, enum kms_cli_option option);
+/** The set of options that were given. */
+uint64_t kms_cli_options_set(const struct kms_cli_options *options);
+
+/** "90d", "10y" (365 days each), "12h", "30m", "45s" or plain seconds. False when it is none of these. */
+bool kms_cli_parse_duration(const char *text, int64_t *ret_seconds);
+/** A decimal number of at most `max`. */
+bool kms_cli_parse_number(const char *text, uint64_t max, uint64_t *ret_number);
+/** RFC 3339 in UTC to the second, "2026-01-31T12:00:00Z", or a date alone. Seconds since 1970. */
+bool kms_cli_parse_time(const char *text, int64_t *ret_seconds);
+
+#endif
