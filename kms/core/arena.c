@@ -8,6 +8,9 @@
 
 enum { FIRST_CHUNK = 16 * 1024, ALIGNMENT = 16 };
 
+/* So that no sum of sizes can overflow, whatever the limit. */
+static const size_t LARGEST = SIZE_MAX / 4;
+
 /* Stands before each allocation; keeps the payload aligned. */
 struct header {
     size_t size;
@@ -26,6 +29,7 @@ struct kms_arena {
     struct chunk *chunks; /* newest first; the last one is kept by a reset */
     size_t limit;
     size_t used;
+    size_t charged; /* with headers and padding: what counts against the limit */
 };
 
 /* A chunk with room for `capacity` bytes of payload and headers. */
@@ -64,6 +68,7 @@ void kms_arena_reset(struct kms_arena *arena)
     kms_wipe(arena->chunks->data, arena->chunks->used);
     arena->chunks->used = 0;
     arena->used = 0;
+    arena->charged = 0;
 }
 
 void kms_arena_free(struct kms_arena *arena)
@@ -77,9 +82,11 @@ void kms_arena_free(struct kms_arena *arena)
 
 void *kms_arena_alloc(struct kms_arena *arena, size_t size)
 {
-    if (size > arena->limit || arena->limit - size < arena->used)
+    if (size > arena->limit || size > LARGEST)
         return NULL;
     const size_t needed = sizeof(struct header) + ((size + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1));
+    if (arena->limit - arena->charged < needed)
+        return NULL;
     struct chunk *chunk = arena->chunks;
     if (chunk->capacity - chunk->used < needed) {
         const size_t doubled = chunk->capacity * 2;
@@ -92,6 +99,7 @@ void *kms_arena_alloc(struct kms_arena *arena, size_t size)
     uint8_t *place = chunk->data + chunk->used;
     chunk->used += needed;
     arena->used += size;
+    arena->charged += needed;
     memset(place, 0, needed);
     ((struct header *)(void *)place)->size = size;
     return place + sizeof(struct header);

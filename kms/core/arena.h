@@ -11,7 +11,10 @@
 
 struct kms_arena;
 
-/** A new arena that hands out at most `limit` bytes between two resets. NO_MEMORY leaves NULL. */
+/**
+ * A new arena that hands out at most `limit` bytes between two resets; each allocation counts with 16 bytes more
+ * and rounded up to 16, so that many small ones cannot grow past the limit. NO_MEMORY leaves NULL.
+ */
 enum kms_status kms_arena_new(size_t limit, struct kms_arena **ret_arena) KMS_MUST_USE;
 /** Wipe and free; NULL-safe. */
 void kms_arena_free(struct kms_arena *arena);
@@ -27,7 +30,7 @@ size_t kms_arena_size_of(const void *pointer);
 /** NUL-terminated copies; NULL as above. */
 char *kms_arena_strndup(struct kms_arena *arena, const char *text, size_t len);
 char *kms_arena_printf(struct kms_arena *arena, const char *fmt, ...) KMS_PRINTF(2, 3);
-/** Bytes handed out since the last reset (for tests and statistics). */
+/** Bytes asked for since the last reset, without what each costs besides (for tests and statistics). */
 size_t kms_arena_used(const struct kms_arena *arena);
 
 #endif

@@ -131,6 +131,12 @@ static size_t utf8_sequence(const uint8_t *p, size_t left, uint32_t *ret_point)
     return len;
 }
 
+/* C0, DEL and C1. */
+static bool is_control(uint32_t point)
+{
+    return point < 0x20 || (point >= 0x7f && point < 0xa0);
+}
+
 /* Shared walk of the two public checks. */
 static bool utf8_walk(const void *data, size_t len, bool allow_controls)
 {
@@ -140,7 +146,7 @@ static bool utf8_walk(const void *data, size_t len, bool allow_controls)
         const size_t used = utf8_sequence(p, len, &point);
         if (used == 0)
             return false;
-        if (!allow_controls && (point < 0x20 || (point >= 0x7f && point < 0xa0)))
+        if (!allow_controls && is_control(point))
             return false;
         p += used;
         len -= used;
@@ -156,6 +162,13 @@ bool kms_utf8_valid(const void *data, size_t len)
 bool kms_utf8_printable(const void *data, size_t len)
 {
     return utf8_walk(data, len, false);
+}
+
+size_t kms_utf8_printable_prefix(const void *data, size_t len)
+{
+    uint32_t point = 0;
+    const size_t used = len > 0 ? utf8_sequence(data, len, &point) : 0;
+    return is_control(point) ? 0 : used;
 }
 
 const uint8_t *kms_reader_take(struct kms_reader *reader, size_t len)

@@ -65,6 +65,8 @@ enum kms_status kms_hex_decode(const char *text, size_t text_len, uint8_t *out, 
 bool kms_utf8_valid(const void *data, size_t len);
 /** True when well-formed UTF-8 without control characters (C0, DEL, C1). */
 bool kms_utf8_printable(const void *data, size_t len);
+/** Length of the first character (1..4 bytes) when it is well-formed and no control character, else 0. */
+size_t kms_utf8_printable_prefix(const void *data, size_t len);
 
 static inline void kms_put_be16(uint8_t *p, uint16_t v)
 {

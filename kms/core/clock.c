@@ -46,8 +46,13 @@ void kms_clock_set_source(const struct kms_clock_source *source)
 
 const char *kms_clock_format(int64_t wall_ns, char out[KMS_TIME_TEXT_SIZE])
 {
-    const time_t seconds = (time_t)(wall_ns / KMS_NS_PER_SECOND);
-    const unsigned micros = (unsigned)(wall_ns % KMS_NS_PER_SECOND / 1000);
+    int64_t seconds_ns = wall_ns % KMS_NS_PER_SECOND;
+    time_t seconds = (time_t)(wall_ns / KMS_NS_PER_SECOND);
+    if (seconds_ns < 0) { /* before 1970 */
+        seconds_ns += KMS_NS_PER_SECOND;
+        seconds--;
+    }
+    const unsigned micros = (unsigned)(seconds_ns / 1000);
     struct tm utc;
     (void)gmtime_r(&seconds, &utc);
     char date[32];

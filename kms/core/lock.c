@@ -8,6 +8,7 @@
 
 /* One bit for each place that this thread holds. */
 static _Thread_local unsigned held_places;
+_Static_assert(KMS_LOCK_COUNT <= 32, "one bit for each place");
 
 void kms_mutex_init(struct kms_mutex *mutex, enum kms_lock_place place)
 {

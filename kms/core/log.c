@@ -1,5 +1,6 @@
 #include "core/log.h"
 
+#include "core/bytes.h"
 #include "core/clock.h"
 
 #include <pthread.h>
@@ -53,17 +54,25 @@ static bool admit_locked(struct kms_log_site *site, unsigned long *ret_suppresse
     return true;
 }
 
-/* JSON string content; control characters become spaces, so that no input can forge a line. */
-static size_t append_escaped(char *out, size_t size, const char *text)
+/*
+ * JSON string content, at most twice as long as the text. Control characters become spaces, so that no input can
+ * forge a line, and bytes that are not UTF-8 become question marks, so that the line stays JSON.
+ */
+static void escape(char *out, const char *text)
 {
-    size_t used = 0;
-    for (; *text != '\0' && used + 3 < size; text++) {
+    size_t left = strlen(text);
+    while (left > 0) {
+        const size_t len = kms_utf8_printable_prefix(text, left);
         if (*text == '"' || *text == '\\')
-            out[used++] = '\\';
-        out[used++] = (unsigned char)*text < 0x20 || *text == 0x7f ? ' ' : *text;
+            *out++ = '\\';
+        if (len == 0)
+            *out++ = (unsigned char)*text < 0x80 ? ' ' : '?';
+        for (size_t i = 0; i < len; i++)
+            *out++ = text[i];
+        text += len > 0 ? len : 1;
+        left -= len > 0 ? len : 1;
     }
-    out[used] = '\0';
-    return used;
+    *out = '\0';
 }
 
 void kms_log_write(struct kms_log_site *site, const char *fmt, ...)
@@ -76,7 +85,7 @@ void kms_log_write(struct kms_log_site *site, const char *fmt, ...)
     (void)vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
     char escaped[2 * LARGEST_TEXT];
-    (void)append_escaped(escaped, sizeof escaped, text);
+    escape(escaped, text);
 
     char time_text[KMS_TIME_TEXT_SIZE];
     char line[sizeof escaped + 256];

@@ -3,6 +3,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+enum { TEXT_SIZE = sizeof(((struct kms_error *)NULL)->public_text) };
 
 struct status_row {
     const char *name;
@@ -45,13 +48,33 @@ const char *kms_status_public_text(enum kms_status status)
     return row_of(status)->public_text;
 }
 
+/*
+ * Format into a member of the error by way of a copy, because an argument may be that member itself. A text that
+ * is too long is cut between characters, so that it stays UTF-8.
+ */
+static void set_text(char *out, size_t size, const char *fmt, va_list args)
+{
+    char text[TEXT_SIZE];
+    KMS_ASSERT(size == sizeof text);
+    const int len = vsnprintf(text, size, fmt, args);
+    if (len < 0 || (size_t)len >= size) {
+        size_t end = size - 1;
+        while (end > 0 && ((unsigned char)text[end - 1] & 0xc0) == 0x80)
+            end--;
+        if (end > 0 && (unsigned char)text[end - 1] >= 0xc0)
+            end--;
+        text[len < 0 ? 0 : end] = '\0';
+    }
+    memcpy(out, text, strlen(text) + 1);
+}
+
 enum kms_status kms_fail_public(struct kms_error *err, enum kms_status status, const char *fmt, ...)
 {
     if (err != NULL) {
         va_list args;
         va_start(args, fmt);
         err->status = status;
-        (void)vsnprintf(err->public_text, sizeof err->public_text, fmt, args);
+        set_text(err->public_text, sizeof err->public_text, fmt, args);
         va_end(args);
     }
     return status;
@@ -63,7 +86,7 @@ enum kms_status kms_fail(struct kms_error *err, enum kms_status status, const ch
         va_list args;
         va_start(args, fmt);
         err->status = status;
-        (void)vsnprintf(err->cause, sizeof err->cause, fmt, args);
+        set_text(err->cause, sizeof err->cause, fmt, args);
         va_end(args);
     }
     return status;
