@@ -28,12 +28,38 @@ void kms_mutex_lock(struct kms_mutex *mutex)
     held_places |= 1U << mutex->place;
 }
 
+#ifdef __SANITIZE_THREAD__
+/* This compiler's ThreadSanitizer does not know pthread_mutex_clocklock() and would see unlocks without a lock. */
+static int lock_until(pthread_mutex_t *mutex, const struct timespec *mono_until)
+{
+    struct timespec mono_now;
+    struct timespec until;
+    (void)clock_gettime(CLOCK_MONOTONIC, &mono_now);
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += mono_until->tv_sec - mono_now.tv_sec;
+    until.tv_nsec += mono_until->tv_nsec - mono_now.tv_nsec;
+    if (until.tv_nsec < 0) {
+        until.tv_sec--;
+        until.tv_nsec += 1000000000;
+    } else if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    return pthread_mutex_timedlock(mutex, &until);
+}
+#else
+static int lock_until(pthread_mutex_t *mutex, const struct timespec *mono_until)
+{
+    return pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, mono_until);
+}
+#endif
+
 bool kms_mutex_lock_until(struct kms_mutex *mutex, long long deadline_mono_ns)
 {
     KMS_ASSERT(held_places >> mutex->place == 0);
     const struct timespec until = {.tv_sec = deadline_mono_ns / 1000000000,
                                    .tv_nsec = deadline_mono_ns % 1000000000};
-    const int result = pthread_mutex_clocklock(&mutex->mutex, CLOCK_MONOTONIC, &until);
+    const int result = lock_until(&mutex->mutex, &until);
     KMS_ASSERT(result == 0 || result == ETIMEDOUT);
     if (result == 0)
         held_places |= 1U << mutex->place;
