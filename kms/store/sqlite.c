@@ -144,6 +144,28 @@ static enum kms_status create_database(const char *path, const struct kms_store_
     return sync_path(dirname(directory), O_RDONLY | O_DIRECTORY, err);
 }
 
+/*
+ * SQLite takes a file that is shorter than a page for a new, empty database; for us it is a damaged one. Must
+ * run before SQLite opens the file: closing a descriptor gives up this process's locks on it.
+ */
+static enum kms_status check_header(const char *path, off_t size, struct kms_error *err)
+{
+    uint8_t header[100];
+    KMS_CLOSE const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0)
+        return file_refused("open", path, err);
+    if (pread(fd, header, sizeof header, 0) != (ssize_t)sizeof header ||
+        memcmp(header, "SQLite format 3", 16) != 0)
+        return kms_fail(err, KMS_STORE_CORRUPT, "%s is not a database: check store.path, or restore a backup",
+                        path);
+    const off_t page_size = kms_get_be16(header + 16) == 1 ? 65536 : kms_get_be16(header + 16);
+    if (size < page_size)
+        return kms_fail(err, KMS_STORE_CORRUPT,
+                        "the database %s is cut off after %lld bytes: restore a backup", path,
+                        (long long)size);
+    return KMS_OK;
+}
+
 /* Is there a database, is there room for a new one, or is something in the way? */
 static enum kms_status find_or_create(const char *path, const struct kms_store_sqlite_config *config,
                                       struct kms_error *err)
@@ -158,7 +180,7 @@ static enum kms_status find_or_create(const char *path, const struct kms_store_s
                 "the database %s is empty (0 bytes): restore a backup; only if this is a new service, "
                 "remove the file and start again",
                 path);
-        return KMS_OK;
+        return check_header(path, info.st_size, err);
     }
     if (errno != ENOENT)
         return file_refused("look at", path, err);
@@ -197,6 +219,9 @@ static enum kms_status open_writer(struct kms_sqlite *store, const struct kms_st
                                    struct kms_error *err)
 {
     KMS_TRY(kms_sqlite_conn_open(store->path, config, KMS_SQLITE_WRITER, &store->writer, err));
+    if (sqlite3_db_readonly(store->writer.db, "main") != 0)
+        return kms_fail(err, KMS_STORE_UNAVAILABLE, "the database %s may only be read: check its permissions",
+                        store->path);
     KMS_TRY(kms_schema_migrate(store->writer.db, &kms_schema_migrations, err));
     KMS_TRY(require_wal(store->writer.db, err));
     KMS_TRY(kms_schema_check(store->writer.db, &kms_schema_migrations, err));

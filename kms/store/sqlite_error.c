@@ -1,7 +1,8 @@
 #include "store/sqlite_error.h"
 
 #include <errno.h>
-#include <string.h>
+#include <stdbool.h>
+#include <stddef.h>
 
 /* What to do, by status. */
 static const char *advice(enum kms_status status)
@@ -22,19 +23,42 @@ static const char *advice(enum kms_status status)
     }
 }
 
-/* An input or output error is a full disk in disguise when the system says so. */
+/* What the system said to the last failed operation on the database file or its write-ahead log. */
+static bool system_says_full(sqlite3 *db)
+{
+    sqlite3_file *files[2] = {NULL, NULL};
+    (void)sqlite3_file_control(db, "main", SQLITE_FCNTL_FILE_POINTER, (void *)&files[0]);
+    (void)sqlite3_file_control(db, "main", SQLITE_FCNTL_JOURNAL_POINTER, (void *)&files[1]);
+    for (size_t i = 0; i < 2; i++) {
+        int error = 0;
+        if (files[i] != NULL && files[i]->pMethods != NULL)
+            (void)files[i]->pMethods->xFileControl(files[i], SQLITE_FCNTL_LAST_ERRNO, &error);
+        if (error == ENOSPC || error == EDQUOT || error == EFBIG)
+            return true;
+    }
+    return false;
+}
+
+/* An input or output error can be a full disk in disguise: a quota, or a limit on the size of files. */
 static enum kms_status io_status(sqlite3 *db, int rc)
 {
-    if (rc == SQLITE_IOERR_NOMEM)
+    switch (rc) {
+    case SQLITE_IOERR_NOMEM:
         return KMS_NO_MEMORY;
-    if (rc == SQLITE_IOERR_SHORT_READ || rc == SQLITE_IOERR_CORRUPTFS || rc == SQLITE_IOERR_DATA)
+    case SQLITE_IOERR_SHORT_READ:
+    case SQLITE_IOERR_CORRUPTFS:
+    case SQLITE_IOERR_DATA:
         return KMS_STORE_CORRUPT;
-    if (rc == SQLITE_IOERR_LOCK || rc == SQLITE_IOERR_BLOCKED)
+    case SQLITE_IOERR_LOCK:
+    case SQLITE_IOERR_BLOCKED:
         return KMS_STORE_BUSY;
-    const int system_error = db != NULL ? sqlite3_system_errno(db) : 0;
-    if (system_error == ENOSPC || system_error == EDQUOT || system_error == EFBIG)
-        return KMS_STORE_FULL;
-    return KMS_STORE_UNAVAILABLE;
+    case SQLITE_IOERR_WRITE:
+    case SQLITE_IOERR_TRUNCATE:
+    case SQLITE_IOERR_SHMSIZE:
+        return system_says_full(db) ? KMS_STORE_FULL : KMS_STORE_UNAVAILABLE;
+    default:
+        return KMS_STORE_UNAVAILABLE;
+    }
 }
 
 /* Result code to status. */

@@ -18,6 +18,8 @@
 #define KMS_PURPOSE_COLUMNS                                                                                  \
     "id, display_name, legal_basis, state, required_by_law, retention_seconds, rotation_seconds, revision, " \
     "created_ns, updated_ns"
+/* Text that is not JSON becomes NULL, which the column refuses. */
+#define KMS_LABELS_OR_NULL "CASE WHEN json_valid(?4) THEN ?4 END"
 /* ?2 of the customer's lookups is the tenant's UUID, which the caller has: no join. */
 #define KMS_CUSTOMER_COLUMNS(tenant)                                                                         \
     "c.no, c.uuid, " tenant ", c.id, c.labels, c.state, c.revision, c.created_ns, c.updated_ns"
@@ -58,9 +60,10 @@
       "SELECT " KMS_PURPOSE_COLUMNS " FROM purpose WHERE tenant_no = ? AND id > ? ORDER BY id LIMIT ?")      \
     X(CUSTOMER_INSERT, WRITER,                                                                               \
       "INSERT INTO customer (uuid, tenant_no, id, labels, state, revision, created_ns, updated_ns) "         \
-      "VALUES (?, ?, ?, ?, ?, ?, ?, ?)")                                                                     \
+      "VALUES (?1, ?2, ?3, " KMS_LABELS_OR_NULL ", ?5, ?6, ?7, ?8)")                                         \
     X(CUSTOMER_UPDATE, WRITER,                                                                               \
-      "UPDATE customer SET tenant_no = ?2, id = ?3, labels = ?4, state = ?5, revision = ?6, "                \
+      "UPDATE customer SET tenant_no = ?2, id = ?3, labels = " KMS_LABELS_OR_NULL                            \
+      ", state = ?5, revision = ?6, "                                                                        \
       "created_ns = ?7, updated_ns = ?8 WHERE uuid = ?1")                                                    \
     X(CUSTOMER_BY_ID, ALL,                                                                                   \
       "SELECT " KMS_CUSTOMER_COLUMNS("?2") " FROM customer c WHERE c.tenant_no = ?1 AND c.id = ?3")          \

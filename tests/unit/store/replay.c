@@ -1,0 +1,159 @@
+#define _GNU_SOURCE
+#include "replay.h"
+
+#include "store/changelog.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* Insert, or else update: the log does not tell them apart. */
+#define PUT(kind, record)                                                                                    \
+    do {                                                                                                     \
+        enum kms_status put_status = to->ops->kind##_insert(txn, record, &err);                              \
+        if (put_status == KMS_ALREADY_EXISTS)                                                                \
+            put_status = to->ops->kind##_update(txn, record, &err);                                          \
+        assert_ok(put_status);                                                                               \
+    } while (0)
+
+/* The counters are absolute in the log and relative in the interface. */
+static void apply_reserve(struct kms_store *to, struct kms_store_txn *txn, const struct kms_change *change)
+{
+    struct kms_error err = {0};
+    for (size_t i = 0; i < change->reserve.count; i++) {
+        const struct kms_change_reservation *entry = &change->reserve.list[i];
+        struct kms_kek_record kek;
+        assert_ok(to->ops->kek_by_id(txn, entry->kek_id, &kek, &err));
+        assert_true(entry->wraps_reserved >= kek.wraps_reserved);
+        uint64_t first = 0;
+        assert_ok(to->ops->kek_reserve(txn, entry->kek_id, entry->wraps_reserved - kek.wraps_reserved, &first,
+                                       &err));
+    }
+}
+
+static void apply(struct kms_store *to, struct kms_store_txn *txn, const struct kms_change *change)
+{
+    struct kms_error err = {0};
+    switch (change->kind) {
+    case KMS_CHANGE_TENANT:
+        PUT(tenant, &change->tenant);
+        break;
+    case KMS_CHANGE_PURPOSE:
+        PUT(purpose, &change->purpose);
+        break;
+    case KMS_CHANGE_CUSTOMER:
+        PUT(customer, &change->customer);
+        break;
+    case KMS_CHANGE_KEK:
+        assert_ok(to->ops->kek_insert(txn, &change->kek, &err));
+        break;
+    case KMS_CHANGE_KEK_STATE:
+        assert_ok(to->ops->kek_set_state(txn, change->kek_state.kek_id, change->kek_state.state, &err));
+        break;
+    case KMS_CHANGE_RESERVE:
+        apply_reserve(to, txn, change);
+        break;
+    case KMS_CHANGE_PAGE:
+        assert_ok(to->ops->page_put(txn, &change->page, &err));
+        break;
+    case KMS_CHANGE_REQUEST:
+        assert_ok(to->ops->request_put(txn, &change->request, &err));
+        break;
+    }
+}
+
+void replay_log(const char *from, struct kms_store *to)
+{
+    sqlite3 *db = NULL;
+    sqlite3_stmt *stmt = NULL;
+    assert_int_equal(sqlite3_open(from, &db), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_prepare_v2(db, "SELECT seq, kind, payload FROM change_log ORDER BY seq", -1, &stmt, NULL),
+        SQLITE_OK);
+    struct kms_txn txn = begin_write(to);
+    int rc;
+    for (int64_t seq = 1; (rc = sqlite3_step(stmt)) == SQLITE_ROW; seq++) {
+        assert_int_equal(sqlite3_column_int64(stmt, 0), seq);
+        const struct kms_slice payload =
+            kms_slice_of(sqlite3_column_blob(stmt, 2), (size_t)sqlite3_column_bytes(stmt, 2));
+        struct kms_change change = {0};
+        struct kms_error err = {0};
+        assert_ok(kms_changelog_decode(payload, &change, &err));
+        assert_int_equal(change.kind, sqlite3_column_int(stmt, 1));
+        apply(to, txn.txn, &change);
+        kms_change_clear(&change);
+    }
+    assert_int_equal(rc, SQLITE_DONE);
+    commit(&txn);
+    assert_int_equal(sqlite3_finalize(stmt), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+/* Each prints one text column for each row. */
+static const char *const dumps[] = {
+    "SELECT 'tenant '||hex(uuid)||' '||id||' '||display_name||' '||state||' '||epoch||' '||hex(master_id)||' "
+    "'||"
+    "hex(root_blob)||' '||height||' '||next_slot||' '||revision||' '||created_ns||' '||updated_ns "
+    "FROM tenant ORDER BY uuid",
+    "SELECT 'purpose '||hex(t.uuid)||' '||p.id||' '||p.display_name||' '||legal_basis||' '||p.state||' '||"
+    "required_by_law||' '||retention_seconds||' '||rotation_seconds||' '||p.revision||' '||p.created_ns||' "
+    "'||"
+    "p.updated_ns FROM purpose p JOIN tenant t ON t.no = p.tenant_no ORDER BY t.uuid, p.id",
+    "SELECT 'customer '||hex(c.uuid)||' '||hex(t.uuid)||' '||c.id||' '||labels||' '||c.state||' '||c.revision"
+    "||' '||c.created_ns||' '||c.updated_ns FROM customer c JOIN tenant t ON t.no = c.tenant_no "
+    "ORDER BY c.uuid",
+    "SELECT 'kek '||hex(kek_id)||' '||hex(t.uuid)||' '||hex(c.uuid)||' '||purpose||' '||version||' "
+    "'||slot||' '"
+    "||k.state||' '||wraps_reserved||' '||k.created_ns FROM kek k JOIN tenant t ON t.no = k.tenant_no "
+    "JOIN customer c ON c.no = k.customer_no ORDER BY kek_id",
+    "SELECT 'page '||hex(t.uuid)||' '||level||' '||page_index||' '||hex(mac)||' '||hex(body) "
+    "FROM tree_page p JOIN tenant t ON t.no = p.tenant_no ORDER BY t.uuid, level, page_index",
+    "SELECT 'request '||identity||' '||request_id||' '||hex(request_hash)||' '||created_ns FROM request "
+    "ORDER BY identity, request_id",
+};
+
+/* Append the first column of all rows to `out`, one a line; returns the number of rows. */
+static int append_rows(sqlite3 *db, const char *sql, struct kms_buf *out)
+{
+    sqlite3_stmt *stmt = NULL;
+    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &stmt, NULL), SQLITE_OK);
+    int rows = 0;
+    int rc;
+    for (; (rc = sqlite3_step(stmt)) == SQLITE_ROW; rows++)
+        assert_ok(kms_buf_printf(out, "%s\n", (const char *)sqlite3_column_text(stmt, 0)));
+    assert_int_equal(rc, SQLITE_DONE);
+    assert_int_equal(sqlite3_finalize(stmt), SQLITE_OK);
+    return rows;
+}
+
+char *dump_tables(const char *path)
+{
+    sqlite3 *db = NULL;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    struct kms_buf out = {0};
+    assert_int_equal(append_rows(db, "PRAGMA integrity_check", &out), 1);
+    assert_memory_equal(out.data, "ok\n", 3);
+    out.len = 0;
+    assert_int_equal(append_rows(db, "PRAGMA foreign_key_check", &out), 0);
+    for (size_t i = 0; i < sizeof dumps / sizeof dumps[0]; i++)
+        (void)append_rows(db, dumps[i], &out);
+    assert_ok(kms_buf_append(&out, "", 1));
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    return (char *)out.data;
+}
+
+void assert_log_matches_tables(const char *path)
+{
+    struct fixture rebuilt = {0};
+    (void)snprintf(rebuilt.path, sizeof rebuilt.path, "%s-rebuilt", path);
+    fixture_open(&rebuilt);
+    replay_log(path, rebuilt.store);
+    fixture_close(&rebuilt);
+    char *wanted = dump_tables(path);
+    char *found = dump_tables(rebuilt.path);
+    assert_string_equal(found, wanted);
+    free(wanted);
+    free(found);
+    (void)unlink(rebuilt.path);
+    (void)unlink(fixture_file(&rebuilt, ".lock"));
+}
