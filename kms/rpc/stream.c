@@ -226,11 +226,14 @@ static bool take_read_locked(struct kms_rpc_call *call)
     return true;
 }
 
-/* One SEND_MESSAGE; buffered by core when more follows at once. */
+/*
+ * One SEND_MESSAGE; buffered by core when more follows at once. Not the first one: with the hint core does not begin to
+ * write the initial metadata of the same batch, but completes the batch only when they are written.
+ */
 static void send(struct kms_rpc_call *call, struct kms_rpc_reply *reply, bool more)
 {
     grpc_op ops[2] = {{.op = GRPC_OP_SEND_MESSAGE,
-                       .flags = more ? GRPC_WRITE_BUFFER_HINT : 0,
+                       .flags = more && call->stream.initial_sent ? GRPC_WRITE_BUFFER_HINT : 0,
                        .data.send_message.send_message = reply->payload}};
     size_t count = 1;
     if (!call->stream.initial_sent) {
