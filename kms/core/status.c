@@ -52,7 +52,7 @@ const char *kms_status_public_text(enum kms_status status)
  * Format into a member of the error by way of a copy, because an argument may be that member itself. A text that
  * is too long is cut between characters, so that it stays UTF-8.
  */
-static void set_text(char *out, size_t size, const char *fmt, va_list args)
+static void KMS_PRINTF(3, 0) set_text(char *out, size_t size, const char *fmt, va_list args)
 {
     char text[TEXT_SIZE];
     KMS_ASSERT(size == sizeof text);

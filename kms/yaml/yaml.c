@@ -17,7 +17,7 @@ struct complaint {
 };
 
 /* The log callback: libcyaml tells its reasons in no other way. */
-static void take_log(cyaml_log_t level, void *context, const char *fmt, va_list args)
+static void KMS_PRINTF(3, 0) take_log(cyaml_log_t level, void *context, const char *fmt, va_list args)
 {
     struct complaint *complaint = context;
     char text[sizeof complaint->text];
