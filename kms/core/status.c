@@ -1,5 +1,7 @@
 #include "core/status.h"
 
+#include "core/bytes.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,23 +51,29 @@ const char *kms_status_public_text(enum kms_status status)
 }
 
 /*
- * Format into a member of the error by way of a copy, because an argument may be that member itself. A text that
- * is too long is cut between characters, so that it stays UTF-8.
+ * Format into a member of the error, by way of a copy because an argument may be that member itself. Whatever went
+ * in (names that a "%.64s" has cut inside a character, texts of libraries with line ends), UTF-8 without control
+ * characters comes out.
  */
 static void KMS_PRINTF(3, 0) set_text(char *out, size_t size, const char *fmt, va_list args)
 {
     char text[TEXT_SIZE];
     KMS_ASSERT(size == sizeof text);
-    const int len = vsnprintf(text, size, fmt, args);
-    if (len < 0 || (size_t)len >= size) {
-        size_t end = size - 1;
-        while (end > 0 && ((unsigned char)text[end - 1] & 0xc0) == 0x80)
-            end--;
-        if (end > 0 && (unsigned char)text[end - 1] >= 0xc0)
-            end--;
-        text[len < 0 ? 0 : end] = '\0';
+    if (vsnprintf(text, size, fmt, args) < 0)
+        text[0] = '\0';
+    size_t left = strlen(text);
+    for (const char *next = text; left > 0;) {
+        const size_t len = kms_utf8_printable_prefix(next, left);
+        const size_t used = len > 0 ? len : 1;
+        if (len > 0)
+            memcpy(out, next, len);
+        else
+            *out = (unsigned char)*next < 0x80 ? ' ' : '?';
+        out += used;
+        next += used;
+        left -= used;
     }
-    memcpy(out, text, strlen(text) + 1);
+    *out = '\0';
 }
 
 enum kms_status kms_fail_public(struct kms_error *err, enum kms_status status, const char *fmt, ...)

@@ -75,7 +75,8 @@ const char *kms_status_public_text(enum kms_status status);
 
 /*
  * What went wrong, beside the status. `public_text` may be shown to the remote caller and says what to do;
- * `cause` is for the operator's log only (CKR values, SQL states, file names). Both are NUL-terminated UTF-8.
+ * `cause` is for the operator's log only (CKR values, SQL states, file names). Both are NUL-terminated UTF-8 without control
+ * characters, whatever was formatted into them.
  * Zero-initialised = no error. Functions that take a `struct kms_error *` accept NULL.
  */
 struct kms_error {
