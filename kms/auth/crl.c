@@ -270,7 +270,11 @@ enum kms_status kms_crl_load(const char *crl_path, const char *ca_path, int64_t 
     KMS_CLEANUP(kms_buf_clear) struct kms_buf ca_pem = {0};
     KMS_TRY(kms_file_read(ca_path, KMS_CRL_CA_FILE_MAX, &ca_pem, err));
     KMS_TRY(kms_file_read(crl_path, KMS_CRL_FILE_MAX, &crl_pem, err));
-    return kms_crl_parse(crl_path, kms_buf_slice(&crl_pem), kms_buf_slice(&ca_pem), now_ns, ret_crl, err);
+    const enum kms_status status =
+        kms_crl_parse(crl_path, kms_buf_slice(&crl_pem), kms_buf_slice(&ca_pem), now_ns, ret_crl, err);
+    if (status == KMS_CONFIG_INVALID)
+        return kms_fail(err, status, "the client CAs are those of %s", ca_path);
+    return status;
 }
 
 void kms_crl_free(struct kms_crl *crl)

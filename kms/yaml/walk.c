@@ -206,7 +206,18 @@ static enum kms_status check_text(struct walk *walk)
                   walk->place_len > 0 ? ": " : "");
 }
 
-/* Numbers and truth values, which libcyaml reads too generously. */
+/* libcyaml checks the same, but does not say which value it means. */
+static enum kms_status check_length(struct walk *walk, const struct cyaml_schema_value *schema, unsigned line)
+{
+    const size_t len = strlen(scalar_text(walk));
+    if (len < schema->string.min)
+        return refuse(walk, line, "%s must have at least %u characters", walk->place, schema->string.min);
+    if (len > schema->string.max)
+        return refuse(walk, line, "%s must have at most %u characters", walk->place, schema->string.max);
+    return KMS_OK;
+}
+
+/* Numbers and truth values, which libcyaml reads too generously; lengths of texts. */
 static enum kms_status check_scalar(struct walk *walk, const struct cyaml_schema_value *schema)
 {
     const unsigned line = line_of(&walk->event.start_mark);
@@ -227,6 +238,8 @@ static enum kms_status check_scalar(struct walk *walk, const struct cyaml_schema
         return KMS_OK;
     case CYAML_ENUM:
         return check_word(walk, schema, line);
+    case CYAML_STRING:
+        return check_length(walk, schema, line);
     default:
         return KMS_OK;
     }
@@ -284,8 +297,11 @@ static enum kms_status walk_sequence(struct walk *walk, const struct cyaml_schem
     const size_t place_len = walk->place_len;
     for (size_t index = 0;; index++) {
         KMS_TRY(next_event(walk));
-        if (walk->event.type == YAML_SEQUENCE_END_EVENT)
+        if (walk->event.type == YAML_SEQUENCE_END_EVENT && index >= schema->sequence.min)
             return KMS_OK;
+        if (walk->event.type == YAML_SEQUENCE_END_EVENT)
+            return refuse(walk, line_of(&walk->event.start_mark), "%s must have at least %u entries",
+                          walk->place, schema->sequence.min);
         extend_place(walk, "[%zu]", index);
         note_place(walk, line_of(&walk->event.start_mark));
         KMS_TRY(walk_value(walk, schema->sequence.entry));

@@ -127,7 +127,7 @@ static void bad_identities_are_refused(void **state)
                        bad[i]);
         expect_refusal(text, 5, "is not an identity");
     }
-    expect_refusal(HEAD "  - identity: ''\n    role: admin\n    tenants: ['*']\n", 3, "STRING length < 1");
+    expect_refusal(HEAD "  - identity: ''\n    role: admin\n    tenants: ['*']\n", 3, "at least 1 characters");
     expect_refusal(HEAD "  - role: admin\n    tenants: ['*']\n", 3,
                    "exactly one of identity and identity_prefix");
     expect_refusal(HEAD ALICE "    identity_prefix: spiffe://td/\n    role: admin\n    tenants: ['*']\n", 3,
@@ -160,7 +160,7 @@ static void bad_tenants_and_purposes_are_refused(void **state)
     expect_refusal(HEAD ALICE "    role: operator\n    tenants: [acme, '*']\n", 5, "must stand alone");
     expect_refusal(HEAD ALICE "    role: operator\n    tenants: ['ac*']\n", 5, "is not an id");
     expect_refusal(HEAD ALICE "    role: operator\n    tenants: ['-a']\n", 5, "is not an id");
-    expect_refusal(HEAD ALICE "    role: operator\n    tenants: []\n", 5, "Insufficient entries");
+    expect_refusal(HEAD ALICE "    role: operator\n    tenants: []\n", 5, "at least 1 entries");
     expect_refusal(HEAD ALICE "    role: operator\n    tenants: acme\n", 5, "must be a list");
     expect_refusal(HEAD ALICE "    role: operator\n    tenants: [[acme]]\n", 5, "must be a single value");
     expect_refusal(HEAD ALICE "    role: operator\n    tenants: [acme]\n    purposes: [KYC]\n", 6,
