@@ -89,7 +89,7 @@ void kms_p11_session_checkin(struct kms_hsm *hsm, struct kms_hsm_session *sessio
 {
     struct kms_p11 *p11 = kms_p11_of(hsm);
     KMS_ASSERT(session->p11 == p11);
-    if (__builtin_expect(session->broken, 0))
+    if (__builtin_expect(session->broken, 0) && !atomic_load(&p11->lost))
         renew(session);
     KMS_LOCKED(&p11->pool_lock);
     session->next_free = p11->free_sessions;
@@ -194,7 +194,9 @@ bool kms_p11_session_device_works(struct kms_hsm_session *session)
 {
     static const uint8_t message[] = "kms device check";
     uint8_t mac[KMS_HSM_MAC_SIZE];
-    return kms_p11_crypto_mac(session, kms_slice_of(message, sizeof message), mac, NULL) == KMS_OK;
+    /* twice, because the first may find the session stuck and open it anew; a lost device answers no at once */
+    return kms_p11_crypto_mac(session, kms_slice_of(message, sizeof message), mac, NULL) == KMS_OK ||
+           kms_p11_crypto_mac(session, kms_slice_of(message, sizeof message), mac, NULL) == KMS_OK;
 }
 
 enum kms_status kms_p11_session_failed(struct kms_hsm_session *session, const char *function, CK_RV rv,
@@ -207,8 +209,8 @@ enum kms_status kms_p11_session_failed(struct kms_hsm_session *session, const ch
         return kms_fail(err, KMS_HSM_UNAVAILABLE, "%s: %s", function, name);
     }
     if (rv == CKR_OPERATION_ACTIVE || rv == CKR_OPERATION_NOT_INITIALIZED) {
-        session->broken = true;
-        return kms_fail(err, KMS_HSM_UNAVAILABLE, "%s: %s; the session is opened anew", function, name);
+        renew(session);
+        return kms_fail(err, KMS_HSM_UNAVAILABLE, "%s: %s; the session was opened anew", function, name);
     }
     if (kms_ckr_is_bad_handle(rv))
         return kms_fail(err, kms_p11_session_device_works(session) ? KMS_HSM_STALE : KMS_HSM_UNAVAILABLE,
