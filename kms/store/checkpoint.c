@@ -2,9 +2,11 @@
 #include "store/sqlite_impl.h"
 
 /*
- * The write-ahead log is moved into the database by the commit that finds it longer than this. Longer batches
- * write pages that change often (roots, the tail of the change log) once instead of many times; shorter ones
- * hold up a commit for less time and recover faster after a crash.
+ * The write-ahead log is moved into the database by the commit that finds it longer than this. A longer log
+ * writes pages that change often (roots, the tail of the change log) once instead of many times; a shorter one
+ * holds up that commit for less time (about 20 ms at 1000 pages, 50 ms at 4096, 160 ms at 16384, on one SSD).
+ * A thread of its own was tried and was no faster: both fsync the same disk, and a writer that does not pause
+ * still has to stop for the end of the log.
  */
 enum { CHECKPOINT_FRAMES = 4096, ALARM_FRAMES = 64 * 4096 };
 
