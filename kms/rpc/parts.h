@@ -145,6 +145,7 @@ struct kms_rpc_queue {
     struct kms_rpc_peers *peers;
     struct kms_rpc_reply *group_head, *group_tail;
     unsigned group_size;
+    unsigned last_group;           /* size of the group before */
     struct kms_rpc_call **touched; /* room for the streams of one group; owned */
     struct kms_error commit_error;
     int64_t group_since_ns;

@@ -12,7 +12,7 @@
 #include <grpc/byte_buffer.h>
 #include <stdlib.h>
 
-enum { EVENTS_PER_WIPE = 32 };
+enum { EVENTS_PER_WIPE = 32, BUSY_GROUP = 4 };
 
 enum kms_status kms_rpc_queue_init(struct kms_rpc_queue *queue, struct kms_rpc_server *server)
 {
@@ -70,6 +70,7 @@ static void flush(struct kms_rpc_queue *queue)
                       kms_status_name(committed), kms_error_cause(err, committed));
     }
     (void)__atomic_add_fetch(&queue->counters.groups, 1, __ATOMIC_RELAXED);
+    queue->last_group = queue->group_size;
     queue->group_size = 0;
     unsigned touched = 0;
     while (reply != NULL) {
@@ -119,25 +120,33 @@ static void dispatch(struct kms_rpc_tag *tag, bool ok)
     tag->done(tag->call, ok);
 }
 
+/*
+ * The dead stack is wiped before the thread sleeps and at least every EVENTS_PER_WIPE events. Under load another look for events
+ * tells whether it would sleep at all; otherwise the wipe costs less than the look.
+ */
 static void *queue_main(void *argument)
 {
     struct kms_rpc_queue *queue = argument;
     const gpr_timespec never = gpr_inf_future(GPR_CLOCK_MONOTONIC);
     const gpr_timespec now = gpr_time_0(GPR_CLOCK_MONOTONIC); /* long past: look, but do not wait */
-    unsigned dirty = 0;                                       /* events since the dead stack was wiped */
+    unsigned dirty = 0;                                       /* events since the wipe */
     for (;;) {
-        const bool idle = queue->group_size == 0 && dirty == 0;
-        const grpc_event event = grpc_completion_queue_next(queue->cq, idle ? never : now, NULL);
-        if (event.type == GRPC_OP_COMPLETE) {
-            dirty++;
-            dispatch(event.tag, event.success != 0);
-        }
-        if (is_due(queue) || (event.type != GRPC_OP_COMPLETE && queue->group_size > 0))
-            flush(queue);
-        else if (event.type != GRPC_OP_COMPLETE || dirty >= EVENTS_PER_WIPE) {
+        const bool nothing_staged = queue->group_size == 0;
+        if (dirty >= EVENTS_PER_WIPE || (dirty > 0 && nothing_staged && queue->last_group < BUSY_GROUP)) {
             kms_rpc_stackwipe();
             dirty = 0;
         }
+        const grpc_event event =
+            grpc_completion_queue_next(queue->cq, nothing_staged && dirty == 0 ? never : now, NULL);
+        if (event.type == GRPC_OP_COMPLETE) {
+            dirty++;
+            dispatch(event.tag, event.success != 0);
+        } else if (nothing_staged) {
+            kms_rpc_stackwipe();
+            dirty = 0;
+        }
+        if (is_due(queue) || (event.type != GRPC_OP_COMPLETE && !nothing_staged))
+            flush(queue);
         if (event.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
     }

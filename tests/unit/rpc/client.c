@@ -8,8 +8,8 @@
 #include <grpc/support/time.h>
 #include <stdlib.h>
 
-struct client client_new(const char *target, const char *ca_path, const char *certificate_path,
-                         const char *key_path)
+struct client client_new_with(const char *target, const char *ca_path, const char *certificate_path,
+                              const char *key_path, const char *extra, int value)
 {
     grpc_init();
     char *ca = certs_read(ca_path);
@@ -19,6 +19,7 @@ struct client client_new(const char *target, const char *ca_path, const char *ce
     grpc_channel_credentials *credentials =
         grpc_ssl_credentials_create_ex(ca, certificate == NULL ? NULL : &pair, NULL, NULL);
     grpc_arg args[] = {
+        {.type = GRPC_ARG_INTEGER, .key = (char *)(uintptr_t)extra, .value.integer = value},
         {.type = GRPC_ARG_INTEGER,
          .key = (char *)(uintptr_t)GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL,
          .value.integer = 1},
@@ -42,6 +43,12 @@ struct client client_new(const char *target, const char *ca_path, const char *ce
     free(certificate);
     free(key);
     return client;
+}
+
+struct client client_new(const char *target, const char *ca_path, const char *certificate_path,
+                         const char *key_path)
+{
+    return client_new_with(target, ca_path, certificate_path, key_path, "kms.test.nothing", 0);
 }
 
 void client_clear(struct client *client)
@@ -119,12 +126,10 @@ void client_send_begin(struct client_call *call, struct kms_slice bytes, void *t
     grpc_byte_buffer_destroy(buffer); /* core has taken the slices */
 }
 
-bool client_send(struct client_call *call, struct kms_slice bytes, grpc_compression_algorithm compression)
+bool client_send(struct client_call *call, struct kms_slice bytes)
 {
     grpc_slice slice = grpc_slice_from_copied_buffer((const char *)bytes.data, bytes.len);
-    grpc_byte_buffer *buffer = compression == GRPC_COMPRESS_NONE
-                                   ? grpc_raw_byte_buffer_create(&slice, 1)
-                                   : grpc_raw_compressed_byte_buffer_create(&slice, 1, compression);
+    grpc_byte_buffer *buffer = grpc_raw_byte_buffer_create(&slice, 1);
     const grpc_op op = {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = buffer};
     const bool ok = run(call, &op);
     grpc_slice_unref(slice);
@@ -178,7 +183,7 @@ void client_unary(struct client *client, const char *path, struct kms_slice requ
 {
     struct client_call call;
     client_start(client, path, 0, &call);
-    if (client_send(&call, request, GRPC_COMPRESS_NONE))
+    if (client_send(&call, request))
         client_half_close(&call);
     ret_result->has_reply = client_receive(&call, &ret_result->reply);
     client_finish(&call, ret_result);

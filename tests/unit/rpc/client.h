@@ -21,6 +21,9 @@ struct client {
 /** `certificate_path` NULL: no client certificate. `target` as in gRPC ("127.0.0.1:1234", "unix:/path"). */
 struct client client_new(const char *target, const char *ca_path, const char *certificate_path,
                          const char *key_path);
+/** The same with one more channel argument. */
+struct client client_new_with(const char *target, const char *ca_path, const char *certificate_path,
+                              const char *key_path, const char *extra, int value);
 void client_clear(struct client *client);
 
 /** How a call ended. Zero-initialise; client_result_clear() frees. */
@@ -47,8 +50,8 @@ enum { CLIENT_TIMEOUT_S = 60 };
 
 /** Start a call and wait until its headers were taken by core. `timeout_ms` 0: CLIENT_TIMEOUT_S. */
 void client_start(struct client *client, const char *path, int64_t timeout_ms, struct client_call *ret_call);
-/** Send one message; false when the call has ended. `compression` GRPC_COMPRESS_NONE usually. */
-bool client_send(struct client_call *call, struct kms_slice bytes, grpc_compression_algorithm compression);
+/** Send one message; false when the call has ended. */
+bool client_send(struct client_call *call, struct kms_slice bytes);
 /** Start to send without waiting; then client_sent() waits. */
 void client_send_begin(struct client_call *call, struct kms_slice bytes, void *tag);
 bool client_wait(struct client_call *call, void *tag);

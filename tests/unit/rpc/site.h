@@ -20,13 +20,13 @@
 
 #include "kms/v1/datakeys.pb-c.h"
 
-#define SITE_GENERATE     "/kms.v1.DataKeyService/GenerateDataKey"       /* inline */
-#define SITE_WRAP         "/kms.v1.DataKeyService/WrapDataKey"           /* control lane */
-#define SITE_BATCH        "/kms.v1.DataKeyService/BatchGenerateDataKey"  /* inline, large replies */
-#define SITE_STREAM       "/kms.v1.DataKeyService/StreamGenerateDataKey" /* inline */
-#define SITE_STREAM_SLOW  "/kms.v1.DataKeyService/StreamWrapDataKey"     /* control lane */
-#define SITE_UNWRAP_COUNT "/kms.test.Toy/Count" /* server stream of `key_spec` messages */
-#define SITE_DEEP         "/kms.test.Toy/Deep"  /* a request type that nests without bound */
+#define SITE_GENERATE    "/kms.v1.DataKeyService/GenerateDataKey"       /* inline */
+#define SITE_WRAP        "/kms.v1.DataKeyService/WrapDataKey"           /* control lane */
+#define SITE_BATCH       "/kms.v1.DataKeyService/BatchGenerateDataKey"  /* inline, large replies */
+#define SITE_STREAM      "/kms.v1.DataKeyService/StreamGenerateDataKey" /* inline */
+#define SITE_STREAM_SLOW "/kms.v1.DataKeyService/StreamWrapDataKey"     /* control lane */
+#define SITE_COUNT       "/kms.test.Toy/Count" /* server stream of `key_spec` messages */
+#define SITE_DEEP        "/kms.test.Toy/Deep"  /* a request type that nests without bound */
 
 enum { SITE_EVENTS_MAX = 100000 };
 

@@ -175,7 +175,7 @@ static void no_reply_leaves_before_its_commit(void **state)
     const unsigned commits = site->in_commit;
     site_hold_commit(site, true);
     client_start(&site->client, SITE_GENERATE, 0, &call);
-    assert_true(client_send(&call, kms_buf_slice(&request), GRPC_COMPRESS_NONE));
+    assert_true(client_send(&call, kms_buf_slice(&request)));
     client_half_close(&call);
     site_await(site, &site->in_commit, commits + 1);
     assert_false(client_completes_within(&call, &call.code,
@@ -201,7 +201,7 @@ static void calls_that_arrive_together_share_a_commit(void **state)
     site_hold_commit(site, true);
     for (int i = 0; i < CALLS; i++) {
         client_start(&site->client, SITE_GENERATE, 0, &calls[i]);
-        assert_true(client_send(&calls[i], kms_buf_slice(&request), GRPC_COMPRESS_NONE));
+        assert_true(client_send(&calls[i], kms_buf_slice(&request)));
         client_half_close(&calls[i]);
         site_await(site, &site->in_commit, before + 1); /* the first one's commit holds up the rest */
     }
@@ -230,7 +230,7 @@ static void a_deadline_ends_a_handler_on_the_control_lane(void **state)
     struct client_result result = {.code = GRPC_STATUS_OK};
     const unsigned over = site->over;
     client_start(&site->client, SITE_WRAP, 200, &call);
-    assert_true(client_send(&call, kms_buf_slice(&request), GRPC_COMPRESS_NONE));
+    assert_true(client_send(&call, kms_buf_slice(&request)));
     client_half_close(&call);
     client_finish(&call, &result);
     assert_int_equal(result.code, GRPC_STATUS_DEADLINE_EXCEEDED);
@@ -248,7 +248,7 @@ static void a_cancelled_call_is_seen_by_its_handler(void **state)
     const unsigned over = site->over;
     const unsigned holding = site->holding;
     client_start(&site->client, SITE_WRAP, 0, &call);
-    assert_true(client_send(&call, kms_buf_slice(&request), GRPC_COMPRESS_NONE));
+    assert_true(client_send(&call, kms_buf_slice(&request)));
     client_half_close(&call);
     site_await(site, &site->holding, holding + 1);
     (void)grpc_call_cancel(call.call, NULL);
@@ -270,12 +270,12 @@ static void a_call_whose_deadline_has_passed_is_not_handled(void **state)
     struct client_result result = {.code = GRPC_STATUS_OK};
     const unsigned holding = site->holding;
     client_start(&site->client, SITE_WRAP, 0, &first);
-    assert_true(client_send(&first, kms_buf_slice(&hold), GRPC_COMPRESS_NONE));
+    assert_true(client_send(&first, kms_buf_slice(&hold)));
     client_half_close(&first);
     site_await(site, &site->holding, holding + 1);
     const size_t handled = site_count(site, 'h');
     client_start(&site->client, SITE_WRAP, 100, &second);
-    assert_true(client_send(&second, kms_buf_slice(&late), GRPC_COMPRESS_NONE));
+    assert_true(client_send(&second, kms_buf_slice(&late)));
     client_half_close(&second);
     client_finish(&second, &result);
     assert_int_equal(result.code, GRPC_STATUS_DEADLINE_EXCEEDED);
