@@ -51,6 +51,8 @@ static bool decode_base64(struct kms_secret *bytes)
     if (len == 0 || len % 4 != 0)
         return false;
     const size_t padding = bytes->data[len - 1] != '=' ? 0 : bytes->data[len - 2] != '=' ? 1 : 2;
+    if (memchr(bytes->data, '=', len - padding) != NULL) /* OpenSSL takes it for a digit */
+        return false;
     KMS_SECRET decoded = {0};
     if (kms_secret_new(len, &decoded) != KMS_OK)
         return false;

@@ -3,6 +3,8 @@
 #include "client/fault.h"
 #include "client/wire.h"
 
+#include <stdio.h>
+
 void kms_trailer_init(struct kms_trailer *trailer)
 {
     *trailer = (struct kms_trailer){.message = grpc_empty_slice()};
@@ -41,11 +43,17 @@ enum kms_client_status kms_trailer_status(const struct kms_client *client, const
         kms_slice_of(GRPC_SLICE_START_PTR(trailer->message), GRPC_SLICE_LENGTH(trailer->message));
     const Google__Rpc__Status *details = find_details(&trailer->metadata, arena);
     const enum kms_client_status status = kms_fault_from_service(err, (int)trailer->code, message, details);
+    /* without details it does not come from the service, but from the way there */
     if (status == KMS_CLIENT_DEADLINE && details == NULL &&
         grpc_channel_check_connectivity_state(client->channel, 0) != GRPC_CHANNEL_READY)
         return kms_fault_set(
             err, KMS_CLIENT_UNAVAILABLE,
             "no connection to %s before the deadline of %u ms; is the service running there?",
             client->endpoint, client->deadline_ms);
+    if (status == KMS_CLIENT_UNAVAILABLE && details == NULL && err != NULL) {
+        char text[sizeof err->message];
+        (void)snprintf(text, sizeof text, "%.200s: %.300s", client->endpoint, err->message);
+        (void)snprintf(err->message, sizeof err->message, "%s", text);
+    }
     return status;
 }
