@@ -178,7 +178,7 @@ class Refusals(LifecycleTestCase):
             taken.listen()
             address = f"127.0.0.1:{taken.getsockname()[1]}"
             self.home.config["listen"] = [address]
-            self.refuses(1, address.replace(".", r"\."))
+            self.refuses(EX_CONFIG, address.replace(".", r"\."))
 
     def test_a_second_instance_on_the_same_home(self):
         self.home.config["listen"] = ["127.0.0.1:0", "unix:kms.sock"]
