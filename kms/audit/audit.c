@@ -199,13 +199,19 @@ static enum kms_status make_buffers(struct kms_audit *audit)
     return kms_buf_reserve(&audit->pending, BUFFER_SIZE);
 }
 
-/* The writer takes no signals: those are for the threads of whoever opened the log. */
+/*
+ * The writer takes no signals: those are for the threads of whoever opened the log. Except those that tell of
+ * a fault of the thread itself.
+ */
 static bool start_writer(struct kms_audit *audit)
 {
-    sigset_t all;
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS};
+    sigset_t blocked;
     sigset_t before;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    (void)sigfillset(&blocked);
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
+        (void)sigdelset(&blocked, faults[i]);
+    (void)pthread_sigmask(SIG_SETMASK, &blocked, &before);
     const bool started = pthread_create(&audit->writer, NULL, write_groups, audit) == 0;
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (started)
@@ -291,16 +297,19 @@ enum kms_status kms_audit_append(struct kms_audit *audit, const struct kms_audit
     return KMS_OK;
 }
 
-uint64_t kms_audit_commit_start(struct kms_audit *audit)
+/*
+ * Make sure that an attempt with the records up to `ticket` runs or will. Returns the number of the first
+ * attempt whose failure is this caller's: the running one if it holds all of them, else the next.
+ */
+static uint64_t ask_locked(struct kms_audit *audit, uint64_t ticket)
 {
-    kms_mutex_lock(&audit->lock);
-    const uint64_t ticket = audit->appended;
-    const bool wake = audit->durable < ticket && !(audit->busy && audit->group_ticket >= ticket);
-    audit->wanted = audit->wanted || wake;
-    kms_mutex_unlock(&audit->lock);
-    if (wake)
+    if (audit->busy && audit->group_ticket >= ticket)
+        return audit->attempts;
+    if (!audit->wanted) {
+        audit->wanted = true;
         (void)pthread_cond_signal(&audit->wake);
-    return ticket;
+    }
+    return audit->attempts + 1;
 }
 
 /* A deadline passed: from now on callers are refused at once, until the disk answers. */
@@ -314,23 +323,15 @@ static enum kms_status declare_stuck_locked(struct kms_audit *audit, struct kms_
     return fail_locked(audit, err);
 }
 
-enum kms_status kms_audit_commit_wait(struct kms_audit *audit, uint64_t ticket, struct kms_error *err)
+/* The waiting half of every commit; `first` is from ask_locked(). */
+static enum kms_status wait_locked(struct kms_audit *audit, uint64_t ticket, uint64_t first,
+                                   struct kms_error *err)
 {
-    KMS_LOCKED(&audit->lock);
-    KMS_ASSERT(ticket <= audit->appended);
-    if (audit->durable >= ticket)
-        return KMS_OK;
-    /* The first attempt whose failure is this caller's: the running one if it holds its records. */
-    const bool running = audit->busy && audit->group_ticket >= ticket;
-    const uint64_t first = running ? audit->attempts : audit->attempts + 1;
     const int64_t deadline = monotonic_ns() + audit->deadline_ns;
     while (audit->durable < ticket) {
         if (audit->stuck || audit->last_failed >= first)
             return fail_locked(audit, err);
-        if (!audit->busy && !audit->wanted) {
-            audit->wanted = true;
-            (void)pthread_cond_signal(&audit->wake);
-        }
+        (void)ask_locked(audit, ticket); /* the attempt before may have written an older group */
         if (!kms_cond_wait(&audit->done, &audit->lock, deadline) && audit->durable < ticket)
             return declare_stuck_locked(audit, err);
     }
@@ -339,7 +340,28 @@ enum kms_status kms_audit_commit_wait(struct kms_audit *audit, uint64_t ticket, 
 
 enum kms_status kms_audit_commit(struct kms_audit *audit, struct kms_error *err)
 {
-    return kms_audit_commit_wait(audit, kms_audit_commit_start(audit), err);
+    KMS_LOCKED(&audit->lock);
+    const uint64_t ticket = audit->appended;
+    if (audit->durable >= ticket)
+        return KMS_OK;
+    return wait_locked(audit, ticket, ask_locked(audit, ticket), err);
+}
+
+uint64_t kms_audit_commit_start(struct kms_audit *audit)
+{
+    KMS_LOCKED(&audit->lock);
+    if (audit->durable < audit->appended)
+        (void)ask_locked(audit, audit->appended);
+    return audit->appended;
+}
+
+enum kms_status kms_audit_commit_wait(struct kms_audit *audit, uint64_t ticket, struct kms_error *err)
+{
+    KMS_LOCKED(&audit->lock);
+    KMS_ASSERT(ticket <= audit->appended);
+    if (audit->durable >= ticket)
+        return KMS_OK;
+    return wait_locked(audit, ticket, ask_locked(audit, ticket), err);
 }
 
 void kms_audit_status(struct kms_audit *audit, struct kms_audit_status *ret_status)

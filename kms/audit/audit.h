@@ -77,7 +77,8 @@ enum kms_status kms_audit_commit(struct kms_audit *audit, struct kms_error *err)
 /**
  * The two halves of kms_audit_commit(), for a caller that has something else to do meanwhile: the first asks
  * the writer to write every record appended so far and returns at once; the second waits for what the first
- * returned, with the deadline counted from here, and fails like kms_audit_commit().
+ * returned, with the deadline counted from here, and fails like kms_audit_commit(). A failure between the two
+ * is tried again by the second.
  */
 uint64_t kms_audit_commit_start(struct kms_audit *audit);
 enum kms_status kms_audit_commit_wait(struct kms_audit *audit, uint64_t ticket,

@@ -60,16 +60,24 @@ static enum kms_status refill(struct kms_audit_reader *reader)
     return KMS_OK;
 }
 
+/* Length of the bytes without the zeros at their end; a comparison with itself finds all-zero blocks fast. */
+static size_t length_without_zeros(const uint8_t *bytes, size_t len)
+{
+    if (len > 0 && bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0)
+        return 0;
+    while (len > 0 && bytes[len - 1] == 0)
+        len--;
+    return len;
+}
+
 /* From the first zero byte on: is there anything else, and where does it end? Consumes the file. */
 static enum kms_status scan_zeros(struct kms_audit_reader *reader, struct kms_audit_item *item)
 {
     for (;;) {
-        for (size_t i = reader->end; i > reader->start; i--) {
-            if (reader->buffer[i - 1] != 0) {
-                item->data_end = reader->base + i;
-                item->data_after_zeros = true;
-                break;
-            }
+        const size_t len = length_without_zeros(reader->buffer + reader->start, reader->end - reader->start);
+        if (len > 0) {
+            item->data_end = reader->base + reader->start + len;
+            item->data_after_zeros = true;
         }
         reader->start = reader->end;
         KMS_TRY(refill(reader));
@@ -140,10 +148,10 @@ enum kms_status kms_audit_reader_next(struct kms_audit_reader *reader, struct km
     struct kms_audit_item item;
     while (!take_item(reader, &item))
         KMS_TRY(refill(reader));
-    if (item.kind == KMS_AUDIT_ITEM_END && item.zeros) {
-        /* The unfinished line would be overwritten by the scan; what matters of it is its length. */
-        item.text.data = NULL;
-        KMS_TRY(scan_zeros(reader, &item));
+    if (item.kind == KMS_AUDIT_ITEM_END) {
+        item.text.data = NULL; /* the scan overwrites an unfinished line; only its length matters */
+        if (item.zeros)
+            KMS_TRY(scan_zeros(reader, &item));
     }
     *ret_item = item;
     return KMS_OK;

@@ -21,10 +21,10 @@ struct kms_audit_item {
     enum kms_audit_item_kind kind;
     uint64_t offset; /* where it begins in the file */
     uint64_t line;   /* its number, from 1 */
-    struct kms_slice
-        text;          /* LINE: without the newline; END: the unfinished line. Valid until the next call */
-    bool zeros;        /* END: a zero byte ended the lines */
-    uint64_t data_end; /* END: offset behind the last byte that is not zero */
+    /* LINE: without its newline, valid until the next call; END: only the length of an unfinished line */
+    struct kms_slice text;
+    bool zeros;            /* END: a zero byte ended the lines */
+    uint64_t data_end;     /* END: offset behind the last byte that is not zero */
     bool data_after_zeros; /* END: something follows the first zero byte */
 };
 

@@ -98,7 +98,7 @@ enum kms_status kms_audit_recover_segment(int fd, const char *name, uint64_t fir
             KMS_TRY(take_line(&walk, &item, err));
             continue;
         }
-        uint64_t torn;
+        uint64_t torn = 0;
         KMS_TRY(take_tail(&walk, &item, &torn, err));
         *ret_recovery = (struct kms_audit_recovery){.head = walk.head,
                                                     .segment = first_seq,

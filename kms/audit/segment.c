@@ -203,14 +203,15 @@ enum kms_audit_presence kms_audit_segment_look(const struct kms_audit_segment *s
                        segment->path);
         return KMS_AUDIT_LOST;
     }
-    if ((uint64_t)open_file_now.st_size == segment->allocated)
+    const uint64_t size = (uint64_t)open_file_now.st_size;
+    if (size == segment->allocated)
         return KMS_AUDIT_PRESENT;
-    (void)kms_fail(
-        err, KMS_AUDIT_UNAVAILABLE,
-        "audit segment '%s' was %s from outside to %jd bytes; it holds %" PRIu64 " bytes of records",
-        segment->path, (uint64_t)open_file_now.st_size < segment->allocated ? "shortened" : "extended",
-        (intmax_t)open_file_now.st_size, segment->end);
-    return (uint64_t)open_file_now.st_size < segment->end ? KMS_AUDIT_LOST : KMS_AUDIT_ALTERED;
+    /* A write may have made a shortened file longer again, with a hole: any shortening counts as a loss. */
+    const bool shortened = size < segment->allocated;
+    (void)kms_fail(err, KMS_AUDIT_UNAVAILABLE,
+                   "audit segment '%s' was %s from outside: %" PRIu64 " bytes instead of %" PRIu64,
+                   segment->path, shortened ? "shortened" : "extended", size, segment->allocated);
+    return shortened ? KMS_AUDIT_LOST : KMS_AUDIT_ALTERED;
 }
 
 enum kms_status kms_audit_segment_write(struct kms_audit_segment *segment, struct kms_slice bytes,

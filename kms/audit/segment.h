@@ -84,8 +84,8 @@ enum kms_status kms_audit_segment_trim(struct kms_audit_segment *segment, struct
 
 enum kms_audit_presence {
     KMS_AUDIT_PRESENT,
-    KMS_AUDIT_ALTERED, /* in its place and all records there, but not the size that it was given */
-    KMS_AUDIT_LOST,    /* deleted, replaced, or cut short into its records */
+    KMS_AUDIT_ALTERED, /* in its place, but longer than it was made */
+    KMS_AUDIT_LOST,    /* deleted, replaced or shortened */
     KMS_AUDIT_UNKNOWN  /* cannot be told: the directory is gone or cannot be read */
 };
 /** Compare the open file with what its path names; the text says what was found. */

@@ -350,8 +350,10 @@ enum kms_status kms_audit_verify(const char *directory, const struct kms_audit_v
     static const struct kms_audit_verify_options defaults;
     struct kms_audit_verify_result result = {0};
     KMS_CLEANUP(clear_walk)
-    struct walk walk = {
-        .options = options != NULL ? options : &defaults, .result = &result, .hash_known = true};
+    struct walk walk = {.options = options != NULL ? options : &defaults,
+                        .result = &result,
+                        .progress_at = PROGRESS_STEP,
+                        .hash_known = true};
     walk.known_seq = walk.options->known_seq;
     uint8_t known[KMS_AUDIT_HASH_SIZE];
     const char *known_hash = walk.options->known_hash;
