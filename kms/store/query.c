@@ -66,6 +66,15 @@ static enum kms_status broken(struct kms_query *query, int rc, struct kms_error 
     return status;
 }
 
+/* After a lost write SQLite may have ended the transaction by itself: nothing may run outside of it. */
+static enum kms_status refuse_spoilt(struct kms_query *query, struct kms_error *err)
+{
+    const struct kms_store_txn *txn = query->txn;
+    if (!txn->write || txn->failed == KMS_OK)
+        return KMS_OK;
+    return kms_fail(err, txn->failed, "the transaction lost a write before: it can only be rolled back");
+}
+
 /* One step; ROW or DONE, or a result code that failed. */
 static int step(struct kms_query *query)
 {
@@ -75,6 +84,7 @@ static int step(struct kms_query *query)
 
 enum kms_status kms_query_row(struct kms_query *query, struct kms_error *err)
 {
+    KMS_TRY(refuse_spoilt(query, err));
     const int rc = step(query);
     if (rc == SQLITE_ROW)
         return KMS_OK;
@@ -83,6 +93,7 @@ enum kms_status kms_query_row(struct kms_query *query, struct kms_error *err)
 
 enum kms_status kms_query_run(struct kms_query *query, const char *what, struct kms_error *err)
 {
+    KMS_TRY(refuse_spoilt(query, err));
     const int rc = step(query);
     if (rc == SQLITE_DONE)
         return KMS_OK;
@@ -213,6 +224,8 @@ enum kms_status kms_query_row_ok(struct kms_query *query, const char *problem, s
 {
     if (query->rc != SQLITE_OK)
         return broken(query, query->rc, err);
+    if ((query->bad_column != 0 || problem != NULL) && query->txn->failed == KMS_OK)
+        query->txn->failed = KMS_STORE_CORRUPT;
     if (query->bad_column != 0)
         return kms_fail(err, KMS_STORE_CORRUPT,
                         "database, %s: column %d of a row is damaged: restore a backup",

@@ -127,12 +127,14 @@ static enum kms_status create_database(const char *path, const struct kms_store_
     KMS_FREE char *draft = path_with(path, ".new");
     KMS_FREE char *draft_journal = path_with(path, ".new-journal");
     KMS_FREE char *draft_wal = path_with(path, ".new-wal");
+    KMS_FREE char *draft_shm = path_with(path, ".new-shm");
     KMS_FREE char *directory = strdup(path);
-    if (draft == NULL || draft_journal == NULL || draft_wal == NULL || directory == NULL)
+    if (draft == NULL || draft_journal == NULL || draft_wal == NULL || draft_shm == NULL || directory == NULL)
         return kms_fail(err, KMS_NO_MEMORY, "no memory to create a database");
     (void)unlink(draft); /* what a crash in the middle of here has left */
     (void)unlink(draft_journal);
     (void)unlink(draft_wal);
+    (void)unlink(draft_shm);
     const int fd = open(draft, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return file_refused("create", draft, err);

@@ -207,8 +207,9 @@ struct kms_store {
  *                  and never waits for a writer, but for a free reading connection (as long, STORE_BUSY);
  *                  keep it short, and do not begin a second one inside it.
  * commit           ends the transaction in any case; durable (fsync) when it returns OK; nothing happened
- *                  otherwise. After a failure of a write other than ALREADY_EXISTS, NOT_FOUND,
- *                  INVALID_ARGUMENT and OUT_OF_RANGE (which leave the transaction as it was) it always fails.
+ *                  otherwise. After any failure other than ALREADY_EXISTS, NOT_FOUND, INVALID_ARGUMENT and
+ *                  OUT_OF_RANGE (which leave the transaction as it was) a write transaction can only be
+ *                  rolled back: every further call, commit too, returns that failure.
  * rollback         ends the transaction; NULL-safe; no error.
  * *_insert         ALREADY_EXISTS when the id or uuid is taken (KEK: also the slot by another one that is not
  *                  shredded); NOT_FOUND when what it belongs to is missing.

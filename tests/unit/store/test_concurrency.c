@@ -195,7 +195,12 @@ static void a_commit_with_a_lost_write_fails_as_a_whole(void **state)
     const struct kms_customer_record customer = sample_customer(1, 2);
     struct kms_txn txn = begin_write(store);
     assert_status(KMS_STORE_FULL, store->ops->customer_insert(txn.txn, &customer, &err));
+    const struct kms_page_record page = sample_page(1, 0, 0);
+    struct kms_tenant_record tenant;
+    assert_status(KMS_STORE_FULL, store->ops->page_put(txn.txn, &page, &err));
+    assert_status(KMS_STORE_FULL, store->ops->tenant_by_id(txn.txn, "tenant-0001", &tenant, &err));
     assert_status(KMS_STORE_FULL, kms_txn_commit(&txn, &err));
+    assert_int_equal(sql_number(fixture->path, "SELECT count(*) FROM tree_page"), 0);
     assert_int_equal(sql_number(fixture->path, "SELECT count(*) FROM customer"), 1);
     txn = begin_write(store); /* the connection is usable again */
     kms_txn_clear(&txn);
