@@ -272,8 +272,8 @@ enum kms_status kms_crl_load(const char *crl_path, const char *ca_path, int64_t 
     KMS_TRY(kms_file_read(crl_path, KMS_CRL_FILE_MAX, &crl_pem, err));
     const enum kms_status status =
         kms_crl_parse(crl_path, kms_buf_slice(&crl_pem), kms_buf_slice(&ca_pem), now_ns, ret_crl, err);
-    if (status == KMS_CONFIG_INVALID)
-        return kms_fail(err, status, "the client CAs are those of %s", ca_path);
+    if (status == KMS_CONFIG_INVALID && err != NULL)
+        return kms_fail_public(err, status, "%s (client CAs: %.100s)", err->public_text, ca_path);
     return status;
 }
 
