@@ -22,7 +22,6 @@
     X(TENANT, "one tenant's key tree: its only writer")                                                      \
     X(KEYRING, "the handle cache of KEKs and page keys")                                                     \
     X(STORE, "the database's writing connection")                                                            \
-    X(HSM_ATTEST, "libp11 and the spare HSM session: one user at a time")                                    \
     X(HSM_POOL, "the device's life cycle (open, lost, being recovered) and the pool of free sessions")       \
     X(HSM_MASTERS, "the cache of master-key handles")                                                        \
     X(AUTH, "the policy, the revocation list and the cache of identities")                                   \

@@ -23,8 +23,7 @@ enum {
     KMS_HSM_MAC_SIZE = 32,     /* HMAC-SHA-256 */
     KMS_HSM_GCM_IV_SIZE = 12,
     KMS_HSM_GCM_TAG_SIZE = 16,
-    KMS_HSM_GCM_MAX =
-        4096, /* plaintext of one gcm_seal; more is INVALID_ARGUMENT, BLOB_REFUSED when opening */
+    KMS_HSM_GCM_MAX = 4096,   /* bytes of plaintext in one operation */
     KMS_HSM_KEY_ID_SIZE = 16, /* CKA_ID of a token key */
     KMS_HSM_LABEL_MAX = 64,
     KMS_HSM_SIGNATURE_MAX = 80 /* DER ECDSA-Sig-Value over P-256 */
@@ -70,7 +69,9 @@ struct kms_hsm_info {
 struct kms_hsm;
 struct kms_hsm_session; /* opaque to callers; borrowed from the pool */
 
-/** The vtable. Implementations embed struct kms_hsm as their first member. Callers use the functions below.
+/**
+ * The vtable. Implementations embed struct kms_hsm as their first member. Callers use the functions of the same
+ * names below, which say what each does.
  */
 struct kms_hsm_ops {
     void (*free)(struct kms_hsm *hsm);
@@ -140,27 +141,144 @@ static inline void kms_hsm_checkin(struct kms_hsm *hsm, struct kms_hsm_session *
         hsm->ops->checkin(hsm, session);
 }
 
-/*
- * The functions below have the semantics written here; each vtable entry of the same name does the work. Call
- * them as hsm->ops->name(...) through these one-line wrappers, which exist so that the call reads well.
- *
- * random            HSM randomness (C_GenerateRandom), any length up to 1 MiB.
- * master_create     AES-256 token object per design section 3. Use-tested (wrap and unwrap) before it
- * returns. HSM_FULL when the token has no room. ALREADY_EXISTS when the id is taken. master_find       find
- * by CKA_ID and use-test it. NOT_FOUND when there is none; HSM_REFUSED when it is torn. Cached by id within a
- * generation, so asking again is cheap. master_destroy    destroy and check that it is unfindable. NOT_FOUND
- * when there is none. master_list       every token key whose label starts with "kms/" and that is an AES
- * key; free(*ret_list). generate_wrapped  new AES-256 session key, wrapped under `parent` (WRAP usage: a
- * master or PAGE_BUILD key), destroyed. unwrap            BLOB_REFUSED when the blob does not open under
- * `parent` (damaged or another key). wrap              wrap a TRANSIT key under `parent`. destroy destroy a
- * session key. OK also when it is gone already (stale generation). gcm_seal          AES-256-GCM;
- * ret_ciphertext has room for plaintext.len + 16 (tag appended). IV of 12 bytes. gcm_open ciphertext.len >=
- * 16; ret_plaintext has room for len - 16. BLOB_REFUSED when it does not open; the output is wiped then. mac
- * HMAC-SHA-256 under the integrity key. Compare with kms_equal_ct(). sign              ECDSA P-256 over
- * SHA-256(message) by the attestation key, DER. Needs no session. attestation_public_pem SubjectPublicKeyInfo
- * PEM, free(*ret_pem). ping              one operation with a *token* key: proves that the device really
- * works.
+/** HSM randomness (C_GenerateRandom), up to 1 MiB; more is INVALID_ARGUMENT. */
+static inline enum kms_status kms_hsm_random(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                             uint8_t *out, size_t len, struct kms_error *err)
+{
+    return hsm->ops->random(session, out, len, err);
+}
+
+/**
+ * AES-256 token object per design section 3; the label begins with "kms/". Use-tested (wrap and unwrap) before
+ * it returns. HSM_FULL when the token has no room, ALREADY_EXISTS when the id is taken, INVALID_ARGUMENT for a
+ * label that is not for master keys.
  */
+static inline enum kms_status kms_hsm_master_create(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                                    const uint8_t id[KMS_HSM_KEY_ID_SIZE], const char *label,
+                                                    struct kms_hsm_key *ret_key, struct kms_error *err)
+{
+    return hsm->ops->master_create(session, id, label, ret_key, err);
+}
+
+/**
+ * Find by CKA_ID and use-test it. NOT_FOUND when there is none (and the token works), HSM_REFUSED when it is
+ * torn. Cached by id within a generation, so asking again is cheap.
+ */
+static inline enum kms_status kms_hsm_master_find(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                                  const uint8_t id[KMS_HSM_KEY_ID_SIZE],
+                                                  struct kms_hsm_key *ret_key, struct kms_error *err)
+{
+    return hsm->ops->master_find(session, id, ret_key, err);
+}
+
+/** Destroy and check that it is unfindable. NOT_FOUND when there is none. */
+static inline enum kms_status kms_hsm_master_destroy(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                                     const uint8_t id[KMS_HSM_KEY_ID_SIZE],
+                                                     struct kms_error *err)
+{
+    return hsm->ops->master_destroy(session, id, err);
+}
+
+/** Every AES token key whose label begins with "kms/"; free(*ret_list). */
+static inline enum kms_status kms_hsm_master_list(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                                  struct kms_hsm_master_info **ret_list, size_t *ret_count,
+                                                  struct kms_error *err)
+{
+    return hsm->ops->master_list(session, ret_list, ret_count, err);
+}
+
+/** A new AES-256 session key, wrapped under `parent` (a master or PAGE_BUILD key) and destroyed. */
+static inline enum kms_status kms_hsm_generate_wrapped(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                                       struct kms_hsm_key parent,
+                                                       uint8_t ret_blob[KMS_HSM_WRAPPED_SIZE],
+                                                       struct kms_error *err)
+{
+    return hsm->ops->generate_wrapped(session, parent, ret_blob, err);
+}
+
+/**
+ * BLOB_REFUSED when the blob does not open under `parent` (damaged, or another key). RESOURCE_EXHAUSTED at the
+ * profile's bound on session objects: destroy some.
+ */
+static inline enum kms_status kms_hsm_unwrap(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                             struct kms_hsm_key parent,
+                                             const uint8_t blob[KMS_HSM_WRAPPED_SIZE], enum kms_hsm_role role,
+                                             struct kms_hsm_key *ret_key, struct kms_error *err)
+{
+    return hsm->ops->unwrap(session, parent, blob, role, ret_key, err);
+}
+
+/** Wrap a TRANSIT key under `parent` (a master or PAGE_BUILD key). */
+static inline enum kms_status kms_hsm_wrap(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                           struct kms_hsm_key parent, struct kms_hsm_key key,
+                                           uint8_t ret_blob[KMS_HSM_WRAPPED_SIZE], struct kms_error *err)
+{
+    return hsm->ops->wrap(session, parent, key, ret_blob, err);
+}
+
+/** Destroy a session key, made by any session. OK also when it is gone already (an older generation). */
+static inline enum kms_status kms_hsm_destroy(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                              struct kms_hsm_key key)
+{
+    return hsm->ops->destroy(session, key);
+}
+
+/**
+ * AES-256-GCM with an IV of 12 bytes. At most KMS_HSM_GCM_MAX bytes (INVALID_ARGUMENT); ret_ciphertext has room
+ * for plaintext.len + 16 (the tag is appended).
+ */
+static inline enum kms_status kms_hsm_gcm_seal(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                               struct kms_hsm_key kek, const uint8_t *iv,
+                                               struct kms_slice aad, struct kms_slice plaintext,
+                                               uint8_t *ret_ciphertext, struct kms_error *err)
+{
+    return hsm->ops->gcm_seal(session, kek, iv, aad, plaintext, ret_ciphertext, err);
+}
+
+/**
+ * BLOB_REFUSED when it does not open, or is shorter than 16 or longer than KMS_HSM_GCM_MAX + 16 bytes.
+ * ret_plaintext has room for ciphertext.len - 16 and is wiped on failure.
+ */
+static inline enum kms_status kms_hsm_gcm_open(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                               struct kms_hsm_key kek, const uint8_t *iv,
+                                               struct kms_slice aad, struct kms_slice ciphertext,
+                                               uint8_t *ret_plaintext, struct kms_error *err)
+{
+    return hsm->ops->gcm_open(session, kek, iv, aad, ciphertext, ret_plaintext, err);
+}
+
+/** HMAC-SHA-256 under the integrity key. Compare with kms_equal_ct(). */
+static inline enum kms_status kms_hsm_mac(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                          struct kms_slice data, uint8_t ret_mac[KMS_HSM_MAC_SIZE],
+                                          struct kms_error *err)
+{
+    return hsm->ops->mac(session, data, ret_mac, err);
+}
+
+/**
+ * ECDSA P-256 over SHA-256(message) by the attestation key, DER. Needs no session; one signature at a time.
+ * Waits for a recovery as a checkout does. Take no lock below HSM_POOL in core/lock.h's table around it.
+ */
+static inline enum kms_status kms_hsm_sign(struct kms_hsm *hsm, struct kms_slice message,
+                                           uint8_t ret_signature[KMS_HSM_SIGNATURE_MAX], size_t *ret_len,
+                                           struct kms_error *err)
+{
+    return hsm->ops->sign(hsm, message, ret_signature, ret_len, err);
+}
+
+/** SubjectPublicKeyInfo of the attestation key as PEM; free(*ret_pem). */
+static inline enum kms_status kms_hsm_attestation_public_pem(struct kms_hsm *hsm, char **ret_pem,
+                                                             struct kms_error *err)
+{
+    return hsm->ops->attestation_public_pem(hsm, ret_pem, err);
+}
+
+/** One operation with a *token* key: proves that the device really works. Never waits for a recovery. */
+static inline enum kms_status kms_hsm_ping(struct kms_hsm *hsm, struct kms_error *err)
+{
+    return hsm->ops->ping(hsm, err);
+}
+
 /** Convenience: which device generation handles are made in now; cached handles of another one are dead. */
 static inline uint64_t kms_hsm_generation(struct kms_hsm *hsm)
 {

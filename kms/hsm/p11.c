@@ -26,7 +26,6 @@ static void release(struct kms_p11 *p11)
     KMS_ASSERT(pthread_cond_destroy(&p11->pool_changed) == 0);
     KMS_ASSERT(pthread_cond_destroy(&p11->gate_changed) == 0);
     kms_mutex_clear(&p11->pool_lock);
-    kms_mutex_clear(&p11->attest_lock);
     kms_mutex_clear(&p11->masters_lock);
     kms_secret_clear(&p11->pin);
     free(p11->module);
@@ -98,7 +97,6 @@ static struct kms_p11 *new_p11(void)
     p11->hsm.ops = &p11_ops;
     p11->gate = KMS_P11_GATE_LOST;
     kms_mutex_init(&p11->pool_lock, KMS_LOCK_HSM_POOL);
-    kms_mutex_init(&p11->attest_lock, KMS_LOCK_HSM_ATTEST);
     kms_mutex_init(&p11->masters_lock, KMS_LOCK_HSM_MASTERS);
     kms_cond_init(&p11->pool_changed);
     kms_cond_init(&p11->gate_changed);
@@ -188,8 +186,10 @@ enum kms_status kms_hsm_p11_open(const struct kms_hsm_p11_config *config, struct
                                  struct kms_error *err)
 {
     struct kms_p11 *p11 = new_p11();
-    if (p11 == NULL)
+    if (p11 == NULL) {
+        kms_secret_clear(config->pin);
         return kms_fail(err, KMS_NO_MEMORY, "no memory for the HSM's state");
+    }
     enum kms_status status = configure(p11, config, err);
     if (status == KMS_OK)
         status = load_module(p11, err);

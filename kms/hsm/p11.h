@@ -1,9 +1,11 @@
 /*
- * Purpose:   the kms_hsm over a PKCS#11 v2.40 module: libp11 for the module, the token, the login and the
- *            attestation key, Cryptoki directly for symmetric keys.
- * Owns:      the module, all sessions, the PIN (as a secret, for re-login).
- * Threads:   as hsm.h says. Open and free from the main thread.
- * Never:     retries a wrong PIN; forks; lets a PKCS#11 type leave this directory.
+ * Purpose:   the kms_hsm over a PKCS#11 v2.40 module: libp11 for the module, the token and the attestation key,
+ *            Cryptoki directly for symmetric keys and for the login.
+ * Owns:      the module, all sessions, the PIN (as a secret, for logging in again).
+ * Threads:   as hsm.h says, and one thread of its own, which recovers a lost device. Open and free from the
+ *            main thread.
+ * Never:     retries a wrong PIN; gives the PIN to libp11, which would keep a copy in ordinary memory; forks;
+ *            lets a PKCS#11 type leave this directory.
  */
 #ifndef KMS_HSM_P11_H
 #define KMS_HSM_P11_H
@@ -16,7 +18,7 @@ struct kms_hsm_p11_config {
     const char *init_args;        /* CK_C_INITIALIZE_ARGS.pReserved string (NSS), or NULL */
     const char *token_uri;        /* RFC 7512, e.g. "pkcs11:token=kms"; must match exactly one token */
     const char *profile;          /* path of a profile file (hsm-config/profiles/ *.yaml) */
-    struct kms_secret *pin;       /* user PIN; the callee takes it over and leaves it empty */
+    struct kms_secret *pin;       /* user PIN; the callee takes it over and leaves it empty, in any case */
     unsigned sessions;            /* 1..1024; 0: the profile's */
     const char *startup_lock;     /* path of a lock file held while the token is opened, or NULL */
     bool create_service_keys;     /* make the integrity and attestation keys when the token has none */

@@ -264,20 +264,18 @@ enum kms_status kms_p11_attest_sign(struct kms_hsm *hsm, struct kms_slice messag
                                     struct kms_error *err)
 {
     struct kms_p11 *p11 = kms_p11_of(hsm);
-    KMS_TRY(kms_p11_session_enter(p11, INT64_MAX, err));
-    kms_mutex_lock(&p11->attest_lock);
+    KMS_TRY(kms_p11_session_take_spare(p11, kms_clock_mono_ns() + p11->operation_timeout_ns, err));
     const enum kms_status status = kms_p11_attest_sign_now(p11, message, ret_signature, ret_len, err);
-    kms_mutex_unlock(&p11->attest_lock);
-    kms_p11_session_leave(p11);
+    kms_p11_session_return_spare(p11);
     return status;
 }
 
 enum kms_status kms_p11_attest_public_pem(struct kms_hsm *hsm, char **ret_pem, struct kms_error *err)
 {
     struct kms_p11 *p11 = kms_p11_of(hsm);
-    KMS_TRY(kms_p11_session_enter(p11, INT64_MAX, err));
+    KMS_TRY(kms_p11_session_take_spare(p11, kms_clock_mono_ns() + p11->operation_timeout_ns, err));
     char *pem = strdup(p11->attest->pem);
-    kms_p11_session_leave(p11);
+    kms_p11_session_return_spare(p11);
     if (pem == NULL)
         return kms_fail(err, KMS_NO_MEMORY, "no memory for a PEM text");
     *ret_pem = pem;

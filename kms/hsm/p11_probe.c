@@ -189,15 +189,20 @@ enum kms_status kms_p11_probe_all(struct kms_p11 *p11, struct kms_error *err)
     return named(kms_p11_keys_destroy_now(session, parent, err), destroying, err);
 }
 
+/* A signature that is under way may end first; a recovery is not waited for. */
+static int64_t ping_deadline(struct kms_p11 *p11)
+{
+    KMS_LOCKED(&p11->pool_lock);
+    return p11->gate == KMS_P11_GATE_OPEN ? kms_clock_mono_ns() + KMS_NS_PER_SECOND : 0;
+}
+
 enum kms_status kms_p11_probe_ping(struct kms_hsm *hsm, struct kms_error *err)
 {
     struct kms_p11 *p11 = kms_p11_of(hsm);
     uint8_t mac[KMS_HSM_MAC_SIZE];
-    KMS_TRY(kms_p11_session_enter(p11, 0, err));
-    kms_mutex_lock(&p11->attest_lock);
+    KMS_TRY(kms_p11_session_take_spare(p11, ping_deadline(p11), err));
     const enum kms_status status =
         kms_p11_crypto_mac(p11->spare, kms_slice_of(sample, sizeof sample), mac, err);
-    kms_mutex_unlock(&p11->attest_lock);
-    kms_p11_session_leave(p11);
+    kms_p11_session_return_spare(p11);
     return status;
 }

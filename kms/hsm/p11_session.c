@@ -17,15 +17,34 @@ static enum kms_status gate_closed_locked(struct kms_p11 *p11, struct kms_error 
                     p11->loss_cause[0] != '\0' ? p11->loss_cause : "not open");
 }
 
+/* What a caller waits for behind the open gate. */
+enum wanted { POOL_SESSION, SPARE_SESSION };
+
+static bool is_free_locked(const struct kms_p11 *p11, enum wanted wanted)
+{
+    return wanted == POOL_SESSION ? p11->free_sessions != NULL : !p11->spare_taken;
+}
+
+/* Nobody gave back what was wanted in time; the lock is held. */
+static enum kms_status too_late_locked(struct kms_p11 *p11, enum wanted wanted, struct kms_error *err)
+{
+    if (p11->gate != KMS_P11_GATE_OPEN)
+        return gate_closed_locked(p11, err);
+    if (wanted == SPARE_SESSION)
+        return kms_fail(err, KMS_HSM_UNAVAILABLE, "another signature or check has not come back in time");
+    return kms_fail(err, KMS_HSM_UNAVAILABLE, "all %u HSM sessions were in use until the deadline",
+                    p11->session_count);
+}
+
 /*
- * Wait until the gate is open and, with `want_session`, a session is free. The wait for a recovery is bounded
- * by the operation timeout besides the deadline; the wait for a session only by the deadline.
+ * Wait until the gate is open and what is wanted is free. The wait for a recovery is bounded by the operation
+ * timeout besides the deadline; the wait for a session only by the deadline.
  */
-static enum kms_status wait_locked(struct kms_p11 *p11, int64_t deadline, bool want_session,
+static enum kms_status wait_locked(struct kms_p11 *p11, int64_t deadline, enum wanted wanted,
                                    struct kms_error *err)
 {
     int64_t recovery_deadline = INT64_MAX;
-    while (p11->gate != KMS_P11_GATE_OPEN || (want_session && p11->free_sessions == NULL)) {
+    while (p11->gate != KMS_P11_GATE_OPEN || !is_free_locked(p11, wanted)) {
         const int64_t now = kms_clock_mono_ns();
         int64_t until = deadline;
         if (p11->gate == KMS_P11_GATE_LOST) {
@@ -35,12 +54,8 @@ static enum kms_status wait_locked(struct kms_p11 *p11, int64_t deadline, bool w
         } else if (p11->gate != KMS_P11_GATE_OPEN) {
             return gate_closed_locked(p11, err);
         }
-        if (now >= until) {
-            if (p11->gate != KMS_P11_GATE_OPEN)
-                return gate_closed_locked(p11, err);
-            return kms_fail(err, KMS_HSM_UNAVAILABLE, "all %u HSM sessions were in use until the deadline",
-                            p11->session_count);
-        }
+        if (now >= until)
+            return too_late_locked(p11, wanted, err);
         p11->waiting++;
         (void)kms_cond_wait(&p11->pool_changed, &p11->pool_lock, until);
         p11->waiting--;
@@ -53,7 +68,7 @@ enum kms_status kms_p11_session_checkout(struct kms_hsm *hsm, int64_t deadline_m
 {
     struct kms_p11 *p11 = kms_p11_of(hsm);
     KMS_LOCKED(&p11->pool_lock);
-    KMS_TRY(wait_locked(p11, deadline_mono_ns, true, err));
+    KMS_TRY(wait_locked(p11, deadline_mono_ns, POOL_SESSION, err));
     struct kms_hsm_session *session = p11->free_sessions;
     p11->free_sessions = session->next_free;
     p11->free_count--;
@@ -67,8 +82,8 @@ static void left_locked(struct kms_p11 *p11)
 {
     KMS_ASSERT(p11->inside > 0);
     p11->inside--;
-    if (p11->waiting > 0)
-        KMS_ASSERT(pthread_cond_signal(&p11->pool_changed) == 0);
+    if (p11->waiting > 0) /* all of them: one that waits for something else must not swallow the wake-up */
+        KMS_ASSERT(pthread_cond_broadcast(&p11->pool_changed) == 0);
     if (p11->gate != KMS_P11_GATE_OPEN && p11->inside == 0)
         KMS_ASSERT(pthread_cond_broadcast(&p11->gate_changed) == 0);
 }
@@ -98,17 +113,22 @@ void kms_p11_session_checkin(struct kms_hsm *hsm, struct kms_hsm_session *sessio
     left_locked(p11);
 }
 
-enum kms_status kms_p11_session_enter(struct kms_p11 *p11, int64_t deadline_mono_ns, struct kms_error *err)
+enum kms_status kms_p11_session_take_spare(struct kms_p11 *p11, int64_t deadline_mono_ns,
+                                           struct kms_error *err)
 {
     KMS_LOCKED(&p11->pool_lock);
-    KMS_TRY(wait_locked(p11, deadline_mono_ns, false, err));
+    KMS_TRY(wait_locked(p11, deadline_mono_ns, SPARE_SESSION, err));
+    p11->spare_taken = true;
     p11->inside++;
     return KMS_OK;
 }
 
-void kms_p11_session_leave(struct kms_p11 *p11)
+void kms_p11_session_return_spare(struct kms_p11 *p11)
 {
+    if (p11->spare->broken && !atomic_load(&p11->lost))
+        renew(p11->spare);
     KMS_LOCKED(&p11->pool_lock);
+    p11->spare_taken = false;
     left_locked(p11);
 }
 

@@ -15,10 +15,13 @@ enum kms_status kms_p11_session_checkout(struct kms_hsm *hsm, int64_t deadline_m
                                          struct kms_error *err) KMS_MUST_USE;
 void kms_p11_session_checkin(struct kms_hsm *hsm, struct kms_hsm_session *session);
 
-/** Pass the gate without a session, so that no recovery starts before the leave. HSM_UNAVAILABLE. */
-enum kms_status kms_p11_session_enter(struct kms_p11 *p11, int64_t deadline_mono_ns,
-                                      struct kms_error *err) KMS_MUST_USE;
-void kms_p11_session_leave(struct kms_p11 *p11);
+/**
+ * Borrow the spare session and with it libp11, which takes one user at a time. HSM_UNAVAILABLE when the gate is
+ * closed or somebody else keeps it until the deadline.
+ */
+enum kms_status kms_p11_session_take_spare(struct kms_p11 *p11, int64_t deadline_mono_ns,
+                                           struct kms_error *err) KMS_MUST_USE;
+void kms_p11_session_return_spare(struct kms_p11 *p11);
 
 /** Open all sessions of the pool and the spare one. The connection is being made: nobody is inside. */
 enum kms_status kms_p11_session_open_all(struct kms_p11 *p11, struct kms_error *err) KMS_MUST_USE;

@@ -79,7 +79,7 @@ struct kms_p11 {
     CK_OBJECT_HANDLE integrity;
     struct kms_hsm_session *sessions; /* session_count of the pool, and one more: `spare` */
     unsigned session_count;
-    struct kms_hsm_session *spare; /* for probes and pings; used with attest_lock held, or by recovery */
+    struct kms_hsm_session *spare; /* for probes and pings, and stands for libp11; see spare_taken */
     unsigned pin_failures;         /* logins refused since the last one that worked */
     bool login_tried;              /* the last attempt to connect came as far as C_Login */
     bool pin_refused; /* the last attempt to connect failed for the PIN: trying again would be unwise */
@@ -93,6 +93,7 @@ struct kms_p11 {
     unsigned free_count;                   /* protected by pool_lock */
     unsigned inside;                       /* sessions out and callers that entered; protected by pool_lock */
     unsigned waiting;                      /* protected by pool_lock */
+    bool spare_taken;                      /* protected by pool_lock: somebody signs or pings */
     char loss_cause[256];     /* protected by pool_lock: why the gate closed, or the last failed recovery */
     char dead_text[256];      /* protected by pool_lock: public text of KMS_P11_GATE_DEAD */
     struct kms_hsm_info info; /* protected by pool_lock: the token's own words */
@@ -100,8 +101,6 @@ struct kms_p11 {
     _Atomic bool lost;        /* operations that are under way stop early */
     _Atomic uint64_t generation;
     _Atomic int64_t session_objects;
-
-    struct kms_mutex attest_lock; /* KMS_LOCK_HSM_ATTEST: libp11 and the spare session, one user at a time */
 
     struct kms_mutex masters_lock;  /* KMS_LOCK_HSM_MASTERS */
     struct kms_p11_master *masters; /* protected by masters_lock; a uthash table by id */

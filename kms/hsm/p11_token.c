@@ -108,6 +108,15 @@ static enum kms_status choose_slot(struct kms_p11 *p11, const CK_SLOT_ID *slots,
     return KMS_OK;
 }
 
+/* One text for all the ways in which a token says so. */
+static enum kms_status write_protected(struct kms_error *err)
+{
+    return kms_fail_public(
+        err, KMS_CONFIG_INVALID,
+        "the token is write-protected, but the service must create and destroy keys in it; "
+        "make it writable");
+}
+
 /* A token that cannot serve is told apart before the PIN is tried. */
 static enum kms_status check_token(struct kms_p11 *p11, const CK_TOKEN_INFO *info, struct kms_error *err)
 {
@@ -189,6 +198,21 @@ static enum kms_status login(struct kms_p11 *p11, bool starting, struct kms_erro
     }
 }
 
+/* Believe the token rather than its flags: the session must be logged in, and able to write. */
+static enum kms_status check_logged_in(struct kms_p11 *p11, struct kms_error *err)
+{
+    CK_SESSION_INFO info;
+    char text[KMS_CKR_TEXT_SIZE];
+    const CK_RV rv = p11->ck->C_GetSessionInfo(p11->spare->op, &info);
+    if (rv != CKR_OK)
+        return kms_fail(err, KMS_HSM_UNAVAILABLE, "C_GetSessionInfo: %s", kms_ckr_name(rv, text));
+    if (info.state == CKS_RO_USER_FUNCTIONS)
+        return write_protected(err);
+    if (info.state != CKS_RW_USER_FUNCTIONS)
+        return kms_fail(err, KMS_HSM_UNAVAILABLE, "after C_Login the session's state is %lu", info.state);
+    return KMS_OK;
+}
+
 /* Several processes that start at once on one token disturb each other: one after the other, please. */
 static enum kms_status take_startup_lock(struct kms_p11 *p11, int *ret_fd, struct kms_error *err)
 {
@@ -237,6 +261,7 @@ static enum kms_status connect_steps(struct kms_p11 *p11, bool starting, struct 
     KMS_TRY(find_token(p11, err));
     KMS_TRY(kms_p11_session_open_spare(p11, err));
     KMS_TRY(login(p11, starting, err));
+    KMS_TRY(check_logged_in(p11, err));
     KMS_TRY(kms_p11_service_open(p11->spare, starting && p11->create_service_keys, err));
     KMS_TRY(kms_p11_attest_fetch(p11, err));
     KMS_TRY(starting ? kms_p11_probe_all(p11, err) : kms_p11_probe_service_keys(p11, err));

@@ -284,6 +284,20 @@ static void libp11_that_waits_for_a_session_for_ever_does_not_hang_the_start(voi
     kms_hsm_free(hsm);
 }
 
+static void a_read_only_nss_database_is_refused(void **state)
+{
+    (void)state;
+    struct kms_test_token nss;
+    KMS_SECRET pin = {0};
+    kms_test_token_new(KMS_TEST_NSS, &nss);
+    struct kms_hsm_p11_config config = kms_test_token_config(&nss, KMS_TEST_PIN, &pin);
+    char init_args[256];
+    (void)snprintf(init_args, sizeof init_args, "%sreadOnly", nss.init_args);
+    config.init_args = init_args;
+    refused(config, KMS_CONFIG_INVALID, "write-protected");
+    kms_test_token_clear(&nss);
+}
+
 #define EACH(name) cmocka_unit_test_setup_teardown(name, make_token, clear_token)
 
 int main(void)
@@ -299,6 +313,7 @@ int main(void)
         EACH(a_token_that_appears_at_the_second_look_is_opened),
         EACH(a_write_protected_token_is_refused),
         EACH(a_full_token_is_refused),
+        cmocka_unit_test(a_read_only_nss_database_is_refused),
         EACH(too_many_sessions_are_refused),
         EACH(service_keys_are_made_only_when_that_is_wanted),
         EACH(the_probe_names_the_operation_that_is_missing),

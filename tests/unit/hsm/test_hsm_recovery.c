@@ -140,6 +140,61 @@ static enum kms_status run(enum operation operation, struct kms_hsm_session *ses
     }
 }
 
+static void a_master_key_that_cannot_be_made_or_is_torn_is_told_apart(void **state)
+{
+    (void)state;
+    static const uint8_t id[KMS_HSM_KEY_ID_SIZE] = {9};
+    struct kms_hsm_key key = {0};
+    struct kms_hsm_session *session = checkout();
+    kms_test_token_fault(&bench.token, "C_GenerateKey fail CKR_DEVICE_MEMORY times=1\n");
+    assert_int_equal(bench.hsm->ops->master_create(session, id, "kms/t/2", &key, &bench.err), KMS_HSM_FULL);
+    kms_test_token_fault(&bench.token, "C_GenerateKey fail CKR_TOKEN_WRITE_PROTECTED times=1\n");
+    assert_int_equal(bench.hsm->ops->master_create(session, id, "kms/t/2", &key, &bench.err),
+                     KMS_HSM_REFUSED);
+    assert_non_null(strstr(bench.err.public_text, "write-protected"));
+    /* made, but it does not work: not left behind */
+    kms_test_token_fault(&bench.token, "C_WrapKey fail CKR_FUNCTION_FAILED times=1\n");
+    assert_int_equal(bench.hsm->ops->master_create(session, id, "kms/t/2", &key, &bench.err),
+                     KMS_HSM_REFUSED);
+    kms_test_token_fault(&bench.token, "");
+    assert_int_equal(bench.hsm->ops->master_find(session, id, &key, &bench.err), KMS_NOT_FOUND);
+    must(bench.hsm->ops->master_create(session, id, "kms/t/2", &key, &bench.err));
+    /* found in a new connection, but it does not work: refused, not destroyed */
+    kms_test_token_fault(&bench.token, "C_GenerateRandom fail CKR_DEVICE_ERROR times=1\n");
+    assert_int_equal(run(RANDOM, session), KMS_HSM_UNAVAILABLE);
+    checkin(session);
+    session = checkout();
+    kms_test_token_fault(&bench.token, "C_UnwrapKey fail CKR_GENERAL_ERROR times=1\n");
+    assert_int_equal(bench.hsm->ops->master_find(session, id, &key, &bench.err), KMS_HSM_REFUSED);
+    kms_test_token_fault(&bench.token, "");
+    must(bench.hsm->ops->master_find(session, id, &key, &bench.err));
+    checkin(session);
+}
+
+static void *signing_thread(void *argument)
+{
+    uint8_t signature[KMS_HSM_SIGNATURE_MAX];
+    size_t len = 0;
+    *(enum kms_status *)argument = bench.hsm->ops->sign(bench.hsm, kms_slice_str("x"), signature, &len, NULL);
+    return NULL;
+}
+
+static void a_signature_that_hangs_makes_a_ping_fail_and_not_wait(void **state)
+{
+    (void)state;
+    enum kms_status status = KMS_INTERNAL;
+    pthread_t thread;
+    kms_test_token_fault(&bench.token, "C_Sign hang\n");
+    assert_int_equal(pthread_create(&thread, NULL, signing_thread, &status), 0);
+    while (kms_test_token_fired(&bench.token) == 0)
+        (void)sched_yield();
+    assert_int_equal(run(PING, NULL), KMS_HSM_UNAVAILABLE);
+    kms_test_token_fault(&bench.token, "");
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(status, KMS_OK);
+    must(run(PING, NULL));
+}
+
 /* After a loss: back in the next generation, old handles refused, fresh ones work. */
 static void assert_recovered(const struct kms_hsm_info *before, struct kms_hsm_key old)
 {
@@ -521,6 +576,8 @@ static void a_token_directory_that_vanishes_is_noticed_and_its_return_too(void *
     EACH(every_code_of_a_lost_device_from_every_function_is_recovered_from),                                 \
         EACH(the_integrity_key_failing_in_any_way_means_a_lost_device),                                      \
         EACH(other_codes_are_refusals_and_lose_nothing),                                                     \
+        EACH(a_master_key_that_cannot_be_made_or_is_torn_is_told_apart),                                     \
+        EACH(a_signature_that_hangs_makes_a_ping_fail_and_not_wait),                                         \
         EACH(refused_data_is_not_believed_when_the_device_does_not_work_either),                             \
         EACH(a_stuck_session_is_renewed_without_losing_a_key),                                               \
         EACH(sessions_that_are_closed_behind_our_back_are_recovered_from),                                   \

@@ -513,6 +513,22 @@ static void a_master_key_dies_with_its_destruction(void **state)
     must(bench.hsm->ops->ping(bench.hsm, &bench.err));
 }
 
+static void a_master_key_that_another_process_destroyed_is_stale_then_not_found(void **state)
+{
+    (void)state;
+    uint8_t id[KMS_HSM_KEY_ID_SIZE];
+    uint8_t blob[KMS_HSM_WRAPPED_SIZE];
+    struct kms_hsm_key key = {0};
+    kms_system_random(id, sizeof id);
+    must(bench.hsm->ops->master_create(bench.session, id, "kms/test/4", &key, &bench.err));
+    CK_SESSION_HANDLE session = raw_session();
+    assert_int_equal(raw()->C_DestroyObject(session, key.handle), CKR_OK);
+    assert_int_equal(raw()->C_CloseSession(session), CKR_OK);
+    assert_int_equal(bench.hsm->ops->generate_wrapped(bench.session, key, blob, &bench.err), KMS_HSM_STALE);
+    assert_int_equal(bench.hsm->ops->master_find(bench.session, id, &key, &bench.err), KMS_NOT_FOUND);
+    must(bench.hsm->ops->ping(bench.hsm, &bench.err));
+}
+
 static void the_list_names_master_keys_and_no_service_key(void **state)
 {
     (void)state;
@@ -608,6 +624,7 @@ static void a_checkout_without_a_free_session_ends_at_its_deadline(void **state)
         cmocka_unit_test(a_master_key_has_its_template),                                                     \
         cmocka_unit_test(a_master_key_is_found_again_and_others_are_not),                                    \
         cmocka_unit_test(a_master_key_dies_with_its_destruction),                                            \
+        cmocka_unit_test(a_master_key_that_another_process_destroyed_is_stale_then_not_found),               \
         cmocka_unit_test(the_list_names_master_keys_and_no_service_key),                                     \
         cmocka_unit_test(labels_that_are_not_for_master_keys_are_refused),                                   \
         cmocka_unit_test(objects_are_counted_and_a_stale_handle_is_refused),                                 \
