@@ -280,6 +280,10 @@ static void make_files(struct site *site)
                       site_path(site, "server.key"));
     (void)certs_issue(&site->ca, "app", "spiffe://kms.example/app/demo", false, 3600,
                       site_path(site, "app.pem"), site_path(site, "app.key"));
+    char *ca = certs_read(site_path(site, "ca.pem"));
+    certs_write(site_path(site, "trust.pem"),
+                ca); /* what clients trust: tests replace the server's own file */
+    free(ca);
     certs_write(site_path(site, "policy.yaml"), policy);
     certs_write_crl(&site->ca, 0, site_path(site, "ca.crl"));
 }
@@ -303,7 +307,7 @@ struct client site_client(const struct site *site, const char *name)
     char key[64];
     (void)snprintf(certificate, sizeof certificate, "%s.pem", name);
     (void)snprintf(key, sizeof key, "%s.key", name);
-    return client_new(kms_rpc_server_address(site->server, 0), site_path(site, "ca.pem"),
+    return client_new(kms_rpc_server_address(site->server, 0), site_path(site, "trust.pem"),
                       site_path(site, certificate), site_path(site, key));
 }
 
