@@ -296,19 +296,23 @@ static struct entry *find_entry_locked(struct kms_auth *auth, const uint8_t dige
     return entry;
 }
 
-/* Put a new entry into the table unless another thread was faster or the table is full. */
-static struct entry *insert_locked(struct kms_auth *auth, struct entry **entry)
+/* Put a new entry into the table unless another thread was faster (then use its entry) or the table is full. */
+static enum kms_status insert_locked(struct kms_auth *auth, struct entry **entry, struct entry **ret_interned)
 {
     struct entry *known = find_entry_locked(auth, (*entry)->digest);
-    if (known != NULL)
-        return known;
-    const size_t count = HASH_COUNT(auth->entries);
-    if (count % SWEEP_EVERY == SWEEP_EVERY - 1 || count >= auth->max_identities)
-        sweep_locked(auth);
-    if (HASH_COUNT(auth->entries) >= auth->max_identities)
-        return NULL;
-    HASH_ADD(hh, auth->entries, digest, DIGEST_SIZE, *entry);
-    return (*entry)->hh.tbl != NULL ? KMS_TAKE(*entry) : NULL;
+    if (known == NULL) {
+        const size_t count = HASH_COUNT(auth->entries);
+        if (count % SWEEP_EVERY == SWEEP_EVERY - 1 || count >= auth->max_identities)
+            sweep_locked(auth);
+        if (HASH_COUNT(auth->entries) >= auth->max_identities)
+            return KMS_UNAUTHENTICATED;
+        HASH_ADD(hh, auth->entries, digest, DIGEST_SIZE, *entry);
+        if ((*entry)->hh.tbl == NULL)
+            return KMS_NO_MEMORY;
+        known = KMS_TAKE(*entry);
+    }
+    *ret_interned = known;
+    return KMS_OK;
 }
 
 /* A certificate that was not seen before. */
@@ -322,9 +326,9 @@ static enum kms_status intern(struct kms_auth *auth, struct kms_slice pem, const
     memcpy(entry->digest, digest, DIGEST_SIZE);
     entry->owner = auth;
     enter_all(auth);
-    struct entry *interned = insert_locked(auth, &entry);
+    const enum kms_status status = insert_locked(auth, &entry, ret_entry);
     leave_all(auth);
-    if (interned == NULL) {
+    if (status == KMS_UNAUTHENTICATED) {
         kms_log_error(
             "auth",
             "a client is refused: %zu certificates are remembered, and none of them ended a day ago; "
@@ -332,8 +336,7 @@ static enum kms_status intern(struct kms_auth *auth, struct kms_slice pem, const
             auth->max_identities);
         return kms_fail(err, KMS_UNAUTHENTICATED, "too many client certificates were seen");
     }
-    *ret_entry = interned;
-    return KMS_OK;
+    return status;
 }
 
 enum kms_status kms_auth_identify(struct kms_auth *auth, struct kms_slice pem,
