@@ -102,6 +102,24 @@ static void handle_status(struct kms_datakey_stream *stream)
         stream->final_status = KMS_CLIENT_END;
 }
 
+/* Keep a reply and ask for the next one, which may write to `received` at once. NULL is the end of the replies. */
+static void take_received(struct kms_datakey_stream *stream)
+{
+    grpc_byte_buffer *received = stream->received;
+    stream->received = NULL;
+    if (received == NULL)
+        return;
+    if (stream->incoming.count == stream->unanswered) {
+        kms_wire_discard(received);
+        if (stream->final_status == KMS_CLIENT_OK)
+            stream->final_status = kms_fault_set(&stream->final_error, KMS_CLIENT_INTERNAL,
+                                                 "the service sent more replies than requests");
+        return;
+    }
+    ring_push(&stream->incoming, received);
+    pump_incoming(stream);
+}
+
 /* One completed operation. */
 static void handle_event(struct kms_datakey_stream *stream, const grpc_event *event)
 {
@@ -115,13 +133,7 @@ static void handle_event(struct kms_datakey_stream *stream, const grpc_event *ev
         break;
     case TAG_RECEIVE:
         stream->receiving = false;
-        if (stream->received != NULL && stream->incoming.count < stream->unanswered) {
-            ring_push(&stream->incoming, stream->received);
-            stream->received = NULL;
-            pump_incoming(stream);
-        }
-        kms_wire_discard(stream->received); /* more replies than requests: not from our service */
-        stream->received = NULL;
+        take_received(stream);
         break;
     case TAG_STATUS:
         handle_status(stream);

@@ -1,14 +1,12 @@
 /* Connecting: every mistake in the configuration is named before anything is sent; no service is an error too. */
 #include "client/channel.h"
 #include "client/verbs.h"
+#include "unit/client/pem_files.h"
 
 #include <kms/client.h>
 #include <kms/datakey.h>
 
 #include <arpa/inet.h>
-#include <openssl/evp.h>
-#include <openssl/pem.h>
-#include <openssl/x509.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,87 +19,13 @@
 #include <stddef.h>
 #include <cmocka.h>
 
-/* A directory with a self-signed certificate, its key and another key. */
-struct fixture {
-    char directory[64];
-    char certificate[96], key[96], other_key[96], text[96];
-};
-
-/* A new P-256 key in a file of mode 0600. */
-static EVP_PKEY *write_key(const char *path)
-{
-    EVP_PKEY *key = EVP_EC_gen("P-256");
-    assert_non_null(key);
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    assert_int_equal(PEM_write_PrivateKey(file, key, NULL, NULL, 0, NULL, NULL), 1);
-    assert_int_equal(fclose(file), 0);
-    assert_int_equal(chmod(path, 0600), 0);
-    return key;
-}
-
-static void write_certificate(const char *path, EVP_PKEY *key)
-{
-    X509 *certificate = X509_new();
-    assert_non_null(certificate);
-    assert_int_equal(ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1), 1);
-    assert_non_null(X509_gmtime_adj(X509_getm_notBefore(certificate), 0));
-    assert_non_null(X509_gmtime_adj(X509_getm_notAfter(certificate), 3600));
-    assert_int_equal(X509_set_pubkey(certificate, key), 1);
-    X509_NAME *name = X509_get_subject_name(certificate);
-    assert_int_equal(
-        X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)"test", -1, -1, 0), 1);
-    assert_int_equal(X509_set_issuer_name(certificate, name), 1);
-    assert_true(X509_sign(certificate, key, EVP_sha256()) > 0);
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    assert_int_equal(PEM_write_X509(file, certificate), 1);
-    assert_int_equal(fclose(file), 0);
-    X509_free(certificate);
-}
-
-static int set_up(void **state)
-{
-    struct fixture *fixture = calloc(1, sizeof *fixture);
-    assert_non_null(fixture);
-    (void)strcpy(fixture->directory, "/tmp/kms-connect-XXXXXX");
-    assert_non_null(mkdtemp(fixture->directory));
-    (void)snprintf(fixture->certificate, sizeof fixture->certificate, "%s/cert.pem", fixture->directory);
-    (void)snprintf(fixture->key, sizeof fixture->key, "%s/key.pem", fixture->directory);
-    (void)snprintf(fixture->other_key, sizeof fixture->other_key, "%s/other.pem", fixture->directory);
-    (void)snprintf(fixture->text, sizeof fixture->text, "%s/text", fixture->directory);
-    EVP_PKEY *key = write_key(fixture->key);
-    write_certificate(fixture->certificate, key);
-    EVP_PKEY_free(key);
-    EVP_PKEY_free(write_key(fixture->other_key));
-    FILE *file = fopen(fixture->text, "w");
-    assert_non_null(file);
-    assert_true(fputs("no PEM here\n", file) >= 0);
-    assert_int_equal(fclose(file), 0);
-    assert_int_equal(chmod(fixture->text, 0600), 0);
-    *state = fixture;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *fixture = *state;
-    (void)unlink(fixture->certificate);
-    (void)unlink(fixture->key);
-    (void)unlink(fixture->other_key);
-    (void)unlink(fixture->text);
-    assert_int_equal(rmdir(fixture->directory), 0);
-    free(fixture);
-    return 0;
-}
-
-static struct kms_client_config config_of(const struct fixture *fixture)
+static struct kms_client_config config_of(const struct pem_files *files)
 {
     struct kms_client_config config = KMS_CLIENT_CONFIG_INIT;
     config.endpoint = "127.0.0.1:7443";
-    config.ca_path = fixture->certificate;
-    config.certificate_path = fixture->certificate;
-    config.private_key_path = fixture->key;
+    config.ca_path = files->certificate;
+    config.certificate_path = files->certificate;
+    config.private_key_path = files->key;
     return config;
 }
 
@@ -154,29 +78,29 @@ static void what_is_missing_is_named(void **state)
 
 static void files_that_cannot_serve_are_named(void **state)
 {
-    struct fixture *fixture = *state;
-    struct kms_client_config config = config_of(fixture);
+    struct pem_files *files = *state;
+    struct kms_client_config config = config_of(files);
     config.ca_path = "/does/not/exist";
     assert_invalid(&config, "/does/not/exist");
-    config = config_of(fixture);
-    config.ca_path = fixture->text;
+    config = config_of(files);
+    config.ca_path = files->text;
     assert_invalid(&config, "no PEM certificate");
-    config = config_of(fixture);
-    config.certificate_path = fixture->key;
+    config = config_of(files);
+    config.certificate_path = files->key;
     assert_invalid(&config, "no PEM certificate");
-    config = config_of(fixture);
-    config.private_key_path = fixture->text;
+    config = config_of(files);
+    config.private_key_path = files->text;
     assert_invalid(&config, "private key");
-    config = config_of(fixture);
-    config.private_key_path = fixture->other_key;
+    config = config_of(files);
+    config.private_key_path = files->other_key;
     assert_invalid(&config, "does not belong");
 }
 
 static void a_private_key_that_others_can_read_is_refused(void **state)
 {
-    struct fixture *fixture = *state;
-    const struct kms_client_config config = config_of(fixture);
-    assert_int_equal(chmod(fixture->key, 0640), 0);
+    struct pem_files *files = *state;
+    const struct kms_client_config config = config_of(files);
+    assert_int_equal(chmod(files->key, 0640), 0);
     assert_invalid(&config, "chmod 600");
 }
 
@@ -324,7 +248,7 @@ static void a_batch_has_one_to_a_thousand_requests(void **state)
     kms_datakey_clear(NULL);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, pem_files_set_up, pem_files_tear_down)
 
 int main(void)
 {
