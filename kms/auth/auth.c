@@ -20,7 +20,7 @@
 enum { GATES = 32, CACHE_LINE = 64, DIGEST_SIZE = 32, MAX_IDENTITIES = 100000, SWEEP_EVERY = 1000 };
 
 /* How long after its certificate's end an identity may be forgotten. */
-#define KEEP_EXPIRED_NS (24 * 3600 * KMS_NS_PER_SECOND)
+#define KEEP_EXPIRED_NS (INT64_C(24) * 3600 * KMS_NS_PER_SECOND)
 
 /*
  * Readers of the policy, the CRL and the table of identities hold one gate, chosen by their thread, so that they
@@ -63,6 +63,7 @@ static unsigned own_gate(void)
     return gate - 1;
 }
 
+/* Begin to read; nothing that is found may be kept after leave() but interned entries. */
 static struct gate *enter(struct kms_auth *auth)
 {
     struct gate *gate = &auth->gates[own_gate()];
@@ -70,17 +71,20 @@ static struct gate *enter(struct kms_auth *auth)
     return gate;
 }
 
+/* The end of what enter() began. */
 static void leave(struct gate *gate)
 {
     KMS_ASSERT(pthread_rwlock_unlock(&gate->lock) == 0);
 }
 
+/* Begin to change; always in the same order, so that two writers cannot wait for each other. */
 static void enter_all(struct kms_auth *auth)
 {
     for (unsigned i = 0; i < GATES; i++)
         KMS_ASSERT(pthread_rwlock_wrlock(&auth->gates[i].lock) == 0);
 }
 
+/* The end of what enter_all() began. */
 static void leave_all(struct kms_auth *auth)
 {
     for (unsigned i = GATES; i > 0; i--)
@@ -232,6 +236,7 @@ static enum kms_status refuse_dates(const char *what, int64_t time_ns, struct km
     return kms_fail(err, KMS_UNAUTHENTICATED, "%s %s", what, kms_clock_format(time_ns, time_text));
 }
 
+/* Revocation in words: the cause for the audit log, and for the operator what must be mended. */
 static enum kms_status answer_crl(enum kms_crl_answer answer, struct kms_error *err)
 {
     switch (answer) {
@@ -289,6 +294,7 @@ static enum kms_status check(struct kms_auth *auth, struct entry *entry, struct 
     return check_anew(auth, entry, now_ns, err);
 }
 
+/* The table is looked up before and again while it is changed. */
 static struct entry *find_entry_locked(struct kms_auth *auth, const uint8_t digest[DIGEST_SIZE])
 {
     struct entry *entry = NULL;

@@ -12,7 +12,7 @@
 #include <openssl/x509v3.h>
 
 /* Clocks of the CA and of this host may differ a little. */
-#define CLOCK_SKEW_NS (5 * 60 * KMS_NS_PER_SECOND)
+#define CLOCK_SKEW_NS (INT64_C(5) * 60 * KMS_NS_PER_SECOND)
 
 struct issuer {
     uint8_t key[KMS_IDENTITY_KEY_SIZE];
@@ -36,6 +36,7 @@ struct load {
     struct kms_error *err;
 };
 
+/* Cleanup functions for OpenSSL's types and ours. */
 static void free_bio(BIO **bio)
 {
     (void)BIO_free(*bio);
@@ -56,16 +57,7 @@ static void free_crl(struct kms_crl **crl)
     kms_crl_free(*crl);
 }
 
-/* An encrypted PEM block must not ask for a password on the terminal. */
-static int no_password(char *buffer, int size, int writing, void *context)
-{
-    (void)buffer;
-    (void)size;
-    (void)writing;
-    (void)context;
-    return -1;
-}
-
+/* All refusals of a list look alike: file, number of the list, reason. */
 static enum kms_status refuse(const struct load *load, const char *what)
 {
     ERR_clear_error();
@@ -89,7 +81,7 @@ static enum kms_status read_authorities(struct load *load, struct kms_slice pem)
     if (bio == NULL)
         return KMS_NO_MEMORY;
     X509 *authority = NULL;
-    while ((authority = PEM_read_bio_X509(bio, NULL, no_password, NULL)) != NULL) {
+    while ((authority = PEM_read_bio_X509(bio, NULL, kms_identity_no_password, NULL)) != NULL) {
         if (sk_X509_push(load->authorities, authority) <= 0) {
             X509_free(authority);
             return KMS_NO_MEMORY;
@@ -207,6 +199,7 @@ static enum kms_status add_issuer(const struct load *load, const uint8_t key[KMS
     return KMS_OK;
 }
 
+/* One list: nothing of it counts before all of it was checked. */
 static enum kms_status add_list(const struct load *load, X509_CRL *list)
 {
     int64_t until_ns = 0;
@@ -220,6 +213,7 @@ static enum kms_status add_list(const struct load *load, X509_CRL *list)
     return add_entries(load, list, issuer);
 }
 
+/* Every list of the file; damage anywhere refuses the whole file. */
 static enum kms_status read_lists(struct load *load, struct kms_slice pem)
 {
     KMS_CLEANUP(free_bio) BIO *bio = BIO_new_mem_buf(pem.len > 0 ? (const void *)pem.data : "", (int)pem.len);
@@ -227,7 +221,8 @@ static enum kms_status read_lists(struct load *load, struct kms_slice pem)
         return KMS_NO_MEMORY;
     for (;;) {
         load->number++;
-        KMS_CLEANUP(free_list) X509_CRL *list = PEM_read_bio_X509_CRL(bio, NULL, no_password, NULL);
+        KMS_CLEANUP(free_list)
+        X509_CRL *list = PEM_read_bio_X509_CRL(bio, NULL, kms_identity_no_password, NULL);
         if (list == NULL)
             break;
         KMS_TRY(add_list(load, list));
@@ -239,6 +234,7 @@ static enum kms_status read_lists(struct load *load, struct kms_slice pem)
     return KMS_OK;
 }
 
+/* The order for sorting and looking up. */
 static int compare_digests(const void *a, const void *b)
 {
     return memcmp(a, b, KMS_IDENTITY_KEY_SIZE);

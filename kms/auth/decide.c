@@ -5,6 +5,7 @@
 /* How far the best binding came; each step excludes more. */
 enum stage { NO_BINDING, LACKS_ACTION, LACKS_PURPOSE, ALLOWED };
 
+/* Order of bsearch(3): a text against a member of the list. */
 static int compare_texts(const void *key, const void *member)
 {
     return strcmp(key, *(char *const *)member);
@@ -16,6 +17,7 @@ static bool contains(char *const *list, size_t count, const char *text)
     return count > 0 && bsearch(text, list, count, sizeof *list, compare_texts) != NULL;
 }
 
+/* Without a tenant the question is about the service, and every binding may answer it. */
 static bool tenant_matches(const struct kms_policy_binding *binding, const char *tenant)
 {
     return tenant == NULL || binding->all_tenants ||

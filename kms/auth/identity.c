@@ -17,6 +17,7 @@
 #define UPPER  "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 #define DIGITS "0123456789"
 
+/* Cleanup functions for OpenSSL's types. */
 static void free_bio(BIO **bio)
 {
     (void)BIO_free(*bio);
@@ -30,16 +31,6 @@ static void free_x509(X509 **certificate)
 static void free_names(GENERAL_NAMES **names)
 {
     GENERAL_NAMES_free(*names);
-}
-
-/* An encrypted PEM block must not ask for a password on the terminal. */
-static int no_password(char *buffer, int size, int writing, void *context)
-{
-    (void)buffer;
-    (void)size;
-    (void)writing;
-    (void)context;
-    return -1;
 }
 
 /* All refusals of this file look alike, and leave no error behind for the next user of OpenSSL. */
@@ -126,6 +117,7 @@ static bool set_name(struct kms_identity *identity, const char *prefix, const un
     return true;
 }
 
+/* SPIFFE X.509-SVID: the URI is the identity, and only as a SPIFFE ID. */
 static enum kms_status name_from_uri(const ASN1_STRING *uri, struct kms_identity *identity,
                                      struct kms_error *err)
 {
@@ -137,6 +129,7 @@ static enum kms_status name_from_uri(const ASN1_STRING *uri, struct kms_identity
     return KMS_OK;
 }
 
+/* DNS names are compared without case, so they are kept in lower case. */
 static enum kms_status name_from_dns(const ASN1_STRING *dns, struct kms_identity *identity,
                                      struct kms_error *err)
 {
@@ -152,6 +145,7 @@ static enum kms_status name_from_dns(const ASN1_STRING *dns, struct kms_identity
     return KMS_OK;
 }
 
+/* Two common names would leave open which one counts. */
 static enum kms_status name_from_cn(const X509 *certificate, struct kms_identity *identity,
                                     struct kms_error *err)
 {
@@ -251,6 +245,15 @@ static enum kms_status take_facts(const X509 *certificate, struct kms_certificat
     return KMS_OK;
 }
 
+int kms_identity_no_password(char *buffer, int size, int writing, void *context)
+{
+    (void)buffer;
+    (void)size;
+    (void)writing;
+    (void)context;
+    return -1;
+}
+
 enum kms_status kms_identity_parse(struct kms_slice pem, struct kms_certificate *ret_certificate,
                                    struct kms_error *err)
 {
@@ -258,7 +261,7 @@ enum kms_status kms_identity_parse(struct kms_slice pem, struct kms_certificate 
         return refuse(err, "the client certificate is missing or too large");
     KMS_CLEANUP(free_bio) BIO *bio = BIO_new_mem_buf(pem.data, (int)pem.len);
     KMS_CLEANUP(free_x509)
-    X509 *certificate = bio != NULL ? PEM_read_bio_X509(bio, NULL, no_password, NULL) : NULL;
+    X509 *certificate = bio != NULL ? PEM_read_bio_X509(bio, NULL, kms_identity_no_password, NULL) : NULL;
     if (certificate == NULL)
         return refuse(err, "the client certificate cannot be parsed");
     const uint32_t flags = X509_get_extension_flags(certificate);

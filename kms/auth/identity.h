@@ -38,6 +38,9 @@ bool kms_identity_is_dns(const char *text, size_t len);
 /** "cn:" with printable UTF-8. */
 bool kms_identity_is_cn(const char *text, size_t len);
 
+/** OpenSSL's password callback: an encrypted PEM block must not ask for a password on the terminal. */
+int kms_identity_no_password(char *buffer, int size, int writing, void *context);
+
 /** SHA-256 of an issuer's DER name, and of that with a serial number: what revocation looks up. False: no memory. */
 bool kms_identity_issuer_key(const X509_NAME *issuer, uint8_t ret_key[KMS_IDENTITY_KEY_SIZE]);
 bool kms_identity_serial_key(const uint8_t issuer[KMS_IDENTITY_KEY_SIZE], const ASN1_INTEGER *serial,

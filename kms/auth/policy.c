@@ -69,6 +69,7 @@ static const cyaml_schema_field_t root_fields[] = {
 static const cyaml_schema_value_t root_schema = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct root, root_fields)};
 
+/* The document owns what the schema filled. */
 static struct root *root_of(const struct kms_policy *policy)
 {
     return policy->document.data;
@@ -131,6 +132,7 @@ static bool is_prefix(const char *prefix)
     return kms_identity_is_spiffe(sample, len + 1);
 }
 
+/* Whom a binding means must be beyond doubt. */
 static enum kms_status check_subject(const struct kms_policy *policy, size_t index, struct kms_error *err)
 {
     const struct kms_policy_binding *binding = &root_of(policy)->bindings[index];
@@ -151,6 +153,7 @@ static enum kms_status check_subject(const struct kms_policy *policy, size_t ind
     return KMS_OK;
 }
 
+/* Everything about one binding that does not need the others. */
 static enum kms_status check_binding(const struct kms_policy *policy, size_t index, struct kms_error *err)
 {
     struct kms_policy_binding *binding = &root_of(policy)->bindings[index];
@@ -203,6 +206,7 @@ static enum kms_status claim_tenant(const struct kms_policy *policy, struct clai
     return KMS_OK;
 }
 
+/* Cleanup of the table that check_duplicates() fills. */
 static void free_claims(struct claim **claims)
 {
     struct claim *claim = NULL;
@@ -225,6 +229,7 @@ static enum kms_status check_duplicates(const struct kms_policy *policy, struct 
     return KMS_OK;
 }
 
+/* The order for sorting, the same as for looking up in decide.c. */
 static int compare_texts(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);
@@ -279,6 +284,7 @@ static enum kms_status compile(struct kms_policy *policy, struct kms_error *err)
     return KMS_OK;
 }
 
+/* Cleanup of a policy that was not handed over. */
 static void free_policy(struct kms_policy **policy)
 {
     kms_policy_free(*policy);

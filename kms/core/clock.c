@@ -11,6 +11,7 @@ static int64_t read_clock(clockid_t id)
     return (int64_t)now.tv_sec * KMS_NS_PER_SECOND + now.tv_nsec;
 }
 
+/* The system's source, as the replaceable one wants it. */
 static int64_t system_wall_ns(void)
 {
     return read_clock(CLOCK_REALTIME);

@@ -24,7 +24,7 @@
     X(STORE, "the database's writing connection")                                                            \
     X(HSM_POOL, "the device's life cycle (open, lost, being recovered) and the pool of free sessions")       \
     X(HSM_MASTERS, "the cache of master-key handles")                                                        \
-    X(AUTH, "the policy, the revocation list and the cache of identities")                                   \
+    X(AUTH, "one reload of the policy and the revocation list at a time")                                    \
     X(AUDIT, "the audit chain's head and its buffer")                                                        \
     X(RPC_CALL, "one call's outgoing messages")                                                              \
     X(CLIENT, "the client library's data-key cache")                                                         \

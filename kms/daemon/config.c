@@ -165,6 +165,7 @@ static enum kms_status resolve(char **path, size_t skip, const char *directory)
     return KMS_OK;
 }
 
+/* After this the daemon may change its directory. */
 static enum kms_status settle_paths(struct kms_config *config, const char *directory)
 {
     for (size_t i = 0; i < CYAML_ARRAY_LEN(path_rules); i++) {

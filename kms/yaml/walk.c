@@ -118,12 +118,14 @@ static void KMS_PRINTF(2, 3) extend_place(struct walk *walk, const char *fmt, ..
         walk->place_len = LARGEST_PLACE - 1;
 }
 
+/* Leave a key or an index again. */
 static void shorten_place(struct walk *walk, size_t len)
 {
     walk->place_len = len;
     walk->place[len] = '\0';
 }
 
+/* For the distance below. */
 static size_t least(size_t a, size_t b)
 {
     return a < b ? a : b;
@@ -266,6 +268,7 @@ static enum kms_status take_key(struct walk *walk, const struct cyaml_schema_fie
     return KMS_OK;
 }
 
+/* Keys and values, then what is missing. */
 static enum kms_status walk_mapping(struct walk *walk, const struct cyaml_schema_value *schema)
 {
     const struct cyaml_schema_field *fields = schema->mapping.fields;
@@ -292,6 +295,7 @@ static enum kms_status walk_mapping(struct walk *walk, const struct cyaml_schema
     return KMS_OK;
 }
 
+/* Entries of one list, each at its index. */
 static enum kms_status walk_sequence(struct walk *walk, const struct cyaml_schema_value *schema)
 {
     const size_t place_len = walk->place_len;
