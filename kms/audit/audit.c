@@ -12,9 +12,10 @@
 #include <time.h>
 
 /*
- * One thread writes. A caller that called fdatasync itself could not be let go when the disk hangs; handing
- * over costs two wake-ups (see ARCHITECTURE.md for the measurement), and callers that arrive while a group is
- * being written make up the next one.
+ * One thread writes. A caller that called fdatasync itself could not be let go when the disk hangs. Handing
+ * over costs two wake-ups: measured on two virtual CPUs 8 us when both are busy and 45 us when the other one
+ * sleeps, beside 90 us for an fdatasync of 16 KB into written space. Callers that arrive while a group is being
+ * written make up the next one.
  *
  * Records are counted by tickets: `appended` is the number of records given to the log, `durable` how many of
  * them are on the disk. An attempt is one try to write one group; a group that failed is tried again, unchanged

@@ -5,7 +5,7 @@
 
 #include <errno.h>
 
-enum { BUFFER_SIZE = 4 * KMS_AUDIT_LINE_MAX };
+enum { BUFFER_SIZE = 2 * KMS_AUDIT_LINE_MAX };
 
 struct kms_audit_reader {
     int fd;

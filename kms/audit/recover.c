@@ -36,11 +36,13 @@ static enum kms_status refuse(struct kms_error *err, const char *name, uint64_t 
                     name, line, why);
 }
 
-/* The first record says where the chain comes from. */
+/* The first record says where the chain comes from; nothing comes before record 1. */
 static bool take_first(struct walk *walk, const struct kms_audit_line *line)
 {
+    static const uint8_t nothing[KMS_AUDIT_HASH_SIZE];
     if (line->seq != walk->first_seq ||
-        !kms_audit_record_parse_segment(line->body, walk->before.hash, &walk->lost))
+        !kms_audit_record_parse_segment(line->body, walk->before.hash, &walk->lost) ||
+        (line->seq == 1 && memcmp(walk->before.hash, nothing, sizeof nothing) != 0))
         return false;
     walk->before.seq = line->seq - 1;
     walk->head = walk->before;
@@ -168,7 +170,7 @@ static enum kms_status check_joint(const char *directory, uint64_t earlier, uint
     KMS_CLOSE int fd = -1;
     KMS_TRY(kms_audit_segment_open_to_read(directory, earlier, earlier_name, &fd, err));
     struct kms_audit_head last = {0};
-    bool found;
+    bool found = false;
     const enum kms_status status = last_record(fd, &last, &found);
     if (status != KMS_OK)
         return kms_fail(err, status, "cannot read audit segment '%s': %m", earlier_name);
@@ -188,9 +190,9 @@ static enum kms_status recover_at(const char *directory, const struct kms_audit_
     char name[KMS_AUDIT_NAME_SIZE];
     KMS_CLOSE int fd = -1;
     KMS_TRY(kms_audit_segment_open_to_read(directory, first_seq, name, &fd, err));
-    struct kms_audit_recovery found;
-    struct kms_audit_head before;
-    bool lost;
+    struct kms_audit_recovery found = {0};
+    struct kms_audit_head before = {0};
+    bool lost = false;
     KMS_TRY(kms_audit_recover_segment(fd, name, first_seq, &found, &before, &lost, err));
     if (found.end > 0 && index > 0 && !lost)
         KMS_TRY(check_joint(directory, segments->first_seqs[index - 1], first_seq, &before, err));

@@ -44,7 +44,8 @@ struct walk {
     bool known_seen;
 
     /* the file that is being read */
-    const char *file;
+    const char *file; /* `name`, or a foreign one */
+    char name[KMS_AUDIT_NAME_SIZE];
     uint64_t first_seq;
     uint64_t bytes_before; /* of the files before it */
     bool newest;
@@ -120,10 +121,10 @@ static void take_first(struct walk *walk, const struct kms_audit_item *item,
     }
     if (lost)
         walk->result->losses++;
-    const bool follows = walk->begun && line->seq == walk->head.seq + 1 && walk->hash_known;
+    const bool follows = walk->hash_known && line->seq == walk->head.seq + 1;
     if (follows && memcmp(previous, walk->head.hash, sizeof previous) != 0)
         report(walk, KMS_AUDIT_FINDING_START, item, line,
-               "the file does not repeat the hash of record %" PRIu64, walk->head.seq);
+               "the file does not repeat the hash of the record before, %" PRIu64, walk->head.seq);
     if (!walk->begun && line->seq > 1 && !walk->options->archived)
         report(walk, KMS_AUDIT_FINDING_MISSING, item, line,
                "the log begins here: records 1 to %" PRIu64 " are not in the directory", line->seq - 1);
@@ -299,14 +300,13 @@ static enum kms_status read_segment(struct walk *walk, int fd, uint64_t size, st
 static enum kms_status take_segment(struct walk *walk, const char *directory, size_t index,
                                     struct kms_error *err)
 {
-    char name[KMS_AUDIT_NAME_SIZE];
     KMS_CLOSE int fd = -1;
     struct kms_error failure = {0};
     walk->first_seq = walk->segments.first_seqs[index];
     walk->newest = index + 1 == walk->segments.count;
     const enum kms_status status =
-        kms_audit_segment_open_to_read(directory, walk->first_seq, name, &fd, &failure);
-    walk->file = name;
+        kms_audit_segment_open_to_read(directory, walk->first_seq, walk->name, &fd, &failure);
+    walk->file = walk->name;
     struct stat now = {0};
     if (status == KMS_OK && fstat(fd, &now) == 0) {
         walk->result->segments++;

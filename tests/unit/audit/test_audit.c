@@ -264,7 +264,7 @@ static void many_threads_share_commits_and_lose_nothing(void **state)
     kms_audit_free(audit);
     struct kms_audit_verify_result result;
     assert_int_equal(verify(dir, &result), KMS_OK);
-    assert_int_equal(result.records, THREADS * RECORDS_EACH + result.segments);
+    assert_int_equal(result.records, (uint64_t)THREADS * RECORDS_EACH + result.segments);
     for (unsigned i = 0; i < THREADS; i++) {
         assert_int_equal(count_number(dir, (i + 1) * 1000), 1);
         assert_int_equal(count_number(dir, (i + 1) * 1000 + RECORDS_EACH - 1), 1);

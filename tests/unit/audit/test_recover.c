@@ -60,7 +60,7 @@ static void a_zero_tail_is_what_a_stop_leaves(void **state)
     segment_path(dir, 0, path);
     struct stat before;
     assert_int_equal(stat(path, &before), 0);
-    assert_int_equal(truncate(path, before.st_size + 4 * 1024 * 1024), 0);
+    assert_int_equal(truncate(path, before.st_size + (off_t)4 * 1024 * 1024), 0);
     expect_continuation(dir, RECORDS, 0);
 }
 
