@@ -38,11 +38,12 @@ static int make_keys(struct kms_client *client, const struct kms_datakey_request
         struct kms_datakey_result result;
         if (status == KMS_CLIENT_OK)
             status = kms_datakey_stream_receive(stream, &result, &error);
-        if (status == KMS_CLIENT_OK) {
-            if (result.error.status != KMS_CLIENT_OK)
-                complain("one key", &result.error);
-            keys[received++] = result.key;
+        if (status == KMS_CLIENT_OK && result.error.status != KMS_CLIENT_OK) {
+            status = result.error.status; /* of one key: the stream itself could go on */
+            error = result.error;
         }
+        if (status == KMS_CLIENT_OK)
+            keys[received++] = result.key;
     }
     /* the end in good order: no more requests, no more results */
     struct kms_datakey_result none;
