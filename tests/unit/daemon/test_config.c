@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <setjmp.h>
@@ -371,7 +372,21 @@ static int read_pin_in_child(void)
 static void a_pin_in_the_environment_is_wiped_after_reading(void **state)
 {
     (void)state;
-    const int result = system("KMS_TEST_PIN=s3cret-pin /proc/$PPID/exe --read-pin");
+    char self[4096];
+    const ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
+    assert_true(len > 0);
+    self[len] = '\0';
+    const pid_t pid = fork();
+    if (pid == 0) {
+        char option[] = "--read-pin";
+        char pin_variable[] = "KMS_TEST_PIN=s3cret-pin";
+        char *const arguments[] = {self, option, NULL};
+        char *const environment[] = {pin_variable, NULL};
+        (void)execve(self, arguments, environment);
+        _exit(1);
+    }
+    int result = -1;
+    assert_int_equal(waitpid(pid, &result, 0), pid);
     assert_true(WIFEXITED(result));
     assert_int_equal(WEXITSTATUS(result), 0);
     KMS_CONFIG config = {0};
