@@ -36,15 +36,14 @@ static void release(struct kms_p11 *p11)
     free(p11);
 }
 
-/* kms_hsm_free(). A thread that hangs in the module keeps what it uses. */
+/* kms_hsm_free(). Whoever hangs in the module, or has not given back a session, keeps what he uses. */
 static void p11_free(struct kms_hsm *hsm)
 {
     struct kms_p11 *p11 = kms_p11_of(hsm);
     if (!kms_p11_recover_stop(p11)) {
-        kms_log_error("hsm", "the PKCS#11 module hangs; its connection is left as it is");
+        kms_log_error("hsm", "an HSM operation has not come back; its connection is left as it is");
         return;
     }
-    KMS_ASSERT(p11->inside == 0);
     kms_p11_token_disconnect(p11);
     release(p11);
 }
@@ -169,17 +168,17 @@ static enum kms_status load_module(struct kms_p11 *p11, struct kms_error *err)
 /* A token that is not there at the first look may be there at the next, when processes start together. */
 static enum kms_status connect_patiently(struct kms_p11 *p11, struct kms_error *err)
 {
-    enum kms_status status = KMS_OK;
-    for (int i = 0; i < LOOKUP_TRIES; i++) {
+    const int64_t deadline = kms_clock_mono_ns() + p11->operation_timeout_ns;
+    for (int tries = 1;; tries++) {
         if (err != NULL)
             *err = (struct kms_error){0};
-        status = kms_p11_token_connect(p11, true, err);
-        if (status != KMS_HSM_UNAVAILABLE || p11->pin_refused || p11->login_tried)
+        const enum kms_status status = kms_p11_token_connect(p11, true, err);
+        if (status != KMS_HSM_UNAVAILABLE || p11->login_tried || tries == LOOKUP_TRIES ||
+            kms_clock_mono_ns() >= deadline)
             return status;
         const struct timespec nap = {.tv_nsec = LOOKUP_PAUSE_MS * KMS_NS_PER_MS};
         (void)nanosleep(&nap, NULL);
     }
-    return status;
 }
 
 enum kms_status kms_hsm_p11_open(const struct kms_hsm_p11_config *config, struct kms_hsm **ret_hsm,

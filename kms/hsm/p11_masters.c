@@ -189,6 +189,13 @@ static void master_template(const struct kms_p11 *p11, const uint8_t *id, const 
     }
 }
 
+/* After a failure that was asked for. */
+static void forget_error(struct kms_error *err)
+{
+    if (err != NULL)
+        *err = (struct kms_error){0};
+}
+
 /* Labels are how master keys are told from the service's own keys. */
 static enum kms_status check_label(const char *label, struct kms_error *err)
 {
@@ -206,11 +213,12 @@ enum kms_status kms_p11_masters_create(struct kms_hsm_session *session, const ui
     KMS_TRY(check_label(label, err));
     struct kms_hsm_key key = {0, session->generation};
     KMS_TRY(kms_p11_usable(session, key));
-    const enum kms_status present = locate(session, id, &key.handle, NULL);
+    const enum kms_status present = locate(session, id, &key.handle, err);
     if (present == KMS_OK)
         return kms_fail(err, KMS_ALREADY_EXISTS, "a master key with this CKA_ID is in the token already");
     if (present != KMS_NOT_FOUND)
-        return kms_fail(err, present, "looking for the CKA_ID before making a master key failed");
+        return present;
+    forget_error(err); /* "not found" is what was wanted */
     struct kms_p11_template template;
     struct kms_p11_template unwrap_template;
     master_template(p11, id, label, &unwrap_template, &template);
@@ -251,8 +259,7 @@ enum kms_status kms_p11_masters_destroy(struct kms_hsm_session *session,
                         "the master key '%s' is still in the token after its destruction", info.label);
     if (after != KMS_NOT_FOUND)
         return after;
-    if (err != NULL)
-        *err = (struct kms_error){0}; /* "not found" is what was wanted */
+    forget_error(err);
     return KMS_OK;
 }
 

@@ -79,6 +79,7 @@ static bool reconnect(struct kms_p11 *p11)
     }
 }
 
+/* The thread's life: wait for a loss, mend it, open the gate. */
 static void *recovery_thread(void *argument)
 {
     struct kms_p11 *p11 = argument;
@@ -107,10 +108,11 @@ bool kms_p11_recover_stop(struct kms_p11 *p11)
     KMS_ASSERT(pthread_cond_broadcast(&p11->gate_changed) == 0);
     KMS_ASSERT(pthread_cond_broadcast(&p11->pool_changed) == 0);
     kms_mutex_unlock(&p11->pool_lock);
-    if (!p11->recovery_started)
-        return true;
     struct timespec until;
     KMS_ASSERT(clock_gettime(CLOCK_REALTIME, &until) == 0);
     until.tv_sec += STOP_SECONDS;
-    return pthread_timedjoin_np(p11->recovery_thread, NULL, &until) == 0;
+    if (p11->recovery_started && pthread_timedjoin_np(p11->recovery_thread, NULL, &until) != 0)
+        return false;
+    KMS_LOCKED(&p11->pool_lock);
+    return p11->inside == 0;
 }

@@ -12,8 +12,8 @@
 /** Start the thread; the gate is open. NO_MEMORY. */
 enum kms_status kms_p11_recover_start(struct kms_p11 *p11, struct kms_error *err) KMS_MUST_USE;
 /**
- * Close the gate for good and end the thread. False when it hangs in the module and cannot be ended: then
- * nothing that it uses may be freed.
+ * Close the gate for good and end the thread. False when it hangs in the module and cannot be ended, or somebody
+ * is still behind the gate: then nothing may be freed.
  */
 bool kms_p11_recover_stop(struct kms_p11 *p11) KMS_MUST_USE;
 

@@ -9,10 +9,8 @@
 static enum kms_status gate_closed_locked(struct kms_p11 *p11, struct kms_error *err)
 {
     kms_mutex_assert_held(&p11->pool_lock);
-    if (p11->gate == KMS_P11_GATE_DEAD && p11->dead_text[0] != '\0') {
-        (void)kms_fail(err, KMS_HSM_UNAVAILABLE, "%s", p11->dead_text);
-        return KMS_HSM_UNAVAILABLE;
-    }
+    if (p11->gate == KMS_P11_GATE_DEAD)
+        return kms_fail(err, KMS_HSM_UNAVAILABLE, "%s", p11->dead_text);
     return kms_fail(err, KMS_HSM_UNAVAILABLE, "the HSM connection is lost: %s",
                     p11->loss_cause[0] != '\0' ? p11->loss_cause : "not open");
 }
@@ -20,6 +18,7 @@ static enum kms_status gate_closed_locked(struct kms_p11 *p11, struct kms_error 
 /* What a caller waits for behind the open gate. */
 enum wanted { POOL_SESSION, SPARE_SESSION };
 
+/* Whether it is there to take. */
 static bool is_free_locked(const struct kms_p11 *p11, enum wanted wanted)
 {
     return wanted == POOL_SESSION ? p11->free_sessions != NULL : !p11->spare_taken;

@@ -18,6 +18,7 @@
 
 enum { LOCK_POLL_MS = 20, PIN_TRIES = 2 };
 
+/* Cleanup function. */
 static void uri_clear(P11KitUri **uri)
 {
     p11_kit_uri_free(*uri);
@@ -126,10 +127,7 @@ static enum kms_status check_token(struct kms_p11 *p11, const CK_TOKEN_INFO *inf
     if ((info->flags & CKF_USER_PIN_INITIALIZED) == 0)
         return kms_fail_public(err, KMS_CONFIG_INVALID, "the token has no user PIN yet; set one");
     if ((info->flags & CKF_WRITE_PROTECTED) != 0)
-        return kms_fail_public(
-            err, KMS_CONFIG_INVALID,
-            "the token is write-protected, but the service must create and destroy keys in "
-            "it; make it writable");
+        return write_protected(err);
     const CK_ULONG most = info->ulMaxSessionCount;
     const CK_ULONG needed = 2UL * p11->session_count + 3;
     if (most != CK_EFFECTIVELY_INFINITE && most != CK_UNAVAILABLE_INFORMATION && most < needed)
