@@ -271,10 +271,8 @@ static enum kms_status make_all(struct kms_keys_work *work, struct bulk *bulk, s
 static enum kms_status attempt(struct kms_keys_work *work, void *arguments, struct kms_error *err)
 {
     KMS_CLEANUP(bulk_clear) struct bulk bulk = *(const struct bulk *)arguments;
-    struct kms_mutex *writer = kms_keys_writer(work->keys, bulk.tenant_uuid);
-    if (writer == NULL)
-        return no_memory(err);
-    KMS_LOCKED(writer);
+    KMS_CLEANUP(kms_work_unlock_writer) struct kms_mutex *writer = NULL;
+    KMS_TRY(kms_work_lock_writer(work, bulk.tenant_uuid, &writer, err));
     kms_keys_begin_reading(work);
     KMS_TRY(plan(work->keys, &bulk, err));
     return make_all(work, &bulk, err);

@@ -66,10 +66,8 @@ enum kms_status kms_create_first_kek(struct kms_keys_work *work, const struct km
                                      struct kms_error *err)
 {
     struct kms_keys *keys = work->keys;
-    struct kms_mutex *writer = kms_keys_writer(keys, tenant_uuid);
-    if (writer == NULL)
-        return kms_fail(err, KMS_NO_MEMORY, "no memory for a tenant's lock");
-    KMS_LOCKED(writer);
+    KMS_CLEANUP(kms_work_unlock_writer) struct kms_mutex *writer = NULL;
+    KMS_TRY(kms_work_lock_writer(work, tenant_uuid, &writer, err));
     struct kms_tenant_record tenant;
     bool exists = false;
     KMS_TRY(read_state(keys, tenant_uuid, customer, purpose, &tenant, &exists, err));

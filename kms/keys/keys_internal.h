@@ -46,9 +46,9 @@ struct kms_page_entry {
     uint8_t place[KMS_UUID_SIZE + 12];
     struct kms_uuid tenant;
     uint64_t key_epoch;
-    uint8_t mac[KMS_PAGE_MAC_SIZE]; /* these three protected by kms_keys.lock */
+    uint8_t mac[KMS_PAGE_MAC_SIZE]; /* this and the body: protected by kms_keys.lock */
     uint8_t *body;
-    size_t body_len;
+    size_t body_len, body_room;
 };
 
 /** The lock of one tenant's only writer. Never freed before kms_keys is. */
@@ -111,7 +111,7 @@ void kms_keys_begin_reading(struct kms_keys_work *work);
 void kms_keys_cache_locked(struct kms_keys_work *work, struct kms_cache *cache, struct kms_cache_entry *entry,
                            const void *key, size_t key_len);
 
-/** The only writer of a tenant's tree; the caller locks it. NULL: no memory. */
+/** The lock of the only writer of a tenant's tree; taken with kms_work_lock_writer(). NULL: no memory. */
 struct kms_mutex *kms_keys_writer(struct kms_keys *keys, const struct kms_uuid *tenant);
 /** Destroy the handles of the dead entries with this session and free them. */
 void kms_keys_bury(struct kms_keys *keys, struct kms_hsm_session *session);
@@ -131,6 +131,17 @@ typedef enum kms_status (*kms_work_attempt)(struct kms_keys_work *work, void *ar
  */
 enum kms_status kms_work_run(struct kms_keys_work *work, kms_work_attempt attempt, void *arguments,
                              struct kms_error *err) KMS_MUST_USE;
+/**
+ * Become the tenant's only writer. A session is never held while waiting for that: the work may have another one
+ * afterwards. DEADLINE_EXCEEDED; unlock with kms_work_unlock_writer(), also by KMS_CLEANUP.
+ */
+enum kms_status kms_work_lock_writer(struct kms_keys_work *work, const struct kms_uuid *tenant,
+                                     struct kms_mutex **ret_held, struct kms_error *err) KMS_MUST_USE;
+static inline void kms_work_unlock_writer(struct kms_mutex **held)
+{
+    if (*held != NULL)
+        kms_mutex_unlock(*held);
+}
 /** HSM randomness, at most KMS_KEYS_RANDOM_POOL bytes; each byte is handed out once and wiped. */
 enum kms_status kms_work_random(struct kms_keys_work *work, uint8_t *out, size_t len,
                                 struct kms_error *err) KMS_MUST_USE;

@@ -55,6 +55,7 @@ struct kms_page {
     uint64_t key_epoch;
     uint64_t generation;
     struct kms_page_slot slots[KMS_SHAPE_FAN_OUT];
+    uint8_t mac[KMS_PAGE_MAC_SIZE]; /* of a verified page; beside the canonical bytes, not among them */
 };
 
 /** Write the canonical bytes; returns their number. A page that decode would refuse is a programming error. */

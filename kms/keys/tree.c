@@ -51,25 +51,31 @@ static bool was_verified(struct kms_keys *keys, const struct kms_page_record *re
            memcmp(entry->body, record->body, record->body_len) == 0;
 }
 
-/* Keep verified bytes beside the page's cached key, if there is one. Without memory they are verified again. */
+/* Keep a verified page's bytes beside its cached key, instead of older ones. The lock is held. */
+static void keep_body_locked(struct kms_page_entry *entry, const uint8_t *body, size_t len,
+                             const uint8_t mac[KMS_PAGE_MAC_SIZE])
+{
+    if (entry->body_room < len) {
+        uint8_t *larger = realloc(entry->body, len);
+        if (larger == NULL) {
+            entry->body_len = 0; /* without memory it is verified again */
+            return;
+        }
+        entry->body = larger;
+        entry->body_room = len;
+    }
+    memcpy(entry->body, body, len);
+    entry->body_len = len;
+    memcpy(entry->mac, mac, KMS_PAGE_MAC_SIZE);
+}
+
+/* A page whose key is cached has changed and was verified anew. */
 static void remember_verified(struct kms_keys *keys, const struct kms_page_record *record)
 {
-    uint8_t *body = malloc(record->body_len);
-    if (body == NULL)
-        return;
-    memcpy(body, record->body, record->body_len);
-    uint8_t *old = body;
-    {
-        KMS_LOCKED(&keys->lock);
-        struct kms_page_entry *entry = entry_of_record_locked(keys, record);
-        if (entry != NULL) {
-            old = entry->body;
-            entry->body = body;
-            entry->body_len = record->body_len;
-            memcpy(entry->mac, record->mac, KMS_PAGE_MAC_SIZE);
-        }
-    }
-    free(old);
+    KMS_LOCKED(&keys->lock);
+    struct kms_page_entry *entry = entry_of_record_locked(keys, record);
+    if (entry != NULL)
+        keep_body_locked(entry, record->body, record->body_len, record->mac);
 }
 
 /* The MAC binds the bytes to each other; this binds them to the place from which they were read. */
@@ -98,6 +104,7 @@ enum kms_status kms_tree_verify(struct kms_keys_work *work, const struct kms_ten
     if (!is_in_place(ret_page, tenant, record))
         return kms_tree_tampered(err, &tenant->uuid, record->level, record->index,
                                  "it is the page of another place");
+    memcpy(ret_page->mac, record->mac, sizeof ret_page->mac);
     return KMS_OK;
 }
 
@@ -185,7 +192,10 @@ static enum kms_status load_serving(struct kms_keys_work *work, const struct kms
     place_of(&page->tenant, page->level, page->index, entry->place);
     entry->tenant = page->tenant;
     entry->key_epoch = page->key_epoch;
+    uint8_t body[KMS_PAGE_BODY_MAX]; /* the verified bytes: there is only one encoding */
+    const size_t body_len = kms_page_encode(page, body);
     KMS_LOCKED(&work->keys->lock);
+    keep_body_locked(entry, body, body_len, page->mac);
     kms_keys_cache_locked(work, &work->keys->pages, &entry->base, entry->place, sizeof entry->place);
     *ret_entry = entry;
     return KMS_OK;

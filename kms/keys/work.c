@@ -102,6 +102,32 @@ enum kms_status kms_work_run(struct kms_keys_work *work, kms_work_attempt attemp
     return attempt(work, arguments, err);
 }
 
+enum kms_status kms_work_lock_writer(struct kms_keys_work *work, const struct kms_uuid *tenant,
+                                     struct kms_mutex **ret_held, struct kms_error *err)
+{
+    struct kms_mutex *writer = kms_keys_writer(work->keys, tenant);
+    if (writer == NULL)
+        return kms_fail(err, KMS_NO_MEMORY, "no memory for a tenant's lock");
+    if (kms_mutex_lock_until(writer, 0)) { /* free at the moment */
+        *ret_held = writer;
+        return KMS_OK;
+    }
+    kms_hsm_checkin(work->keys->hsm, work->session);
+    work->session = NULL;
+    if (!kms_mutex_lock_until(writer, work->deadline_mono_ns))
+        return kms_fail(err, KMS_DEADLINE_EXCEEDED,
+                        "another writer of the tenant's key tree was busy too long");
+    const enum kms_status status =
+        kms_hsm_checkout(work->keys->hsm, work->deadline_mono_ns, &work->session, err);
+    if (status != KMS_OK) {
+        work->session = NULL;
+        kms_mutex_unlock(writer);
+        return status;
+    }
+    *ret_held = writer;
+    return KMS_OK;
+}
+
 enum kms_status kms_work_random(struct kms_keys_work *work, uint8_t *out, size_t len, struct kms_error *err)
 {
     KMS_ASSERT(len <= work->random.capacity);
