@@ -278,9 +278,10 @@ class Client:
 
 
 def kmsctl(home, identity, *arguments, data=None, environment=None, timeout=60, text=True, before_exec=None):
-    """Run kmsctl as an identity; returns the CompletedProcess."""
+    """Run kmsctl as an identity (None: without a connection file); returns the CompletedProcess."""
+    connection = ["--config", home.connection(identity)] if identity else []
     return subprocess.run(
-        [KMSCTL, "--config", home.connection(identity), *map(str, arguments)],
+        [KMSCTL, *connection, *map(str, arguments)],
         input=data, stdin=subprocess.DEVNULL if data is None else None, capture_output=True, text=text,
         env=dict(os.environ, **(environment or {})), timeout=timeout * SLOW, check=False, cwd=home.path,
         preexec_fn=before_exec,
