@@ -73,9 +73,10 @@ int kms_cli_tenant_close(struct kms_cli *cli)
     const Kms__V1__Tenant *tenant = (const Kms__V1__Tenant *)call.reply;
     result = kms_cli_confirm(
         cli,
-        "Closing tenant %s (%s, %llu key slots in use): from then on no data key of any of its "
+        "Closing tenant %s (%s%s%llu key slots in use): from then on no data key of any of its "
         "customers is served, and what they encrypted cannot be read. All keys are kept.",
-        tenant->tenant, tenant->display_name, (unsigned long long)tenant->kek_slots);
+        tenant->tenant, tenant->display_name, tenant->display_name[0] != '\0' ? ", " : "",
+        (unsigned long long)tenant->kek_slots);
     if (result != KMS_CLI_EXIT_OK)
         return result;
     Kms__V1__CloseTenantRequest request = KMS__V1__CLOSE_TENANT_REQUEST__INIT;
