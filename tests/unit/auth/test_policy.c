@@ -127,7 +127,8 @@ static void bad_identities_are_refused(void **state)
                        bad[i]);
         expect_refusal(text, 5, "is not an identity");
     }
-    expect_refusal(HEAD "  - identity: ''\n    role: admin\n    tenants: ['*']\n", 3, "at least 1 characters");
+    expect_refusal(HEAD "  - identity: ''\n    role: admin\n    tenants: ['*']\n", 3,
+                   "at least 1 characters");
     expect_refusal(HEAD "  - role: admin\n    tenants: ['*']\n", 3,
                    "exactly one of identity and identity_prefix");
     expect_refusal(HEAD ALICE "    identity_prefix: spiffe://td/\n    role: admin\n    tenants: ['*']\n", 3,
