@@ -7,7 +7,8 @@
  * Threads:  a kms_client may be used by any number of threads at once; each call blocks its own thread only.
  * Signals:  the library installs no handlers. Fork only before the first call of the library.
  * Memory:   plaintext keys live in locked memory (mlock), are kept out of core dumps and are wiped when they
- *           are released; each takes a part of RLIMIT_MEMLOCK.
+ *           are released; each takes a part of RLIMIT_MEMLOCK. Messages are wiped when they have been sent or
+ *           read. What cannot be wiped from here: the buffers of TLS and gRPC's copy of the client's private key.
  */
 #ifndef KMS_CLIENT_H
 #define KMS_CLIENT_H

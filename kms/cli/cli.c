@@ -1,5 +1,6 @@
 #include "cli/cli.h"
 
+#include "cli/json.h"
 #include "cli/output.h"
 
 #include <jansson.h>
@@ -41,8 +42,8 @@ static void report(struct kms_cli *cli, const char *code, const char *reason, co
                    const char *request_id)
 {
     if (cli->json) {
-        json_t *error = json_pack("{s:{s:s, s:s, s:s, s:s}}", "error", "code", code, "reason", reason,
-                                  "message", message, "request_id", request_id);
+        json_t *error = json_pack("{s:{s:s, s:s, s:o, s:s}}", "error", "code", code, "reason", reason,
+                                  "message", kms_cli_json_text(message), "request_id", request_id);
         if (error != NULL)
             kms_cli_print_json(cli->err, error);
         json_decref(error);

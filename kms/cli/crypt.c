@@ -1,6 +1,7 @@
 #include "cli/commands.h"
 #include "cli/connection.h"
 #include "cli/input.h"
+#include "cli/json.h"
 #include "cli/output.h"
 #include "cli/terminal.h"
 
@@ -32,8 +33,9 @@ static int show_summary(struct kms_cli *cli, const struct run *run, const char *
     if (strcmp(out, "-") == 0)
         return KMS_CLI_EXIT_OK;
     if (cli->json)
-        return kms_cli_show(cli, json_pack("{s:s, s:s, s:I}", "input", in, "output", out, "input_bytes",
-                                           (json_int_t)run->input_bytes));
+        return kms_cli_show(cli,
+                            json_pack("{s:o, s:o, s:I}", "input", kms_cli_json_text(in), "output",
+                                      kms_cli_json_text(out), "input_bytes", (json_int_t)run->input_bytes));
     kms_cli_print_text(cli->out, done);
     (void)fputc(' ', cli->out);
     kms_cli_print_text(cli->out, strcmp(in, "-") == 0 ? "standard input" : in);

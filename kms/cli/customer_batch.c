@@ -2,6 +2,7 @@
 #include "cli/commands.h"
 #include "cli/connection.h"
 #include "cli/fields.h"
+#include "cli/json.h"
 #include "cli/labels.h"
 #include "cli/output.h"
 #include "cli/terminal.h"
@@ -49,9 +50,10 @@ static void note_failure(struct batch *batch, const char *id, const struct kms_c
     }
     batch->failed++;
     if (json_array_size(batch->errors) < ERRORS_KEPT)
-        (void)json_array_append_new(batch->errors, json_pack("{s:s, s:s, s:s, s:s}", "customer", id, "code",
-                                                             kms_client_status_name(error->status), "reason",
-                                                             error->reason, "message", error->message));
+        (void)json_array_append_new(batch->errors,
+                                    json_pack("{s:o, s:s, s:s, s:s}", "customer", kms_cli_json_text(id),
+                                              "code", kms_client_status_name(error->status), "reason",
+                                              error->reason, "message", error->message));
 }
 
 /* Spread the reply over the counters. */
@@ -101,6 +103,12 @@ static int send_batch(struct batch *batch)
 /* Add one id; sends when 1,000 are there. */
 static int add_id(struct batch *batch, const char *id)
 {
+    if (!kms_utf8_valid(id, strlen(id))) { /* the service could not even read the other 999 */
+        struct kms_client_error error;
+        (void)kms_fault_set(&error, KMS_CLIENT_INVALID, "the id is not UTF-8");
+        note_failure(batch, id, &error);
+        return KMS_CLI_EXIT_OK;
+    }
     char *copy = strdup(id);
     if (copy == NULL)
         return kms_cli_fail(batch->cli, "out of memory");

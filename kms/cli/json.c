@@ -1,5 +1,6 @@
 #include "cli/json.h"
 
+#include "core/bytes.h"
 #include "core/clock.h"
 
 #include <google/protobuf/timestamp.pb-c.h>
@@ -22,6 +23,20 @@ json_t *kms_cli_json_base64(const void *data, size_t len)
     json_t *json = json_stringn(text, (size_t)written);
     explicit_bzero(text, (size_t)written);
     free(text);
+    return json;
+}
+
+json_t *kms_cli_json_text(const char *text)
+{
+    if (kms_utf8_valid(text, strlen(text)))
+        return json_string(text);
+    char *copy = strdup(text);
+    if (copy == NULL)
+        return NULL;
+    for (char *c = copy; *c != '\0'; c++)
+        *c = (unsigned char)*c >= 0x80 ? '?' : *c;
+    json_t *json = json_string(copy);
+    free(copy);
     return json;
 }
 
@@ -138,7 +153,7 @@ static json_t *one_value(const ProtobufCFieldDescriptor *field, const void *plac
         return sub_message(place);
     case PROTOBUF_C_TYPE_STRING:
         memcpy(&text, place, sizeof text);
-        return json_string(text != NULL ? text : "");
+        return kms_cli_json_text(text != NULL ? text : "");
     case PROTOBUF_C_TYPE_BYTES:
         memcpy(&bytes, place, sizeof bytes);
         return kms_cli_json_base64(bytes.data, bytes.len);

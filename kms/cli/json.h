@@ -18,4 +18,7 @@ json_t *kms_cli_json_of(const ProtobufCMessage *message);
 /** Base64 of bytes as a JSON string; NULL when memory is short. */
 json_t *kms_cli_json_base64(const void *data, size_t len);
 
+/** Text from outside as a JSON string: bytes that are not UTF-8 become '?'. NULL when memory is short. */
+json_t *kms_cli_json_text(const char *text);
+
 #endif

@@ -10,6 +10,7 @@
 #include <kms/v1/datakeys.pb-c.h>
 #include <kms/v1/directory.pb-c.h>
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -89,6 +90,40 @@ static void a_right_reply_becomes_a_key(void **state)
     struct run run = START(steps);
     assert_int_equal(generate(&run, NULL), KMS_CLIENT_OK);
     stop(&run, 1);
+}
+
+enum { THREADS = 8, CALLS_EACH = 8 };
+
+static void *call_often(void *argument)
+{
+    struct run *run = argument;
+    unsigned failed = 0;
+    for (int i = 0; i < CALLS_EACH; i++) {
+        const struct kms_datakey_request request = {.tenant = "a", .customer = "b", .purpose = "c"};
+        struct kms_datakey key = {0};
+        if (kms_datakey_generate(run->client, &request, &key, NULL) != KMS_CLIENT_OK ||
+            key.plaintext_len != sizeof plaintext_bytes)
+            failed++;
+        kms_datakey_clear(&key);
+    }
+    return failed == 0 ? NULL : argument;
+}
+
+static void many_threads_share_one_client(void **state)
+{
+    static struct fake_step steps[THREADS * CALLS_EACH];
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
+        steps[i] = (struct fake_step){.reply = &good_reply.base, .sends = 1};
+    struct run run = START(steps);
+    pthread_t threads[THREADS];
+    for (size_t i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, call_often, &run), 0);
+    for (size_t i = 0; i < THREADS; i++) {
+        void *failed = &run;
+        assert_int_equal(pthread_join(threads[i], &failed), 0);
+        assert_null(failed);
+    }
+    stop(&run, THREADS * CALLS_EACH);
 }
 
 static void idempotent_calls_are_repeated_while_the_service_is_unavailable(void **state)
@@ -346,6 +381,7 @@ int main(void)
     (void)setenv("GRPC_VERBOSITY", "NONE", 1);
     const struct CMUnitTest tests[] = {
         TEST(a_right_reply_becomes_a_key),
+        TEST(many_threads_share_one_client),
         TEST(idempotent_calls_are_repeated_while_the_service_is_unavailable),
         TEST(repeating_has_an_end),
         TEST(other_failures_are_not_repeated),

@@ -206,6 +206,17 @@ static void errors_are_json_when_asked_for(void **state)
     free(err);
 }
 
+static void errors_with_bytes_that_are_no_text_are_json_too(void **state)
+{
+    (void)state;
+    char *out = NULL;
+    char *err = NULL;
+    assert_int_equal(run("kmsctl \xFF\xFE --json", &out, &err), KMS_CLI_EXIT_USAGE);
+    assert_non_null(strstr(err, "\"message\": \"there is no command \\\"??\\\""));
+    free(out);
+    free(err);
+}
+
 static void every_command_has_help(void **state)
 {
     (void)state;
@@ -272,6 +283,7 @@ int main(void)
         cmocka_unit_test(numbers_and_times_are_read),
         cmocka_unit_test(wrong_commands_are_refused),
         cmocka_unit_test(errors_are_json_when_asked_for),
+        cmocka_unit_test(errors_with_bytes_that_are_no_text_are_json_too),
         cmocka_unit_test(every_command_has_help),
         cmocka_unit_test(version_help_and_completion_need_no_connection),
         cmocka_unit_test(statuses_have_their_exit_codes),

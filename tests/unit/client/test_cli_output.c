@@ -106,6 +106,17 @@ static void numbers_lists_and_unknown_enums_become_json(void **state)
     json_decref(json);
 }
 
+static void text_that_is_not_utf8_becomes_json_too(void **state)
+{
+    (void)state;
+    json_t *json = kms_cli_json_text("caf\xE9 Ω");
+    assert_string_equal(json_string_value(json), "caf? ??");
+    json_decref(json);
+    json = kms_cli_json_text("Ω");
+    assert_string_equal(json_string_value(json), "Ω");
+    json_decref(json);
+}
+
 static void control_characters_never_reach_the_terminal(void **state)
 {
     struct fixture *fixture = *state;
@@ -241,6 +252,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(messages_become_json),
         TEST(numbers_lists_and_unknown_enums_become_json),
+        TEST(text_that_is_not_utf8_becomes_json_too),
         TEST(control_characters_never_reach_the_terminal),
         TEST(tables_are_aligned_and_headed_once),
         TEST(a_list_in_json_is_one_document),
