@@ -113,6 +113,14 @@ static enum kms_status behave(struct site *site, struct kms_call *call, const ch
     return KMS_OK;
 }
 
+/* What a PKCS#11 library may do: it leaves a copy of the key deep in the dead part of the stack. */
+__attribute__((noinline)) static void leave_on_stack(uint64_t number)
+{
+    uint8_t deep[18 * 1024];
+    site_key(number, deep);
+    __asm__ volatile("" : : "r"(deep) : "memory"); /* the compiler may not leave it out */
+}
+
 /* An answer with the next key. */
 static Kms__V1__GenerateDataKeyResponse *make_response(struct site *site, struct kms_call *call,
                                                        const char *tenant)
@@ -127,6 +135,7 @@ static Kms__V1__GenerateDataKeyResponse *make_response(struct site *site, struct
     const uint64_t number = site->key_number++;
     pthread_mutex_unlock(&site->lock);
     site_key(number, key);
+    leave_on_stack(number);
     reply->plaintext = (ProtobufCBinaryData){.len = 32, .data = key};
     reply->wrapped = (ProtobufCBinaryData){.len = strlen(tenant), .data = (uint8_t *)wrapped};
     reply->kek_version = (uint32_t)call->stream_index;
