@@ -106,7 +106,7 @@ kms_build() {
     log=$KMS_ROOT/build/$preset.log
     if ! (cd "$KMS_ROOT" && cmake --preset "$preset" "${options[@]}" &&
         cmake --build --preset "$preset" -j "$(kms_jobs)" "${targets[@]}") >"$log" 2>&1; then
-        grep -E -A 12 '^FAILED|[Ee]rror' "$log" | head -n 80 >&2 || true
+        grep -E -A 12 '^FAILED|error:|CMake Error' "$log" | head -n 80 >&2 || true
         printf 'the build of preset %s failed; the whole output is in %s\n' "$preset" "$log" >&2
         return 1
     fi
