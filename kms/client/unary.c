@@ -98,14 +98,16 @@ enum kms_client_status kms_unary_call(struct kms_client *client, struct kms_lane
                                       const struct kms_unary_method *method, const ProtobufCMessage *request,
                                       ProtobufCMessage **ret_reply, struct kms_client_error *err)
 {
-    struct kms_client_error local;
-    struct kms_client_error *details = err != NULL ? err : &local;
+    struct kms_client_error error; /* of an attempt; the caller sees only the last one's */
     const int64_t deadline_ns = kms_clock_mono_ns() + (int64_t)client->deadline_ms * KMS_NS_PER_MS;
     for (unsigned tried = 0;; tried++) {
         const enum kms_client_status status =
-            attempt(client, lane, method, request, deadline_ns, ret_reply, details);
-        if (status != KMS_CLIENT_UNAVAILABLE || !method->idempotent || tried >= client->retries ||
-            !back_off(tried, details, deadline_ns))
-            return status;
+            attempt(client, lane, method, request, deadline_ns, ret_reply, &error);
+        if (status == KMS_CLIENT_UNAVAILABLE && method->idempotent && tried < client->retries &&
+            back_off(tried, &error, deadline_ns))
+            continue;
+        if (status != KMS_CLIENT_OK && err != NULL)
+            *err = error;
+        return status;
     }
 }
