@@ -104,14 +104,16 @@ void messages_generate(struct messages *messages, size_t customer)
     add_message(messages, &request.base);
 }
 
-void messages_batch_generate(struct messages *messages, size_t first_customer, size_t items, size_t customers)
+/* One batch for the customers first, first + stride and so on, modulo `customers`. */
+static void batch_generate(struct messages *messages, size_t first, size_t items, size_t stride,
+                           size_t customers)
 {
     Kms__V1__BatchGenerateDataKeyRequest batch = KMS__V1__BATCH_GENERATE_DATA_KEY_REQUEST__INIT;
     Kms__V1__GenerateDataKeyRequest *requests = bench_alloc(items * sizeof *requests);
     Kms__V1__GenerateDataKeyRequest **pointers = bench_alloc(items * sizeof(*pointers));
     char(*names)[NAME_SIZE] = bench_alloc(items * sizeof *names);
     for (size_t i = 0; i < items; i++) {
-        requests[i] = generate_request((first_customer + i) % customers, names[i]);
+        requests[i] = generate_request((first + i * stride) % customers, names[i]);
         pointers[i] = &requests[i];
     }
     batch.requests = pointers;
@@ -120,6 +122,20 @@ void messages_batch_generate(struct messages *messages, size_t first_customer, s
     free(requests);
     free(pointers);
     free(names);
+}
+
+void messages_batch_generate(struct messages *messages, size_t first_customer, size_t items, size_t customers)
+{
+    batch_generate(messages, first_customer, items, 1, customers);
+}
+
+void messages_batch_generate_apart(struct messages *messages, size_t customers, size_t stride,
+                                   size_t per_batch)
+{
+    for (size_t done = 0; done < customers; done += per_batch) {
+        const size_t items = customers - done < per_batch ? customers - done : per_batch;
+        batch_generate(messages, done * stride, items, stride, SIZE_MAX);
+    }
 }
 
 /* A request to open one wrapped key. */

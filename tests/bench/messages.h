@@ -23,8 +23,12 @@ void messages_create_purpose(struct messages *messages);
 /** Batches of `per_batch` customers with the KEK of the purpose, numbered first..first+count-1. */
 void messages_create_customers(struct messages *messages, size_t first, size_t count, size_t per_batch);
 void messages_generate(struct messages *messages, size_t customer);
+/** One batch for customers first_customer and on, beginning again at 0 after `customers`. */
 void messages_batch_generate(struct messages *messages, size_t first_customer, size_t items,
                              size_t customers);
+/** Batches for `customers` customers, numbered 0, stride, 2 x stride and so on. */
+void messages_batch_generate_apart(struct messages *messages, size_t customers, size_t stride,
+                                   size_t per_batch);
 void messages_unwrap(struct messages *messages, struct load_request wrapped);
 void messages_batch_unwrap(struct messages *messages, const struct messages *wrapped, size_t first,
                            size_t items);
