@@ -196,7 +196,7 @@ static void assert_complete(const answer *reply, const char *first)
     assert_int_equal(
         reply->message_response_case,
         GRPC__REFLECTION__V1ALPHA__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_FILE_DESCRIPTOR_RESPONSE);
-    Google__Protobuf__FileDescriptorProto *files[64];
+    Google__Protobuf__FileDescriptorProto *files[64] = {NULL};
     const size_t count = reply->file_descriptor_response->n_file_descriptor_proto;
     assert_in_range(count, 1, 64);
     for (size_t i = 0; i < count; i++) {
