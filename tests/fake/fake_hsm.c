@@ -1,15 +1,14 @@
 #include "fake/fake_hsm.h"
 
+#include "fake/fake_crypto.h"
+
 #include "core/clock.h"
 #include "core/ids.h"
 #include "core/lock.h"
 #include "core/secret.h"
 
-#include <openssl/bio.h>
 #include <openssl/ec.h>
-#include <openssl/evp.h>
 #include <openssl/hmac.h>
-#include <openssl/pem.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <uthash.h>
@@ -122,22 +121,6 @@ static struct kms_hsm_key add_key(struct fake_hsm *fake, int role, const uint8_t
     memcpy(key->bytes, bytes, sizeof key->bytes);
     HASH_ADD(hh, fake->keys, handle, sizeof key->handle, key);
     return (struct kms_hsm_key){key->handle, fake->generation};
-}
-
-/* AES-KW, both directions; false when it does not open. */
-static bool key_wrap(const uint8_t kek[32], bool wrapping, const uint8_t *in, int in_len, uint8_t *out)
-{
-    EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
-    KMS_ASSERT(ctx != NULL);
-    EVP_CIPHER_CTX_set_flags(ctx, EVP_CIPHER_CTX_FLAG_WRAP_ALLOW);
-    uint8_t buffer[64];
-    int len = 0;
-    KMS_ASSERT(EVP_CipherInit_ex(ctx, EVP_aes_256_wrap(), NULL, kek, NULL, wrapping) == 1);
-    const bool ok = EVP_CipherUpdate(ctx, buffer, &len, in, in_len) == 1;
-    if (ok)
-        memcpy(out, buffer, (size_t)len);
-    EVP_CIPHER_CTX_free(ctx);
-    return ok;
 }
 
 static void fake_free(struct kms_hsm *hsm)
@@ -307,7 +290,7 @@ static enum kms_status fake_generate_wrapped(struct kms_hsm_session *session, st
     if (status == KMS_OK) {
         uint8_t bytes[32];
         kms_system_random(bytes, sizeof bytes);
-        KMS_ASSERT(key_wrap(wrapper->bytes, true, bytes, sizeof bytes, ret_blob));
+        KMS_ASSERT(kms_fake_crypto_key_wrap(wrapper->bytes, true, bytes, sizeof bytes, ret_blob));
     }
     leave(session);
     return status;
@@ -328,7 +311,8 @@ static enum kms_status fake_unwrap(struct kms_hsm_session *session, struct kms_h
         status = kms_fail(err, KMS_HSM_STALE, "fake: stale parent");
     }
     uint8_t bytes[32];
-    if (status == KMS_OK && !key_wrap(wrapper->bytes, false, blob, KMS_HSM_WRAPPED_SIZE, bytes))
+    if (status == KMS_OK &&
+        !kms_fake_crypto_key_wrap(wrapper->bytes, false, blob, KMS_HSM_WRAPPED_SIZE, bytes))
         status = kms_fail(err, KMS_BLOB_REFUSED, "fake: CKR_GENERAL_ERROR");
     if (status == KMS_OK)
         *ret_key = add_key(session->fake, (int)role, bytes);
@@ -348,7 +332,8 @@ static enum kms_status fake_wrap(struct kms_hsm_session *session, struct kms_hsm
     if (status == KMS_OK)
         status = use(session->fake, key, KMS_HSM_TRANSIT, KMS_HSM_TRANSIT, &wrapped, err);
     if (status == KMS_OK)
-        KMS_ASSERT(key_wrap(wrapper->bytes, true, wrapped->bytes, sizeof wrapped->bytes, ret_blob));
+        KMS_ASSERT(
+            kms_fake_crypto_key_wrap(wrapper->bytes, true, wrapped->bytes, sizeof wrapped->bytes, ret_blob));
     leave(session);
     return status;
 }
@@ -380,15 +365,7 @@ static enum kms_status fake_gcm_seal(struct kms_hsm_session *session, struct kms
     if (status == KMS_OK)
         status = use(session->fake, kek, KMS_HSM_KEK_SERVE, KMS_HSM_KEK_SERVE, &key, err);
     if (status == KMS_OK) {
-        EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
-        int len = 0;
-        KMS_ASSERT(ctx != NULL && EVP_EncryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, key->bytes, iv) == 1);
-        KMS_ASSERT(EVP_EncryptUpdate(ctx, NULL, &len, aad.data, (int)aad.len) == 1);
-        KMS_ASSERT(EVP_EncryptUpdate(ctx, ret_ciphertext, &len, plaintext.data, (int)plaintext.len) == 1);
-        KMS_ASSERT(EVP_EncryptFinal_ex(ctx, ret_ciphertext + len, &len) == 1);
-        KMS_ASSERT(EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_GCM_GET_TAG, KMS_HSM_GCM_TAG_SIZE,
-                                       ret_ciphertext + plaintext.len) == 1);
-        EVP_CIPHER_CTX_free(ctx);
+        kms_fake_crypto_seal(key->bytes, iv, aad, plaintext, ret_ciphertext);
     }
     leave(session);
     return status;
@@ -402,22 +379,8 @@ static enum kms_status fake_gcm_open(struct kms_hsm_session *session, struct kms
     enum kms_status status = enter(session, KMS_FAKE_GCM_OPEN, err);
     if (status == KMS_OK)
         status = use(session->fake, kek, KMS_HSM_KEK_SERVE, KMS_HSM_KEK_SERVE, &key, err);
-    if (status == KMS_OK) {
-        const size_t len = ciphertext.len - KMS_HSM_GCM_TAG_SIZE;
-        uint8_t tag[KMS_HSM_GCM_TAG_SIZE];
-        memcpy(tag, ciphertext.data + len, sizeof tag);
-        EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
-        int done = 0;
-        KMS_ASSERT(ctx != NULL && EVP_DecryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, key->bytes, iv) == 1);
-        KMS_ASSERT(EVP_DecryptUpdate(ctx, NULL, &done, aad.data, (int)aad.len) == 1);
-        KMS_ASSERT(EVP_DecryptUpdate(ctx, ret_plaintext, &done, ciphertext.data, (int)len) == 1);
-        KMS_ASSERT(EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_GCM_SET_TAG, sizeof tag, tag) == 1);
-        if (EVP_DecryptFinal_ex(ctx, ret_plaintext + done, &done) != 1) {
-            kms_wipe(ret_plaintext, len);
-            status = kms_fail(err, KMS_BLOB_REFUSED, "fake: CKR_ENCRYPTED_DATA_INVALID");
-        }
-        EVP_CIPHER_CTX_free(ctx);
-    }
+    if (status == KMS_OK && !kms_fake_crypto_open(key->bytes, iv, aad, ciphertext, ret_plaintext))
+        status = kms_fail(err, KMS_BLOB_REFUSED, "fake: CKR_ENCRYPTED_DATA_INVALID");
     leave(session);
     return status;
 }
@@ -439,12 +402,8 @@ static enum kms_status fake_sign(struct kms_hsm *hsm, struct kms_slice message,
                                  uint8_t ret_signature[KMS_HSM_SIGNATURE_MAX], size_t *ret_len,
                                  struct kms_error *err)
 {
-    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
     size_t len = KMS_HSM_SIGNATURE_MAX;
-    const bool ok = ctx != NULL &&
-                    EVP_DigestSignInit(ctx, NULL, EVP_sha256(), NULL, fake_of(hsm)->attestation) == 1 &&
-                    EVP_DigestSign(ctx, ret_signature, &len, message.data, message.len) == 1;
-    EVP_MD_CTX_free(ctx);
+    const bool ok = kms_fake_crypto_sign(fake_of(hsm)->attestation, message, ret_signature, &len);
     if (!ok)
         return kms_fail(err, KMS_HSM_REFUSED, "fake: cannot sign");
     *ret_len = len;
@@ -453,16 +412,8 @@ static enum kms_status fake_sign(struct kms_hsm *hsm, struct kms_slice message,
 
 static enum kms_status fake_public_pem(struct kms_hsm *hsm, char **ret_pem, struct kms_error *err)
 {
-    BIO *memory = BIO_new(BIO_s_mem());
-    if (memory == NULL || PEM_write_bio_PUBKEY(memory, fake_of(hsm)->attestation) != 1) {
-        BIO_free(memory);
-        return kms_fail(err, KMS_HSM_REFUSED, "fake: cannot write the public key");
-    }
-    char *text = NULL;
-    const long len = BIO_get_mem_data(memory, &text);
-    *ret_pem = strndup(text, (size_t)len);
-    BIO_free(memory);
-    return *ret_pem == NULL ? KMS_NO_MEMORY : KMS_OK;
+    *ret_pem = kms_fake_crypto_public_pem(fake_of(hsm)->attestation);
+    return *ret_pem == NULL ? kms_fail(err, KMS_NO_MEMORY, "fake: no public key") : KMS_OK;
 }
 
 static enum kms_status fake_ping(struct kms_hsm *hsm, struct kms_error *err)

@@ -149,8 +149,8 @@ static void a_key_without_plaintext_can_be_unwrapped_later(void **state)
     (void)state;
     const struct kms_key_owner owner = {"acme", "c1", "service"};
     struct kms_keys_work *work = NULL;
-    struct kms_data_key key;
-    struct kms_data_key opened;
+    struct kms_data_key key = {0};
+    struct kms_data_key opened = {0};
     assert_int_equal(kms_keys_work_begin(f.keys, INT64_MAX, &work, &f.err), KMS_OK);
     const struct kms_slice context = fixture_context(&f, NULL);
     assert_int_equal(
@@ -189,8 +189,8 @@ static void material_of_16_to_4096_bytes_can_be_wrapped(void **state)
     const struct kms_key_owner owner = {"acme", "c1", "kyc"};
     memset(material, 0x77, sizeof material);
     struct kms_keys_work *work = NULL;
-    struct kms_data_key key;
-    struct kms_data_key opened;
+    struct kms_data_key key = {0};
+    struct kms_data_key opened = {0};
     assert_int_equal(kms_keys_work_begin(f.keys, INT64_MAX, &work, &f.err), KMS_OK);
     const struct kms_slice context = fixture_context(&f, NULL);
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {

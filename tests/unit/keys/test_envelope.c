@@ -136,7 +136,7 @@ static void the_vectors_of_format_1_are_met(void **state)
     unsigned checked = 0;
     while (vector_next(file, &line)) {
         if (strcmp(line.name, "spec") == 0)
-            v.spec = (enum kms_key_spec)atoi(line.text);
+            v.spec = (enum kms_key_spec)strtol(line.text, NULL, 10);
         else if (strcmp(line.name, "kek") == 0)
             memcpy(v.kek, line.bytes, 32);
         else if (strcmp(line.name, "kek_id") == 0)

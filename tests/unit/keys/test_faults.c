@@ -81,8 +81,8 @@ static enum kms_status bulk(void)
         keks[2 * i] = (struct kms_kek_wanted){.customer = customers[i].uuid, .purpose = "service"};
         keks[2 * i + 1] = (struct kms_kek_wanted){.customer = customers[i].uuid, .purpose = "kyc"};
     }
-    const enum kms_status status =
-        kms_keys_create_bulk(f.keys, &tenant, customers, BULK, statuses, keks, 2 * BULK, &f.err);
+    const enum kms_status status = kms_keys_create_bulk(f.keys, &tenant, customers, BULK, statuses, keks,
+                                                        sizeof keks / sizeof keks[0], &f.err);
     for (size_t i = 0; i < BULK && status == KMS_OK; i++)
         assert_int_equal(statuses[i], KMS_OK);
     return status;
@@ -177,7 +177,7 @@ static void bulk_creation_is_all_or_nothing(void **state)
     make_witness();
     sweep(bulk, true, KMS_STORE_FULL, false);
     sweep(bulk, false, KMS_HSM_FULL, false);
-    assert_int_equal((fixture_tenant_record(&f, "acme").next_slot - 1) % (2 * BULK), 0);
+    assert_int_equal((fixture_tenant_record(&f, "acme").next_slot - 1) % ((uint64_t)2 * BULK), 0);
 }
 
 static void a_tenant_that_cannot_be_stored_leaves_no_master_key(void **state)
