@@ -1,6 +1,7 @@
 /*
  * The bare echo server: gRPC C core with mTLS and nothing else. One completion queue, one thread, each call answered at once with
- * as many bytes as its method asks for: "/bench.Echo/Reply150" is answered with 150 bytes.
+ * as many bytes as its method asks for: "/bench.Echo/Reply150" is answered with 150 bytes, and so is each message of the
+ * bidirectional stream "/bench.Echo/Stream150".
  * usage: kms-bench-echo SERVER-CERTIFICATE SERVER-KEY CLIENT-CA
  * Prints its address as its first line; ends on SIGTERM.
  */
@@ -24,7 +25,9 @@ static char reply_bytes[REPLY_MAX];
 
 /* One call, reused for the next one; its state says which operation the queue reports. */
 struct call {
-    enum { AWAITED, RECEIVING, ANSWERING } state;
+    enum { AWAITED, RECEIVING, STREAMING, ANSWERING } state;
+    bool stream;
+    size_t reply_len;
     grpc_call *call;
     grpc_call_details details;
     grpc_metadata_array metadata;
@@ -51,26 +54,68 @@ static void receive(struct call *call)
         bench_die("receive");
 }
 
+/* As many bytes as the method asks for. */
+static grpc_byte_buffer *reply_of(const struct call *call)
+{
+    grpc_slice slice = grpc_slice_from_copied_buffer(reply_bytes, call->reply_len);
+    grpc_byte_buffer *reply = grpc_raw_byte_buffer_create(&slice, 1);
+    grpc_slice_unref(slice);
+    return reply;
+}
+
+static void start(struct call *call, const grpc_op *ops, size_t count)
+{
+    if (grpc_call_start_batch(call->call, ops, count, call, NULL) != GRPC_CALL_OK)
+        bench_die("an operation cannot be started");
+}
+
+/* A unary call's reply and status, or only the status of a stream that the client has half-closed. */
 static void answer(struct call *call)
+{
+    grpc_byte_buffer *reply = call->stream ? NULL : reply_of(call);
+    const grpc_op ops[] = {
+        {.op = GRPC_OP_SEND_STATUS_FROM_SERVER, .data.send_status_from_server.status = GRPC_STATUS_OK},
+        {.op = GRPC_OP_RECV_CLOSE_ON_SERVER, .data.recv_close_on_server.cancelled = &call->cancelled},
+        {.op = GRPC_OP_SEND_INITIAL_METADATA},
+        {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = reply},
+    };
+    call->state = ANSWERING;
+    start(call, ops, call->stream ? 2 : 4);
+    if (reply != NULL)
+        grpc_byte_buffer_destroy(reply);
+}
+
+/* One message of a stream: its reply, and the next message. */
+static void stream_next(struct call *call, bool first)
+{
+    grpc_byte_buffer *reply = first ? NULL : reply_of(call);
+    const grpc_op ops[] = {
+        {.op = GRPC_OP_RECV_MESSAGE, .data.recv_message.recv_message = &call->request},
+        first ? (grpc_op){.op = GRPC_OP_SEND_INITIAL_METADATA}
+              : (grpc_op){.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = reply},
+    };
+    if (call->request != NULL)
+        grpc_byte_buffer_destroy(call->request);
+    call->request = NULL;
+    call->state = STREAMING;
+    start(call, ops, 2);
+    if (reply != NULL)
+        grpc_byte_buffer_destroy(reply);
+}
+
+/* A call has come: what does its method ask for? */
+static void begin(struct call *call)
 {
     char method[128];
     (void)snprintf(method, sizeof method, "%.*s", (int)GRPC_SLICE_LENGTH(call->details.method),
                    (const char *)GRPC_SLICE_START_PTR(call->details.method));
-    const char *size = strstr(method, "Reply");
-    const size_t len = size != NULL ? strtoul(size + 5, NULL, 10) % REPLY_MAX : 0;
-    grpc_slice slice = grpc_slice_from_copied_buffer(reply_bytes, len);
-    grpc_byte_buffer *reply = grpc_raw_byte_buffer_create(&slice, 1);
-    const grpc_op ops[] = {
-        {.op = GRPC_OP_SEND_INITIAL_METADATA},
-        {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = reply},
-        {.op = GRPC_OP_SEND_STATUS_FROM_SERVER, .data.send_status_from_server.status = GRPC_STATUS_OK},
-        {.op = GRPC_OP_RECV_CLOSE_ON_SERVER, .data.recv_close_on_server.cancelled = &call->cancelled},
-    };
-    call->state = ANSWERING;
-    if (grpc_call_start_batch(call->call, ops, sizeof ops / sizeof ops[0], call, NULL) != GRPC_CALL_OK)
-        bench_die("answer");
-    grpc_byte_buffer_destroy(reply);
-    grpc_slice_unref(slice);
+    const char *size = strpbrk(method, "0123456789");
+    call->reply_len = size != NULL ? strtoul(size, NULL, 10) % REPLY_MAX : 0;
+    call->stream = strstr(method, "Stream") != NULL;
+    if (call->stream)
+        stream_next(call, true);
+    else
+        receive(call);
 }
 
 /* Release what one call held. */
@@ -99,7 +144,11 @@ static void serve(void)
         if (call == NULL) /* the server is down: nothing more will come */
             grpc_completion_queue_shutdown(queue);
         else if (call->state == AWAITED && event.success)
-            receive(call);
+            begin(call);
+        else if (call->state == STREAMING && event.success && call->request != NULL)
+            stream_next(call, false);
+        else if (call->state == STREAMING && event.success)
+            answer(call);
         else if (call->state == RECEIVING && event.success && call->request != NULL)
             answer(call);
         else {
