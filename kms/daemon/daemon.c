@@ -19,6 +19,8 @@
 /* How long an operation waits for the HSM to be recovered before it gives up. */
 #define HSM_TIMEOUT_NS (5 * KMS_NS_PER_SECOND)
 
+enum { ARENA_PER_MESSAGE = 4 };
+
 struct kms_daemon {
     const struct kms_config *config;
     struct kms_hsm *hsm;
@@ -127,6 +129,8 @@ static enum kms_status open_server(struct kms_daemon *daemon, struct kms_error *
         .auth = daemon->auth,
         .threads = config->limits.threads,
         .max_message_bytes = config->limits.max_message_bytes,
+        /* a batch of small items unpacks to several times its size, and its reply stands beside it */
+        .arena_limit_bytes = (size_t)ARENA_PER_MESSAGE * config->limits.max_message_bytes,
         .max_live_calls = config->limits.max_live_calls,
         .max_group = config->limits.group,
         .max_connection_age_ns = config->limits.connection_age_seconds * KMS_NS_PER_SECOND,

@@ -279,7 +279,7 @@ static enum kms_status close_purpose(struct ops_run *run, const ProtobufCMessage
         purpose.state = KMS_PURPOSE_CLOSED;
         KMS_TRY(save_purpose(call, &txn, &purpose));
     }
-    kms_keys_forget(run->ops->keys, &tenant.uuid, NULL);
+    kms_keys_forget_purpose(run->ops->keys, &tenant.uuid, purpose.id);
     return purpose_reply(call, tenant.id, &purpose, ret_reply);
 }
 
