@@ -142,12 +142,23 @@ static enum kms_status check_config(const struct kms_rpc_config *config, struct 
     return KMS_OK;
 }
 
+/* Core's server has shut down: no call is left there. */
+static void shutdown_done(struct kms_rpc_tag *tag)
+{
+    struct kms_rpc_server *server =
+        (struct kms_rpc_server *)((char *)tag - offsetof(struct kms_rpc_server, shutdown_tag));
+    KMS_LOCKED(&server->lock);
+    server->shut_down = true;
+    (void)pthread_cond_broadcast(&server->changed);
+}
+
 /* Everything that new does, with the server freed by the caller on failure. */
 static enum kms_status build(struct kms_rpc_server *server, const struct kms_rpc_config *config,
                              const struct kms_rpc_service *services, size_t service_count,
                              struct kms_error *err)
 {
     server->config = *config;
+    server->shutdown_tag.done_server = shutdown_done;
     fill_defaults(&server->config);
     KMS_TRY(check_config(&server->config, err));
     KMS_TRY(copy_addresses(server, config, err));
@@ -223,16 +234,6 @@ enum kms_status kms_rpc_server_reload(struct kms_rpc_server *server, struct kms_
     return kms_rpc_tls_reload(server->tls, err);
 }
 
-/* Core's server has shut down: no call is left there. */
-static void shutdown_done(struct kms_rpc_tag *tag)
-{
-    struct kms_rpc_server *server =
-        (struct kms_rpc_server *)((char *)tag - offsetof(struct kms_rpc_server, shutdown_tag));
-    KMS_LOCKED(&server->lock);
-    server->shut_down = true;
-    (void)pthread_cond_broadcast(&server->changed);
-}
-
 /* Wait until core and our own handlers have let go of every call; false when `until` passes first. */
 static bool wait_quiet(struct kms_rpc_server *server, int64_t until)
 {
@@ -250,7 +251,6 @@ void kms_rpc_server_drain(struct kms_rpc_server *server, int64_t grace_ns)
     server->phase = KMS_RPC_DRAINING;
     kms_rpc_health_set(server, false);
     __atomic_store_n(&server->draining, true, __ATOMIC_RELEASE);
-    server->shutdown_tag.done_server = shutdown_done;
     grpc_server_shutdown_and_notify(server->grpc, server->queues[0].cq, &server->shutdown_tag);
     kms_rpc_stream_for_each(server,
                             kms_rpc_stream_pump); /* idle streams end now, others when all is answered */
@@ -282,7 +282,6 @@ static void take_down_unstarted(struct kms_rpc_server *server)
     }
     if (server->phase != KMS_RPC_NEW || server->queue_count == 0)
         return;
-    server->shutdown_tag.done_server = shutdown_done;
     grpc_server_shutdown_and_notify(server->grpc, server->queues[0].cq, &server->shutdown_tag);
     for (unsigned i = 0; i < server->queue_count; i++)
         kms_rpc_queue_stop(&server->queues[i]);

@@ -178,15 +178,25 @@ void kms_rpc_stream_abandon(struct kms_rpc_call *call)
     kms_rpc_stream_end(call);
 }
 
+/* What to send now. */
+struct sending {
+    struct kms_rpc_reply *reply; /* NULL: nothing */
+    bool first;                  /* the initial metadata go with it */
+    bool more;                   /* another reply waits already */
+};
+
 /* The next reply to send, if none is in flight; marks it as in flight. */
-static struct kms_rpc_reply *next_to_send_locked(struct kms_rpc_stream *stream)
+static struct sending take_reply_locked(struct kms_rpc_stream *stream)
 {
-    struct kms_rpc_reply *reply = stream->in_flight == NULL && !stream->over ? stream->head : NULL;
-    if (reply != NULL) {
-        stream->head = reply->next;
-        stream->in_flight = reply;
-    }
-    return reply;
+    struct sending sending = {.reply = stream->in_flight == NULL && !stream->over ? stream->head : NULL};
+    if (sending.reply == NULL)
+        return sending;
+    stream->head = sending.reply->next;
+    stream->in_flight = sending.reply;
+    sending.first = !stream->initial_sent;
+    sending.more = stream->head != NULL;
+    stream->initial_sent = true;
+    return sending;
 }
 
 /* Everything that waits, when nobody wants it any more. */
@@ -230,23 +240,19 @@ static bool take_read_locked(struct kms_rpc_call *call)
  * One SEND_MESSAGE; buffered by core when more follows at once. Not the first one: with the hint core does not begin to
  * write the initial metadata of the same batch, but completes the batch only when they are written.
  */
-static void send(struct kms_rpc_call *call, struct kms_rpc_reply *reply, bool more)
+static void send(struct kms_rpc_call *call, const struct sending *sending)
 {
-    grpc_op ops[2] = {{.op = GRPC_OP_SEND_MESSAGE,
-                       .flags = more && call->stream.initial_sent ? GRPC_WRITE_BUFFER_HINT : 0,
-                       .data.send_message.send_message = reply->payload}};
-    size_t count = 1;
-    if (!call->stream.initial_sent) {
-        call->stream.initial_sent = true; /* only who set in_flight gets here */
-        ops[count++] = (grpc_op){.op = GRPC_OP_SEND_INITIAL_METADATA};
-    }
-    kms_rpc_call_start(call, ops, count, &call->sent);
+    const grpc_op ops[2] = {{.op = GRPC_OP_SEND_MESSAGE,
+                             .flags = sending->more && !sending->first ? GRPC_WRITE_BUFFER_HINT : 0,
+                             .data.send_message.send_message = sending->reply->payload},
+                            {.op = GRPC_OP_SEND_INITIAL_METADATA}};
+    kms_rpc_call_start(call, ops, sending->first ? 2 : 1, &call->sent);
 }
 
 /* The status of a stream that ended by itself. */
-static void finish(struct kms_rpc_call *call)
+static void finish(struct kms_rpc_call *call, bool half_closed)
 {
-    if (!call->outcome.set && call->stream.half_closed) {
+    if (!call->outcome.set && half_closed) {
         kms_rpc_outcome_succeed(&call->outcome, NULL);
     } else if (!call->outcome.set) {
         struct kms_error err = {.status = KMS_OK};
@@ -262,16 +268,16 @@ void kms_rpc_stream_pump(struct kms_rpc_call *call)
     struct kms_rpc_stream *stream = &call->stream;
     kms_mutex_lock(&stream->lock);
     struct kms_rpc_reply *unwanted = take_waiting_locked(stream);
-    struct kms_rpc_reply *reply = next_to_send_locked(stream);
-    const bool more = stream->head != NULL;
-    const bool end = reply == NULL && take_end_locked(call);
+    const struct sending sending = take_reply_locked(stream);
+    const bool end = sending.reply == NULL && take_end_locked(call);
+    const bool half_closed = stream->half_closed;
     const bool read = !end && take_read_locked(call);
     kms_mutex_unlock(&stream->lock);
 
-    if (reply != NULL)
-        send(call, reply, more);
+    if (sending.reply != NULL)
+        send(call, &sending);
     if (end)
-        finish(call);
+        finish(call, half_closed);
     if (read) {
         const grpc_op op = {.op = GRPC_OP_RECV_MESSAGE, .data.recv_message.recv_message = &stream->incoming};
         kms_rpc_call_start(call, &op, 1, &call->received);

@@ -51,7 +51,7 @@ struct site {
     unsigned over;    /* handlers of "wait" that have seen the end of their call */
     enum kms_status over_status;
     uint64_t key_number;
-    char last_refused[128];
+    char last_refused[128]; /* path */
     enum kms_status last_refused_status;
 };
 
@@ -73,6 +73,14 @@ struct client site_client(const struct site *site, const char *name);
 void site_release(struct site *site);
 /** Wait until `*field` (protected by the lock) is at least `value`. */
 void site_await(struct site *site, const unsigned *field, unsigned value);
+/** A field that the handlers write. */
+#define SITE_GET(site, field)                                                                                \
+    __extension__({                                                                                          \
+        pthread_mutex_lock(&(site)->lock);                                                                   \
+        const __typeof__((site)->field) site_value_ = (site)->field;                                         \
+        pthread_mutex_unlock(&(site)->lock);                                                                 \
+        site_value_;                                                                                         \
+    })
 void site_set_commit(struct site *site, enum kms_status status);
 void site_hold_commit(struct site *site, bool hold);
 size_t site_count(struct site *site, char event);

@@ -183,7 +183,7 @@ static void what_does_not_end_in_the_grace_is_cancelled(void **state)
     assert_int_not_equal(end(&unary), GRPC_STATUS_OK);
     assert_int_not_equal(end(&stream), GRPC_STATUS_OK);
     assert_int_equal(pthread_join(drain.thread, NULL), 0);
-    assert_int_equal(site->over_status, KMS_CANCELLED);
+    assert_int_equal(SITE_GET(site, over_status), KMS_CANCELLED);
     struct kms_rpc_stats stats;
     kms_rpc_server_stats(site->server, &stats);
     assert_int_equal(stats.live_calls, 0);

@@ -244,7 +244,7 @@ static void more_live_calls_than_allowed_are_refused(void **state)
     assert_int_equal(result.code, GRPC_STATUS_RESOURCE_EXHAUSTED);
     assert_non_null(strstr(result.message, "20 calls open"));
     assert_true(result.details.len > 0);
-    assert_int_equal(site->last_refused_status, KMS_RESOURCE_EXHAUSTED);
+    assert_int_equal(SITE_GET(site, last_refused_status), KMS_RESOURCE_EXHAUSTED);
     struct kms_rpc_stats stats;
     kms_rpc_server_stats(site->server, &stats);
     assert_int_equal(stats.refused_over_limit, 1);
@@ -271,7 +271,7 @@ static void a_full_control_queue_refuses(void **state)
     struct kms_buf hold = site_request("hold");
     struct client_call calls[CALLS];
     struct client_result result = {.code = GRPC_STATUS_OK};
-    const unsigned holding = site->holding;
+    const unsigned holding = SITE_GET(site, holding);
     for (int i = 0; i < CALLS; i++) {
         client_start(&site->client, SITE_WRAP, 0, &calls[i]);
         assert_true(client_send(&calls[i], kms_buf_slice(&hold)));

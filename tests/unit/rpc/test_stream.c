@@ -75,7 +75,7 @@ static void a_first_group_of_many_replies_does_not_hang(void **state)
 {
     struct site *site = *state;
     for (int round = 0; round < 20; round++) {
-        const unsigned before = site->in_commit;
+        const unsigned before = SITE_GET(site, in_commit);
         struct client_result result = {.code = GRPC_STATUS_UNKNOWN};
         struct kms_buf request = site_request("acme");
         struct kms_buf reply = {NULL, 0, 0};

@@ -111,7 +111,7 @@ static void a_revoked_certificate_is_refused_on_a_connection_that_is_open(void *
     assert_null(site_generate(&client, SITE_GENERATE, "acme", &result));
     assert_int_equal(result.code, GRPC_STATUS_UNAUTHENTICATED);
     assert_string_equal(result.message, kms_status_public_text(KMS_UNAUTHENTICATED)); /* not why */
-    assert_int_equal(site->last_refused_status, KMS_UNAUTHENTICATED);
+    assert_int_equal(SITE_GET(site, last_refused_status), KMS_UNAUTHENTICATED);
     client_result_clear(&result);
     client_clear(&client);
     assert_int_equal(code_for(site, "leaver"), GRPC_STATUS_UNAUTHENTICATED);
