@@ -26,7 +26,8 @@ enum {
     RETRY_MS = 250,    /* between the writer's own attempts while it fails; commits ask for one at once */
     LAST_ATTEMPTS = 3, /* when closing: one that finds the failure, one that mends it, one more */
     BUFFER_SIZE = KMS_AUDIT_BUFFER_MAX + KMS_AUDIT_BODY_MAX + 1, /* the newline */
-    MICROS_AT = 20,                                              /* in the text of a time */
+    EARLY_BYTES = 256 * 1024, /* a group this large begins without waiting for a commit */
+    MICROS_AT = 20,           /* in the text of a time */
 };
 _Static_assert((KMS_AUDIT_BUFFER_MAX + KMS_AUDIT_BODY_MAX) * 3LL < KMS_AUDIT_TORN_MAX,
                "the shortest body is 50 bytes long, so lines are less than three times their bodies");
@@ -278,26 +279,6 @@ void kms_audit_free(struct kms_audit *audit)
     }
 }
 
-enum kms_status kms_audit_append(struct kms_audit *audit, const struct kms_audit_event *event,
-                                 struct kms_error *err)
-{
-    KMS_TRY(kms_audit_record_check(event, err));
-    KMS_LOCKED(&audit->lock);
-    if (audit->stuck)
-        return fail_locked(audit, err);
-    struct kms_buf *pending = &audit->pending;
-    if (pending->len > KMS_AUDIT_BUFFER_MAX)
-        return kms_fail(err, KMS_AUDIT_UNAVAILABLE, "the audit log's buffer is full: %s",
-                        audit->failing ? audit->failure : "the disk is too slow");
-    char *body = (char *)pending->data + pending->len;
-    const size_t len = kms_audit_record_format(event, stamp_locked(audit), body);
-    body[len] = '\n';
-    pending->len += len + 1;
-    audit->pending_records++;
-    audit->appended++;
-    return KMS_OK;
-}
-
 /*
  * Make sure that an attempt with the records up to `ticket` runs or will. Returns the number of the first
  * attempt whose failure is this caller's: the running one if it holds all of them, else the next.
@@ -336,6 +317,37 @@ static enum kms_status wait_locked(struct kms_audit *audit, uint64_t ticket, uin
         if (!kms_cond_wait(&audit->done, &audit->lock, deadline) && audit->durable < ticket)
             return declare_stuck_locked(audit, err);
     }
+    return KMS_OK;
+}
+
+/* Room for one more record. A full buffer of a healthy log empties soon; that of a failing one does not. */
+static enum kms_status make_room_locked(struct kms_audit *audit, struct kms_error *err)
+{
+    while (audit->pending.len > KMS_AUDIT_BUFFER_MAX) {
+        if (audit->failing)
+            return kms_fail(err, KMS_AUDIT_UNAVAILABLE, "the audit log's buffer is full: %s", audit->failure);
+        KMS_TRY(wait_locked(audit, audit->appended, ask_locked(audit, audit->appended), err));
+    }
+    return KMS_OK;
+}
+
+enum kms_status kms_audit_append(struct kms_audit *audit, const struct kms_audit_event *event,
+                                 struct kms_error *err)
+{
+    KMS_TRY(kms_audit_record_check(event, err));
+    KMS_LOCKED(&audit->lock);
+    if (audit->stuck)
+        return fail_locked(audit, err);
+    KMS_TRY(make_room_locked(audit, err));
+    struct kms_buf *pending = &audit->pending;
+    char *body = (char *)pending->data + pending->len;
+    const size_t len = kms_audit_record_format(event, stamp_locked(audit), body);
+    body[len] = '\n';
+    pending->len += len + 1;
+    audit->pending_records++;
+    audit->appended++;
+    if (pending->len >= EARLY_BYTES && !audit->failing)
+        (void)ask_locked(audit, audit->appended);
     return KMS_OK;
 }
 

@@ -58,10 +58,11 @@ enum kms_status kms_audit_open(const struct kms_audit_config *config, struct kms
 void kms_audit_free(struct kms_audit *audit);
 
 /**
- * Add a record to the group. Not durable before kms_audit_commit(). Memory only, never waits for the disk.
- * AUDIT_UNAVAILABLE while the disk does not answer, and when 2 MiB of records wait for it; after another
- * failure records are still taken, so that the next commit writes them all. TOO_LARGE: detail_json is over
- * 32 KiB; INTERNAL: it is no object on one line.
+ * Add a record to the group. Not durable before kms_audit_commit(). Does not wait for the disk, unless 4 MiB
+ * of records wait for it: then for room, up to the write deadline. AUDIT_UNAVAILABLE while the disk does not
+ * answer, and when that buffer is full after another failure; until then records are taken even while the log
+ * fails, so that the next commit writes them all. TOO_LARGE: detail_json is over 240 KiB; INTERNAL: it is no
+ * object on one line.
  */
 enum kms_status kms_audit_append(struct kms_audit *audit, const struct kms_audit_event *event,
                                  struct kms_error *err) KMS_MUST_USE;

@@ -11,10 +11,10 @@
 #include "audit/io.h"
 
 /**
- * Records that may wait for the disk, in bytes; further ones are refused. Also the largest group, so that
- * what a crash can leave behind stays under KMS_AUDIT_TORN_MAX.
+ * Records that may wait for the disk, in bytes; further ones wait for room, or are refused while the log fails.
+ * Also the largest group, so that what a crash can leave behind stays under KMS_AUDIT_TORN_MAX.
  */
-enum { KMS_AUDIT_BUFFER_MAX = 2 * 1024 * 1024 };
+enum { KMS_AUDIT_BUFFER_MAX = 4 * 1024 * 1024 };
 
 /** `io` lives until the writer thread has ended: for ever, if it hangs. Else as kms_audit_open(). */
 enum kms_status kms_audit_open_io(const struct kms_audit_config *config, const struct kms_audit_io *io,

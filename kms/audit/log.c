@@ -161,7 +161,8 @@ const struct kms_audit_head *kms_audit_log_head(const struct kms_audit_log *log)
 /* The directory, made when missing, safe from others, and ours alone. */
 static enum kms_status take_directory(struct kms_audit_log *log, const char *directory, struct kms_error *err)
 {
-    if (mkdir(directory, 0700) != 0 && errno != EEXIST)
+    const bool made = mkdir(directory, 0700) == 0;
+    if (!made && errno != EEXIST)
         return kms_fail(err, KMS_AUDIT_UNAVAILABLE, "cannot make audit directory '%s': %m", directory);
     log->directory_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     struct stat now;
@@ -173,6 +174,13 @@ static enum kms_status take_directory(struct kms_audit_log *log, const char *dir
     if (flock(log->directory_fd, LOCK_EX | LOCK_NB) != 0)
         return kms_fail(err, KMS_FAILED_PRECONDITION, "another process writes the audit log in '%s'",
                         directory);
+    if (made) {
+        /* The new name must be as durable as what will be written under it. */
+        KMS_CLOSE int parent = openat(log->directory_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (parent < 0 || fsync(parent) != 0)
+            return kms_fail(err, KMS_AUDIT_UNAVAILABLE, "cannot make audit directory '%s' durable: %m",
+                            directory);
+    }
     return KMS_OK;
 }
 

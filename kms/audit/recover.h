@@ -15,7 +15,7 @@
 #include "audit/chain.h"
 #include "audit/segment.h"
 
-enum { KMS_AUDIT_TORN_MAX = 8 * 1024 * 1024 };
+enum { KMS_AUDIT_TORN_MAX = 16 * 1024 * 1024 };
 
 struct kms_audit_recovery {
     struct kms_audit_head head; /* the last intact record */

@@ -281,11 +281,14 @@ enum kms_status kms_audit_segment_make_room(struct kms_audit_segment *segment, u
 enum kms_status kms_audit_segment_trim(struct kms_audit_segment *segment, struct kms_error *err)
 {
     const struct kms_audit_io *io = segment->io;
-    if (io->ftruncate(io->context, segment->fd, (off_t)segment->end) != 0 ||
-        io->fdatasync(io->context, segment->fd) != 0)
+    bool done = io->ftruncate(io->context, segment->fd, (off_t)segment->end) == 0;
+    if (done) {
+        segment->zeroed = segment->allocated = segment->end; /* the size is this, durable or not */
+        done = io->fdatasync(io->context, segment->fd) == 0;
+    }
+    if (!done)
         return kms_fail(err, KMS_AUDIT_UNAVAILABLE, "cannot cut audit segment '%s' to %" PRIu64 " bytes: %m",
                         segment->path, segment->end);
-    segment->zeroed = segment->allocated = segment->end;
     return KMS_OK;
 }
 

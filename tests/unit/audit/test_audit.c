@@ -183,6 +183,28 @@ static void a_record_that_is_refused_is_not_in_the_log(void **state)
     assert_complete(dir, 2);
 }
 
+static void more_than_the_buffer_holds_is_written_on_the_way(void **state)
+{
+    const struct logdir *dir = *state;
+    static char detail[200 * 1024]; /* about what a batch of 1,000 items says */
+    (void)snprintf(detail, sizeof detail, "{\"x\":\"%0*d\"}", (int)sizeof detail - 9, 0);
+    struct kms_audit *audit = open_log(dir, 0);
+    const unsigned count = 2 * KMS_AUDIT_BUFFER_MAX / sizeof detail;
+    for (unsigned i = 1; i <= count; i++) {
+        char request_id[32];
+        (void)snprintf(request_id, sizeof request_id, "r-%u", i);
+        const struct kms_audit_event event = {
+            .type = "call", .request_id = request_id, .detail_json = detail};
+        assert_int_equal(kms_audit_append(audit, &event, NULL), KMS_OK);
+    }
+    assert_int_equal(kms_audit_commit(audit, NULL), KMS_OK);
+    struct kms_audit_status status;
+    kms_audit_status(audit, &status);
+    assert_int_equal(status.failures, 0);
+    kms_audit_free(audit);
+    assert_complete(dir, count);
+}
+
 static int64_t test_wall_ns;
 
 static int64_t read_test_wall(void)
@@ -287,6 +309,7 @@ int main(void)
         TEST(a_directory_that_others_can_write_is_refused),
         TEST(a_directory_that_cannot_be_made_is_unavailable),
         TEST(a_record_that_is_refused_is_not_in_the_log),
+        TEST(more_than_the_buffer_holds_is_written_on_the_way),
         TEST(times_are_those_of_the_clock_also_when_it_jumps),
         TEST(many_threads_share_commits_and_lose_nothing),
     };

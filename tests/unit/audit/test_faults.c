@@ -131,7 +131,10 @@ static void check_fault(const struct logdir *dir, const struct fault_case *fault
     faulty_clear(&faulty);
     assert_complete(dir, 6);
     expect_reason(dir, "\"reason\":\"", fault->text);
-    kms_audit_free(open_log(dir, 0)); /* and the next start agrees */
+    struct kms_audit_verify_result result;
+    assert_int_equal(verify(dir, &result), KMS_OK);
+    assert_int_equal(result.losses, 0); /* nothing was taken away, so nothing may say so */
+    kms_audit_free(open_log(dir, 0));   /* and the next start agrees */
     assert_complete(dir, 6);
 }
 
