@@ -31,19 +31,24 @@ static Google__Protobuf__Any *detail_pack(struct detail *detail, const char *typ
 /* The value of grpc-status-details-bin. */
 static grpc_slice details_slice(enum kms_status status, const char *text, const char *request_id)
 {
-    Google__Rpc__ErrorInfo info = GOOGLE__RPC__ERROR_INFO__INIT;
+    Google__Rpc__ErrorInfo info;
+    google__rpc__error_info__init(&info);
     info.reason = (char *)(uintptr_t)kms_status_name(status);
     info.domain = (char *)(uintptr_t) "kms.v1";
-    Google__Rpc__RequestInfo request = GOOGLE__RPC__REQUEST_INFO__INIT;
+    Google__Rpc__RequestInfo request;
+    google__rpc__request_info__init(&request);
     request.request_id = (char *)(uintptr_t)request_id;
-    Google__Protobuf__Duration delay = GOOGLE__PROTOBUF__DURATION__INIT;
+    Google__Protobuf__Duration delay;
+    google__protobuf__duration__init(&delay);
     delay.nanos = (int32_t)(RETRY_AFTER_MS * KMS_NS_PER_MS);
-    Google__Rpc__RetryInfo retry = GOOGLE__RPC__RETRY_INFO__INIT;
+    Google__Rpc__RetryInfo retry;
+    google__rpc__retry_info__init(&retry);
     retry.retry_delay = &delay;
 
     struct detail parts[3];
     Google__Protobuf__Any *list[3];
-    Google__Rpc__Status message = GOOGLE__RPC__STATUS__INIT;
+    Google__Rpc__Status message;
+    google__rpc__status__init(&message);
     message.code = kms_status_grpc_code(status);
     message.message = (char *)(uintptr_t)text;
     message.details = list;
@@ -73,6 +78,8 @@ void kms_rpc_outcome_fail(struct kms_rpc_outcome *outcome, enum kms_status statu
 {
     kms_rpc_outcome_clear(outcome);
     const char *text = kms_error_public(err, status);
+    if (!kms_utf8_valid(text, strlen(text)))
+        text = kms_status_public_text(status); /* cut within a character: protobuf would not take it */
     outcome->status = status;
     outcome->set = true;
     outcome->has_details = true;

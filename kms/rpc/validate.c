@@ -146,6 +146,9 @@ static enum kms_status check_repeated(const ProtobufCFieldDescriptor *field, con
 static enum kms_status check_message(const ProtobufCMessage *message, struct kms_error *err)
 {
     const char *base = (const char *)message;
+    for (unsigned i = 0; i < message->n_unknown_fields; i++)
+        if (message->unknown_fields[i].tag == 0)
+            return kms_fail_public(err, KMS_INVALID_ARGUMENT, "the request has a field with the number 0");
     for (unsigned i = 0; i < message->descriptor->n_fields; i++) {
         const ProtobufCFieldDescriptor *field = &message->descriptor->fields[i];
         const bool look_inside =

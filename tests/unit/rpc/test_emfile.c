@@ -56,9 +56,12 @@ static void connect_and_be_turned_away(const struct forked *forked)
 static void the_listener_survives_the_end_of_descriptors(void **state)
 {
     const struct forked *forked = *state;
+    enum { ROUNDS = 3 };
+    struct client
+        accepted[ROUNDS]; /* stay open: a connection that the server closes late would free a descriptor */
     struct client old = forked_client(forked);
     assert_int_equal(call_once(&old), GRPC_STATUS_OK);
-    for (int round = 0; round < 3; round++) {
+    for (int round = 0; round < ROUNDS; round++) {
         const long before = forked_tell(forked, 't');
         assert_true(forked_tell(forked, 'e') > 0);
         for (int i = 0; i < 20; i++)
@@ -69,10 +72,11 @@ static void the_listener_survives_the_end_of_descriptors(void **state)
         client_clear(&refused);
         assert_true(forked_tell(forked, 't') >= before + 21);
         (void)forked_tell(forked, 'r');
-        struct client accepted = forked_client(forked);
-        assert_int_equal(call_once(&accepted), GRPC_STATUS_OK);
-        client_clear(&accepted);
+        accepted[round] = forked_client(forked);
+        assert_int_equal(call_once(&accepted[round]), GRPC_STATUS_OK);
     }
+    for (int round = 0; round < ROUNDS; round++)
+        client_clear(&accepted[round]);
     client_clear(&old);
 }
 
