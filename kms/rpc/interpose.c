@@ -11,14 +11,16 @@
 #include <unistd.h>
 
 static pthread_mutex_t spare_lock = PTHREAD_MUTEX_INITIALIZER;
-static int spare = -1; /* protected by spare_lock */
+static int spare = -1; /* written under spare_lock */
 static uint64_t turned_away;
 
 _Bool kms_rpc_interpose_prepare(void)
 {
+    if (__atomic_load_n(&spare, __ATOMIC_RELAXED) >= 0)
+        return 1;
     pthread_mutex_lock(&spare_lock);
     if (spare < 0)
-        spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        __atomic_store_n(&spare, open("/dev/null", O_RDONLY | O_CLOEXEC), __ATOMIC_RELAXED);
     const _Bool ready = spare >= 0;
     pthread_mutex_unlock(&spare_lock);
     return ready;
@@ -58,7 +60,7 @@ static int turn_away(accept4_function *next, int fd)
             result = EINTR;
         }
     }
-    spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    __atomic_store_n(&spare, open("/dev/null", O_RDONLY | O_CLOEXEC), __ATOMIC_RELAXED);
     pthread_mutex_unlock(&spare_lock);
     return result;
 }
@@ -67,6 +69,7 @@ int accept4(int fd, struct sockaddr *restrict address, socklen_t *restrict len, 
 {
     static void *cache;
     accept4_function *next = (accept4_function *)next_of(&cache, "accept4");
+    (void)kms_rpc_interpose_prepare(); /* while there are descriptors */
     const int accepted = next(fd, address, len, flags);
     if (accepted >= 0)
         return accepted;

@@ -1,7 +1,7 @@
 /*
  * Purpose:   functions of libc and OpenSSL that core calls and that behave badly for a key service, replaced in the executable.
  * Owns:      one spare descriptor.
- * Threads:   prepare once, before core is used; the rest is called by core on any thread.
+ * Threads:   all of it on any thread; core calls the replacements.
  * Never:     is part of a library: these must be linked as objects into the executable that runs the server (CMake target
  *            kms_rpc_interpose), because the dynamic linker looks there first.
  *
@@ -16,7 +16,7 @@
 
 #include <stdint.h>
 
-/** Open the spare descriptor; idempotent. False when no descriptor is free. */
+/** Open the spare descriptor, if it is not open; accept4 does so by itself. False when no descriptor is free. */
 _Bool kms_rpc_interpose_prepare(void);
 /** Connections that were closed at once because no descriptor was free. */
 uint64_t kms_rpc_interpose_turned_away(void);

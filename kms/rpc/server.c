@@ -244,10 +244,10 @@ static bool wait_quiet(struct kms_rpc_server *server, int64_t until)
     return true;
 }
 
-void kms_rpc_server_drain(struct kms_rpc_server *server, int64_t grace_ns)
+bool kms_rpc_server_drain(struct kms_rpc_server *server, int64_t grace_ns)
 {
     if (server->phase != KMS_RPC_RUNNING)
-        return;
+        return server->phase != KMS_RPC_STUCK;
     server->phase = KMS_RPC_DRAINING;
     kms_rpc_health_set(server, false);
     __atomic_store_n(&server->draining, true, __ATOMIC_RELEASE);
@@ -261,7 +261,7 @@ void kms_rpc_server_drain(struct kms_rpc_server *server, int64_t grace_ns)
         if (!wait_quiet(server, kms_clock_mono_ns() + HARD_CAP_NS)) {
             kms_log_error("rpc", "calls still run; the server cannot be taken down in order");
             server->phase = KMS_RPC_STUCK;
-            return;
+            return false;
         }
     }
     kms_rpc_worker_free(KMS_TAKE(server->control));
@@ -269,6 +269,7 @@ void kms_rpc_server_drain(struct kms_rpc_server *server, int64_t grace_ns)
     for (unsigned i = 0; i < server->queue_count; i++)
         kms_rpc_queue_stop(&server->queues[i]);
     server->phase = KMS_RPC_DOWN;
+    return true;
 }
 
 /* A server that never ran, or not completely: let core give back what it was asked for. */
@@ -277,7 +278,7 @@ static void take_down_unstarted(struct kms_rpc_server *server)
     if (server->grpc == NULL)
         return;
     if (server->phase == KMS_RPC_RUNNING) {
-        kms_rpc_server_drain(server, 0);
+        (void)kms_rpc_server_drain(server, 0);
         return;
     }
     if (server->phase != KMS_RPC_NEW || server->queue_count == 0)

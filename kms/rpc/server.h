@@ -106,9 +106,13 @@ const char *kms_rpc_server_address(const struct kms_rpc_server *server, size_t i
 void kms_rpc_server_set_serving(struct kms_rpc_server *server, bool serving);
 /** Read certificate, key and client CA again. On failure the old ones stay. */
 enum kms_status kms_rpc_server_reload(struct kms_rpc_server *server, struct kms_error *err) KMS_MUST_USE;
-/** NOT_SERVING, no new calls, wait up to `grace_ns` for those that run, cancel the rest, join the threads. */
-void kms_rpc_server_drain(struct kms_rpc_server *server, int64_t grace_ns);
-/** After drain, or when start failed; NULL-safe. */
+/**
+ * NOT_SERVING, no new calls, idle streams are ended, wait up to `grace_ns` for calls that run, cancel the rest, join the threads.
+ * False when a handler does not come back even then (30 seconds): it still uses what its context points to, so the process must
+ * end without freeing that.
+ */
+bool kms_rpc_server_drain(struct kms_rpc_server *server, int64_t grace_ns);
+/** After drain, or when start failed; NULL-safe. Does nothing after a drain that said false. */
 void kms_rpc_server_free(struct kms_rpc_server *server);
 
 struct kms_rpc_stats {

@@ -1,7 +1,6 @@
 #include "unit/rpc/site.h"
 
 #include "auth/auth.h"
-#include "rpc/interpose.h"
 
 #include <dirent.h>
 #include <google/protobuf/descriptor.pb-c.h>
@@ -355,7 +354,6 @@ void site_start(struct site *site, const struct site_options *options)
     config.refused_context = site;
     if (options->reflection)
         config.descriptor_set = kms_slice_of(kms_descriptor_set, kms_descriptor_set_size);
-    KMS_ASSERT(kms_rpc_interpose_prepare());
     struct kms_error err = {.status = KMS_OK};
     if (kms_rpc_server_new(&config, services, options->reflection ? 1 : 2, &site->server, &err) != KMS_OK ||
         kms_rpc_server_start(site->server, &err) != KMS_OK) {
@@ -374,7 +372,7 @@ void site_stop(struct site *site)
         client_clear(&site->client);
     site_release(site);
     site_hold_commit(site, false);
-    kms_rpc_server_drain(site->server, INT64_C(1000000000));
+    KMS_ASSERT(kms_rpc_server_drain(site->server, INT64_C(1000000000)));
     kms_rpc_server_free(site->server);
     kms_auth_free(site->auth);
     certs_ca_clear(&site->ca);

@@ -78,7 +78,7 @@ static void an_idle_server_goes_down_at_once(void **state)
     struct client_call call;
     begin(site, SITE_GENERATE, "acme", &call);
     assert_int_equal(end(&call), GRPC_STATUS_OK);
-    kms_rpc_server_drain(site->server, LONG_GRACE_S * KMS_NS_PER_SECOND);
+    assert_true(kms_rpc_server_drain(site->server, LONG_GRACE_S * KMS_NS_PER_SECOND));
     struct kms_rpc_stats stats;
     kms_rpc_server_stats(site->server, &stats);
     assert_int_equal(stats.live_calls, 0);
@@ -229,7 +229,7 @@ static void calls_that_race_with_the_drain_end_cleanly(void **state)
     while (site->event_count < 200)
         pthread_cond_wait(&site->changed, &site->lock);
     pthread_mutex_unlock(&site->lock);
-    kms_rpc_server_drain(site->server, LONG_GRACE_S * KMS_NS_PER_SECOND);
+    assert_true(kms_rpc_server_drain(site->server, LONG_GRACE_S * KMS_NS_PER_SECOND));
     size_t total = 0;
     for (int i = 0; i < THREADS; i++) {
         assert_int_equal(pthread_join(threads[i], &answered), 0);
@@ -270,7 +270,7 @@ static void several_threads_serve_and_go_down(void **state)
     while (site->event_count < 500)
         pthread_cond_wait(&site->changed, &site->lock);
     pthread_mutex_unlock(&site->lock);
-    kms_rpc_server_drain(site->server, LONG_GRACE_S * KMS_NS_PER_SECOND);
+    assert_true(kms_rpc_server_drain(site->server, LONG_GRACE_S * KMS_NS_PER_SECOND));
     for (int i = 0; i < THREADS; i++)
         assert_int_equal(pthread_join(threads[i], NULL), 0);
     site_stop(site);
