@@ -28,6 +28,7 @@ enum {
 };
 /* Core gives back cancelled calls within milliseconds; a handler in a hanging HSM may take until its own time limit. */
 #define HARD_CAP_NS (INT64_C(30) * KMS_NS_PER_SECOND)
+#define LINGER_NS   KMS_NS_PER_SECOND
 
 /* Defaults for what the caller left 0. */
 static void fill_defaults(struct kms_rpc_config *config)
@@ -234,14 +235,38 @@ enum kms_status kms_rpc_server_reload(struct kms_rpc_server *server, struct kms_
     return kms_rpc_tls_reload(server->tls, err);
 }
 
-/* Wait until core and our own handlers have let go of every call; false when `until` passes first. */
-static bool wait_quiet(struct kms_rpc_server *server, int64_t until)
+/* Every call that was taken on has been answered and, unless only those count, core has closed its connections. */
+static bool is_quiet_locked(const struct kms_rpc_server *server, bool calls_only)
+{
+    return (calls_only || server->shut_down) && __atomic_load_n(&server->live, __ATOMIC_ACQUIRE) == 0;
+}
+
+/* Wait for that; false when `until` passes first. */
+static bool wait_quiet(struct kms_rpc_server *server, bool calls_only, int64_t until)
 {
     KMS_LOCKED(&server->lock);
-    while (!server->shut_down || __atomic_load_n(&server->live, __ATOMIC_ACQUIRE) > 0)
+    while (!is_quiet_locked(server, calls_only))
         if (!kms_cond_wait(&server->changed, &server->lock, until))
-            return server->shut_down && __atomic_load_n(&server->live, __ATOMIC_ACQUIRE) == 0;
+            return is_quiet_locked(server, calls_only);
     return true;
+}
+
+/*
+ * Let calls end within the grace, then connections within LINGER_NS: a peer that is idle and does not answer the GOAWAY would
+ * otherwise keep the server up for the whole grace.
+ */
+static bool end_calls_and_connections(struct kms_rpc_server *server, int64_t grace_ns)
+{
+    const int64_t until = kms_clock_mono_ns() + grace_ns;
+    const bool answered = wait_quiet(server, true, until);
+    const int64_t linger = kms_clock_mono_ns() + LINGER_NS;
+    if (answered && wait_quiet(server, false, linger < until ? linger : until))
+        return true;
+    if (!answered)
+        kms_log_warning("rpc", "%llu calls are cancelled after the grace period",
+                        (unsigned long long)__atomic_load_n(&server->live, __ATOMIC_ACQUIRE));
+    grpc_server_cancel_all_calls(server->grpc);
+    return wait_quiet(server, false, kms_clock_mono_ns() + HARD_CAP_NS);
 }
 
 bool kms_rpc_server_drain(struct kms_rpc_server *server, int64_t grace_ns)
@@ -254,15 +279,10 @@ bool kms_rpc_server_drain(struct kms_rpc_server *server, int64_t grace_ns)
     grpc_server_shutdown_and_notify(server->grpc, server->queues[0].cq, &server->shutdown_tag);
     kms_rpc_stream_for_each(server,
                             kms_rpc_stream_pump); /* idle streams end now, others when all is answered */
-    if (!wait_quiet(server, kms_clock_mono_ns() + grace_ns)) {
-        kms_log_warning("rpc", "%llu calls are cancelled after the grace period",
-                        (unsigned long long)__atomic_load_n(&server->live, __ATOMIC_ACQUIRE));
-        grpc_server_cancel_all_calls(server->grpc);
-        if (!wait_quiet(server, kms_clock_mono_ns() + HARD_CAP_NS)) {
-            kms_log_error("rpc", "calls still run; the server cannot be taken down in order");
-            server->phase = KMS_RPC_STUCK;
-            return false;
-        }
+    if (!end_calls_and_connections(server, grace_ns)) {
+        kms_log_error("rpc", "calls still run; the server cannot be taken down in order");
+        server->phase = KMS_RPC_STUCK;
+        return false;
     }
     kms_rpc_worker_free(KMS_TAKE(server->control));
     kms_rpc_worker_free(KMS_TAKE(server->streams));

@@ -13,6 +13,7 @@ import unittest
 
 import grpc
 
+import http2
 import protos
 from cases import DEADLINE, KmsTestCase, generate_request, make_directory
 from harness import KMSD, Client, Daemon, Home, eventually
@@ -85,6 +86,16 @@ class Running(LifecycleTestCase):
         self.assertEqual(daemon.process.wait(timeout=DEADLINE), 0)
         with self.assertRaises(grpc.RpcError):
             next(stream)
+
+    def test_idle_peers_do_not_delay_the_end(self):
+        """One that does not answer the server's farewell must not hold it up for the whole grace."""
+        self.home.config["limits"] = {"drain_seconds": 600}
+        daemon = self.start()
+        silent = http2.connect(self.home, daemon.addresses[0])
+        self.addCleanup(silent.close)
+        http2.start(silent)
+        self.connect(daemon).health.Check(protos.health.HealthCheckRequest(), timeout=DEADLINE)
+        self.assertEqual(daemon.stop(), 0)
 
     def test_sigint_and_a_second_signal_end_it_too(self):
         daemon = self.start()
