@@ -190,7 +190,7 @@ enum kms_status kms_changelog_encode(struct kms_change *change, struct kms_buf *
     case KMS_CHANGE_REQUEST:
         return kms_changelog_request(&change->request, out);
     }
-    KMS_ASSERT(!"a change of an unknown kind is never made");
+    KMS_ASSERT(false && "a change of an unknown kind is never made");
     return KMS_INTERNAL;
 }
 
