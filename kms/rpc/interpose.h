@@ -1,6 +1,6 @@
 /*
  * Purpose:   functions of libc and OpenSSL that core calls and that behave badly for a key service, replaced in the executable.
- * Owns:      one spare descriptor.
+ * Owns:      one spare descriptor; the list of connections that a thread holds back.
  * Threads:   all of it on any thread; core calls the replacements.
  * Never:     is part of a library: these must be linked as objects into the executable that runs the server (CMake target
  *            kms_rpc_interpose), because the dynamic linker looks there first.
@@ -9,6 +9,8 @@
  *               spare descriptor and closed at once, and core is told EINTR.
  *   SSL_new     core has no C API for these: at least TLS 1.3, no session tickets (a resumed session would skip the check of
  *               the client certificate), and OpenSSL wipes decrypted data that was read (SSL_OP_CLEANSE_PLAINTEXT).
+ *   sendmsg     core writes each reply with a system call of its own, and each becomes a segment that wakes the peer. While a
+ *               group of replies leaves, they are held together in the kernel (MSG_MORE) and pushed out at its end.
  *   SSL_write   on the server's side the buffer is core's staging buffer for outgoing plaintext: it is wiped once written.
  */
 #ifndef KMS_RPC_INTERPOSE_H
@@ -20,5 +22,10 @@
 _Bool kms_rpc_interpose_prepare(void);
 /** Connections that were closed at once because no descriptor was free. */
 uint64_t kms_rpc_interpose_turned_away(void);
+
+/** From now until the push, what this thread sends on TCP connections waits in the kernel to be sent together. */
+void kms_rpc_interpose_hold(void);
+/** Send what was held, on every connection that this thread has sent on since. */
+void kms_rpc_interpose_push(void);
 
 #endif

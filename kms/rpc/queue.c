@@ -4,6 +4,7 @@
 #include "core/log.h"
 #include "rpc/bench.h"
 #include "rpc/call.h"
+#include "rpc/interpose.h"
 #include "rpc/outcome.h"
 #include "rpc/peer.h"
 #include "rpc/stackwipe.h"
@@ -12,7 +13,13 @@
 #include <grpc/byte_buffer.h>
 #include <stdlib.h>
 
-enum { EVENTS_PER_WIPE = 32, BUSY_GROUP = 4 };
+enum {
+    EVENTS_PER_WIPE = 32,
+    BUSY_GROUP = 4,
+    COMMITS_PER_GROUP = 3,      /* a group collects for so many times as long as its commit will take */
+    COST_SMOOTHING = 8,         /* of the measured duration of commits */
+    GROUP_AGE_MAX_NS = 10000000 /* however slow the disk is */
+};
 
 enum kms_status kms_rpc_queue_init(struct kms_rpc_queue *queue, struct kms_rpc_server *server)
 {
@@ -62,8 +69,10 @@ static void flush(struct kms_rpc_queue *queue)
     struct kms_rpc_reply *reply = queue->group_head;
     queue->group_head = queue->group_tail = NULL;
     struct kms_error *err = &queue->commit_error;
+    const int64_t begun = kms_clock_mono_ns();
     const enum kms_status committed =
         config->commit == NULL ? KMS_OK : config->commit(config->commit_context, err);
+    queue->commit_cost_ns += (kms_clock_mono_ns() - begun - queue->commit_cost_ns) / COST_SMOOTHING;
     if (committed != KMS_OK) {
         (void)__atomic_add_fetch(&queue->counters.failed, queue->group_size, __ATOMIC_RELAXED);
         kms_log_error("rpc", "%u replies were held back: %s: %s", queue->group_size,
@@ -71,8 +80,11 @@ static void flush(struct kms_rpc_queue *queue)
     }
     (void)__atomic_add_fetch(&queue->counters.groups, 1, __ATOMIC_RELAXED);
     queue->last_group = queue->group_size;
+    const bool together = queue->group_size > 1;
     queue->group_size = 0;
     unsigned touched = 0;
+    if (together)
+        kms_rpc_interpose_hold();
     while (reply != NULL) {
         struct kms_rpc_reply *next = reply->next;
         settle(queue, reply, committed, err, &touched);
@@ -82,6 +94,8 @@ static void flush(struct kms_rpc_queue *queue)
         kms_rpc_stream_pump(queue->touched[i]);
         kms_rpc_call_unref(queue->touched[i]);
     }
+    if (together)
+        kms_rpc_interpose_push();
     if (committed != KMS_OK)
         *err = (struct kms_error){.status = KMS_OK};
 }
@@ -99,13 +113,20 @@ void kms_rpc_queue_stage(struct kms_rpc_queue *queue, struct kms_rpc_reply *repl
     queue->group_size++;
 }
 
-/* Has the group waited or grown enough? */
+/*
+ * Has the group waited or grown enough? It may wait a few times as long as a commit takes, so that commits take a bounded share of
+ * the time. It must not wait until every caller has its call in the group: they would have nothing to do meanwhile, and the
+ * queue would have nothing to do while they work on the replies.
+ */
 static bool is_due(const struct kms_rpc_queue *queue)
 {
     if (queue->group_size == 0)
         return false;
-    return queue->group_size >= queue->server->config.max_group ||
-           kms_clock_mono_ns() - queue->group_since_ns >= KMS_RPC_GROUP_AGE_NS;
+    if (queue->group_size >= queue->server->config.max_group)
+        return true;
+    const int64_t wanted = COMMITS_PER_GROUP * queue->commit_cost_ns;
+    return kms_clock_mono_ns() - queue->group_since_ns >=
+           (wanted < GROUP_AGE_MAX_NS ? wanted : GROUP_AGE_MAX_NS);
 }
 
 /* Hand a completion to who waits for it. */
