@@ -15,10 +15,9 @@
 #include <grpc/grpc_security.h>
 
 enum {
-    KMS_RPC_REQUESTED_UNARY = 32,  /* calls of an inline method that a queue asks for ahead */
-    KMS_RPC_REQUESTED_OTHER = 2,   /* calls of any other method */
-    KMS_RPC_STREAM_REPLIES = 512,  /* replies of a stream that wait to be sent; reading pauses at that */
-    KMS_RPC_GROUP_AGE_NS = 1000000 /* a group is committed when its oldest reply is that old */
+    KMS_RPC_REQUESTED_UNARY = 32, /* calls of an inline method that a queue asks for ahead */
+    KMS_RPC_REQUESTED_OTHER = 2,  /* calls of any other method */
+    KMS_RPC_STREAM_REPLIES = 512, /* replies of a stream that wait to be sent; reading pauses at that */
 };
 /* bytes of replies of a stream that wait to be sent; reading pauses at that */
 #define KMS_RPC_STREAM_REPLY_BYTES ((size_t)1024 * 1024)
@@ -149,6 +148,7 @@ struct kms_rpc_queue {
     struct kms_rpc_call **touched; /* room for the streams of one group; owned */
     struct kms_error commit_error;
     int64_t group_since_ns;
+    int64_t commit_cost_ns; /* how long a commit takes, smoothed */
     uint64_t next_request;
     char id_prefix[18];
     struct kms_mutex pool_lock;
