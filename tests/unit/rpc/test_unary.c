@@ -193,22 +193,23 @@ static void no_reply_leaves_before_its_commit(void **state)
     client_result_clear(&result);
 }
 
-static void calls_that_arrive_together_share_a_commit(void **state)
+enum { TOGETHER = 100, ROUNDS_TOGETHER = 50 };
+
+/* That many calls while the first one's commit is held up; returns how many commits all of them took. */
+static unsigned commits_of_calls_together(struct site *site)
 {
-    struct site *site = *state;
-    enum { CALLS = 100 };
-    static struct client_call calls[CALLS];
+    static struct client_call calls[TOGETHER];
     struct kms_buf request = site_request("acme");
     const unsigned before = SITE_GET(site, in_commit);
     site_hold_commit(site, true);
-    for (int i = 0; i < CALLS; i++) {
+    for (int i = 0; i < TOGETHER; i++) {
         client_start(&site->client, SITE_GENERATE, 0, &calls[i]);
         assert_true(client_send(&calls[i], kms_buf_slice(&request)));
         client_half_close(&calls[i]);
         site_await(site, &site->in_commit, before + 1); /* the first one's commit holds up the rest */
     }
     site_hold_commit(site, false);
-    for (int i = 0; i < CALLS; i++) {
+    for (int i = 0; i < TOGETHER; i++) {
         struct kms_buf reply = {NULL, 0, 0};
         struct client_result result = {.code = GRPC_STATUS_UNKNOWN};
         assert_true(client_receive(&calls[i], &reply));
@@ -217,11 +218,24 @@ static void calls_that_arrive_together_share_a_commit(void **state)
         kms_buf_clear(&reply);
         client_result_clear(&result);
     }
-    assert_true(SITE_GET(site, in_commit) - before < CALLS); /* how many share depends on the machine */
+    kms_buf_clear(&request);
+    return SITE_GET(site, in_commit) - before;
+}
+
+/*
+ * Core has one poller in a process, and here the client is in the same one: while it is the client's thread, the server gets its
+ * calls one by one. That changes from round to round; a round in which nothing is shared says nothing.
+ */
+static void calls_that_arrive_together_share_a_commit(void **state)
+{
+    struct site *site = *state;
+    unsigned commits = TOGETHER;
+    for (int round = 0; commits >= TOGETHER && round < ROUNDS_TOGETHER; round++)
+        commits = commits_of_calls_together(site);
+    assert_true(commits < TOGETHER);
     struct kms_rpc_stats stats;
     kms_rpc_server_stats(site->server, &stats);
     assert_true(stats.groups < stats.calls);
-    kms_buf_clear(&request);
 }
 
 static void a_deadline_ends_a_handler_on_the_control_lane(void **state)
