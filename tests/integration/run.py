@@ -18,9 +18,9 @@ import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
 FILE_TIMEOUT = 900
-# The longest first, so that the end is not one file running alone.
 # The quickstart builds, and what is being linked cannot be started: it comes before all others, by itself.
 BEFORE_ALL = "test_quickstart"
+# The longest first, so that the end is not one file running alone.
 LONG_FIRST = ("test_crash", "test_memory", "test_faults", "test_hardening", "test_bad_input")
 
 
