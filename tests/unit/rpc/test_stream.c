@@ -118,8 +118,9 @@ static void a_failing_message_ends_the_stream_behind_the_good_ones(void **state)
         struct client_result result = {.code = GRPC_STATUS_UNKNOWN};
         const size_t handled = site_count(site, 'h');
         client_start(&site->client, paths[p], 0, &call);
-        for (int i = 0; i < 5; i++)
+        for (int i = 0; i < 4; i++)
             assert_true(client_send(&call, kms_buf_slice(i == 3 ? &bad : &good)));
+        (void)client_send(&call, kms_buf_slice(&good)); /* the end may have arrived already */
         for (int i = 0; i < 3; i++)
             assert_true(client_receive(&call, &reply));
         assert_false(client_receive(&call, &reply));
