@@ -38,6 +38,14 @@ static size_t prefix_of(const uint8_t *bytes)
     return (size_t)bytes[0] | (size_t)bytes[1] << 8 | (size_t)bytes[2] << 16;
 }
 
+/* The value of one hexadecimal digit; -1 for another character. */
+static int digit_of(char c)
+{
+    static const char digits[] = "0123456789abcdef";
+    const char *place = c == '\0' ? NULL : strchr(digits, c);
+    return place == NULL ? -1 : (int)(place - digits);
+}
+
 /* One line of hexadecimal digits; false when it is something else. */
 static bool parse_hex(const char *line, struct pattern *pattern)
 {
@@ -45,10 +53,11 @@ static bool parse_hex(const char *line, struct pattern *pattern)
     if (digits % 2 != 0 || digits / 2 < PATTERN_MIN || digits / 2 > PATTERN_MAX)
         return false;
     for (size_t i = 0; i < digits / 2; i++) {
-        unsigned byte = 0;
-        if (sscanf(line + 2 * i, "%2x", &byte) != 1)
+        const int high = digit_of(line[2 * i]);
+        const int low = digit_of(line[2 * i + 1]);
+        if (high < 0 || low < 0)
             return false;
-        pattern->bytes[i] = (uint8_t)byte;
+        pattern->bytes[i] = (uint8_t)(high * 16 + low);
     }
     pattern->len = digits / 2;
     return true;
@@ -121,14 +130,15 @@ static int scan_process(struct scanner *scanner, const char *pid)
     }
     char line[4096];
     while (fgets(line, sizeof line, maps) != NULL) {
-        uint64_t from = 0;
-        uint64_t to = 0;
-        char mode[5] = "";
-        char name[256] = "anonymous";
-        if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %*s %*s %*s %255s", &from, &to, mode, name) < 3 ||
-            mode[0] != 'r' || strncmp(name, "[v", 2) == 0)
+        /* from-to mode offset device inode [name] */
+        char *rest = NULL;
+        const uint64_t from = strtoull(line, &rest, 16);
+        const uint64_t to = *rest == '-' ? strtoull(rest + 1, &rest, 16) : 0;
+        const char *name = strpbrk(line, "/[");
+        line[strcspn(line, "\n")] = '\0';
+        if (to <= from || rest[1] != 'r' || (name != NULL && strncmp(name, "[v", 2) == 0))
             continue;
-        scan_region(scanner, mem, from, to, name);
+        scan_region(scanner, mem, from, to, name != NULL ? name : "anonymous");
     }
     (void)fclose(maps);
     (void)close(mem);
