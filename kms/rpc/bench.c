@@ -35,13 +35,32 @@ void kms_rpc_bench_prepare(struct kms_rpc_bench *bench, const struct kms_rpc_cal
     seen->error.status = KMS_OK; /* the texts are empty: see kms_rpc_bench_done() */
 }
 
+/* A call that no handler will see belongs into the audit log, too. */
+static void note_refused(const struct kms_rpc_bench *bench, const struct kms_rpc_call *call,
+                         enum kms_status status)
+{
+    const struct kms_rpc_config *config = &call->queue->server->config;
+    if (config->refused != NULL)
+        config->refused(config->refused_context, &bench->call, status);
+}
+
+enum kms_status kms_rpc_bench_receive(struct kms_rpc_bench *bench, const struct kms_rpc_call *call,
+                                      grpc_byte_buffer *request, ProtobufCMessage **ret_message)
+{
+    enum kms_status status = kms_call_is_over(&bench->call);
+    if (status == KMS_OK)
+        status = kms_rpc_codec_decode(bench, call->route, request, ret_message, &bench->call.error);
+    if (status != KMS_OK)
+        note_refused(bench, call, status);
+    return status;
+}
+
 enum kms_status kms_rpc_bench_run(struct kms_rpc_bench *bench, const struct kms_rpc_call *call,
                                   grpc_byte_buffer *request, grpc_byte_buffer **ret_reply)
 {
     struct kms_error *err = &bench->call.error;
-    KMS_TRY(kms_call_is_over(&bench->call));
     ProtobufCMessage *message = NULL;
-    KMS_TRY(kms_rpc_codec_decode(bench, call->route, request, &message, err));
+    KMS_TRY(kms_rpc_bench_receive(bench, call, request, &message));
     ProtobufCMessage *reply = NULL;
     KMS_TRY(call->route->handler(call->route->context, &bench->call, message, &reply));
     if (reply == NULL)

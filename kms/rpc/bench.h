@@ -16,7 +16,13 @@ void kms_rpc_bench_clear(struct kms_rpc_bench *bench);
 /** Prepare bench->call, what a handler sees of `call`; `index` is the number of the message in a stream. */
 void kms_rpc_bench_prepare(struct kms_rpc_bench *bench, const struct kms_rpc_call *call, uint64_t index);
 /**
- * Run the handler of a unary call or of one message of a stream, after kms_rpc_bench_prepare(): unpack `request`, call, pack.
+ * Unpack `request`, unless the call is over already; a failure is reported to the `refused` hook, and its reason is in
+ * bench->call.error. `request` stays the caller's.
+ */
+enum kms_status kms_rpc_bench_receive(struct kms_rpc_bench *bench, const struct kms_rpc_call *call,
+                                      grpc_byte_buffer *request, ProtobufCMessage **ret_message) KMS_MUST_USE;
+/**
+ * Run the handler of a unary call or of one message of a stream, after kms_rpc_bench_prepare(): receive, call, pack.
  * Does not run it when the call is over already. On failure the reason is in bench->call.error. `request` stays the caller's.
  */
 enum kms_status kms_rpc_bench_run(struct kms_rpc_bench *bench, const struct kms_rpc_call *call,

@@ -63,9 +63,7 @@ static void run_server_stream(struct kms_rpc_worker *worker, struct kms_rpc_call
     kms_rpc_stream_begin_writer(call);
     kms_rpc_bench_prepare(bench, call, 0);
     ProtobufCMessage *message = NULL;
-    enum kms_status status = kms_call_is_over(&bench->call);
-    if (status == KMS_OK)
-        status = kms_rpc_codec_decode(bench, call->route, call->request, &message, err);
+    enum kms_status status = kms_rpc_bench_receive(bench, call, call->request, &message);
     if (status == KMS_OK)
         status = call->route->stream_handler(call->route->context, &bench->call, message, &writer);
     const enum kms_status committed = commit(call, err);

@@ -138,7 +138,7 @@ static enum kms_status check_config(const struct kms_rpc_config *config, struct 
     if (config->max_group > 65536)
         return kms_fail(err, KMS_CONFIG_INVALID, "a group of %u: at most 65536", config->max_group);
     if (config->max_connection_age_ns < KMS_NS_PER_SECOND ||
-        config->max_connection_age_ns > INT64_C(30) * 24 * 3600 * KMS_NS_PER_SECOND / 2)
+        config->max_connection_age_ns > INT64_C(15) * 24 * 3600 * KMS_NS_PER_SECOND)
         return kms_fail(err, KMS_CONFIG_INVALID, "the age of a connection is between 1 second and 15 days");
     return KMS_OK;
 }

@@ -410,10 +410,8 @@ void kms_rpc_stream_begin_writer(struct kms_rpc_call *call)
 void kms_rpc_stream_begin_watch(struct kms_rpc_call *call)
 {
     struct kms_rpc_queue *queue = call->queue;
-    struct kms_error *err = &queue->bench.call.error;
     ProtobufCMessage *request = NULL;
-    const enum kms_status status =
-        kms_rpc_codec_decode(&queue->bench, call->route, call->request, &request, err);
+    const enum kms_status status = kms_rpc_bench_receive(&queue->bench, call, call->request, &request);
     if (status != KMS_OK) {
         kms_rpc_call_fail(call, &queue->bench, status);
         kms_rpc_bench_done(&queue->bench);

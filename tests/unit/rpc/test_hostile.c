@@ -42,11 +42,13 @@ static void assert_refused(struct site *site, const char *path, const void *byte
 {
     struct client_result result = {.code = GRPC_STATUS_OK};
     const size_t handled = site_count(site, 'h');
+    const size_t noted = site_count(site, 'r');
     client_unary(&site->client, path, kms_slice_of(bytes, len), &result);
     assert_int_equal(result.code, code);
     if (strstr(result.message, text) == NULL)
         fail_msg("'%s' does not contain '%s'", result.message, text);
     assert_int_equal(site_count(site, 'h'), handled);
+    assert_int_equal(site_count(site, 'r'), noted + 1);
     client_result_clear(&result);
     assert_alive(site);
 }
