@@ -39,6 +39,8 @@ static void fill_defaults(struct kms_rpc_config *config)
         config->max_message_bytes = (size_t)4 * 1024 * 1024;
     if (config->arena_limit_bytes == 0)
         config->arena_limit_bytes = (size_t)8 * 1024 * 1024;
+    if (config->connection_memory_bytes == 0)
+        config->connection_memory_bytes = (size_t)1024 * 1024 * 1024;
     if (config->max_live_calls == 0)
         config->max_live_calls = 4096;
     if (config->max_control_queue == 0)
@@ -110,13 +112,19 @@ static enum kms_status make_core(struct kms_rpc_server *server, struct kms_error
         {GRPC_ARG_ENABLE_CHANNELZ, 0},
     };
     enum { COUNT = sizeof settings / sizeof settings[0] };
-    grpc_arg args[COUNT];
+    grpc_arg args[COUNT + 1];
     for (unsigned i = 0; i < COUNT; i++)
         args[i] = (grpc_arg){.type = GRPC_ARG_INTEGER,
                              .key = (char *)(uintptr_t)settings[i].name,
                              .value.integer = settings[i].value};
-    const grpc_channel_args list = {.num_args = COUNT, .args = args};
+    grpc_resource_quota *quota = grpc_resource_quota_create("kms");
+    grpc_resource_quota_resize(quota, config->connection_memory_bytes);
+    args[COUNT] = (grpc_arg){.type = GRPC_ARG_POINTER,
+                             .key = (char *)(uintptr_t)GRPC_ARG_RESOURCE_QUOTA,
+                             .value.pointer = {.p = quota, .vtable = grpc_resource_quota_arg_vtable()}};
+    const grpc_channel_args list = {.num_args = COUNT + 1, .args = args};
     server->grpc = grpc_server_create(&list, NULL);
+    grpc_resource_quota_unref(quota);
     for (; server->queue_count < config->threads; server->queue_count++) {
         struct kms_rpc_queue *queue = &server->queues[server->queue_count];
         KMS_TRY(kms_rpc_queue_init(queue, server));

@@ -79,13 +79,14 @@ struct kms_rpc_config {
     const char *private_key_path; /* PEM, mode 0600 */
     const char *client_ca_path;   /* PEM */
     struct kms_auth *auth;
-    unsigned threads;              /* completion-queue threads; 0: 1 */
-    size_t max_message_bytes;      /* 0: 4 MiB */
-    size_t arena_limit_bytes;      /* 0: 8 MiB */
-    size_t max_live_calls;         /* over that: RESOURCE_EXHAUSTED; 0: 4096 */
-    size_t max_control_queue;      /* waiting for the control worker; 0: 256 */
-    unsigned max_group;            /* inline calls committed together at most; 0: 128 */
-    int64_t max_connection_age_ns; /* 0: 1 h */
+    unsigned threads;               /* completion-queue threads; 0: 1 */
+    size_t max_message_bytes;       /* 0: 4 MiB */
+    size_t arena_limit_bytes;       /* 0: 8 MiB */
+    size_t connection_memory_bytes; /* core's buffers for all connections: beyond, it closes some; 0: 1 GiB */
+    size_t max_live_calls;          /* over that: RESOURCE_EXHAUSTED; 0: 4096 */
+    size_t max_control_queue;       /* waiting for the control worker; 0: 256 */
+    unsigned max_group;             /* inline calls committed together at most; 0: 128 */
+    int64_t max_connection_age_ns;  /* 0: 1 h */
     kms_rpc_commit commit;
     void *commit_context;
     kms_rpc_refused refused; /* may be NULL */

@@ -294,6 +294,56 @@ static void a_full_control_queue_refuses(void **state)
     kms_buf_clear(&hold);
 }
 
+/* Many large messages at once, while the worker is busy: core ends some calls rather than let its buffers grow. */
+static void buffers_for_connections_are_limited(void **state)
+{
+    (void)state;
+    enum { CALLS = 40, SIZE = 4000000 };
+    struct site *site = malloc(sizeof *site);
+    const struct site_options options = {.config = {.connection_memory_bytes = (size_t)16 * 1024 * 1024}};
+    static struct client_call calls[CALLS];
+    static int tags[CALLS];
+    struct client_call first;
+    struct kms_buf hold = site_request("hold");
+    Kms__V1__WrapDataKeyRequest request = KMS__V1__WRAP_DATA_KEY_REQUEST__INIT;
+    request.plaintext = (ProtobufCBinaryData){.len = SIZE, .data = calloc(1, SIZE)};
+    struct kms_buf large = client_pack(&request.base);
+    int exhausted = 0;
+    site_start(site, &options);
+    client_start(&site->client, SITE_WRAP, 0, &first);
+    assert_true(client_send(&first, kms_buf_slice(&hold)));
+    client_half_close(&first);
+    site_await(site, &site->holding, 1);
+    for (int i = 0; i < CALLS; i++) {
+        client_start(&site->client, SITE_WRAP, 0, &calls[i]);
+        client_send_begin(&calls[i], kms_buf_slice(&large), &tags[i]);
+    }
+    for (int i = 0; i < CALLS; i++)
+        (void)client_wait(&calls[i], &tags[i]);
+    site_release(site);
+    for (int i = 0; i < CALLS; i++) {
+        struct client_result result = {.code = GRPC_STATUS_UNKNOWN};
+        client_half_close(&calls[i]);
+        (void)client_receive(&calls[i], &result.reply);
+        client_finish(&calls[i], &result);
+        exhausted += result.code == GRPC_STATUS_RESOURCE_EXHAUSTED;
+        client_result_clear(&result);
+    }
+    assert_true(exhausted > 0);
+    struct client_result result = {.code = GRPC_STATUS_UNKNOWN};
+    (void)client_receive(&first, &result.reply);
+    client_finish(&first, &result);
+    client_result_clear(&result);
+    client_clear(&site->client); /* core may have ended this connection */
+    site->client = site_client(site, "app");
+    assert_alive(site);
+    kms_buf_clear(&hold);
+    kms_buf_clear(&large);
+    free(request.plaintext.data);
+    site_stop(site);
+    free(site);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -308,6 +358,7 @@ int main(void)
         cmocka_unit_test(a_bad_message_ends_a_stream),
         cmocka_unit_test(more_live_calls_than_allowed_are_refused),
         cmocka_unit_test(a_full_control_queue_refuses),
+        cmocka_unit_test(buffers_for_connections_are_limited),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
