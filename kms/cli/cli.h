@@ -42,8 +42,8 @@ struct kms_cli_command {
     const char *verb;      /* NULL: the noun is the whole command */
     const char *arguments; /* words, for the usage line: "TENANT", "[IN] [OUT]" */
     size_t words_min, words_max;
-    uint64_t options;  /* besides KMS_CLI_ALWAYS */
-    uint64_t required; /* of `options` */
+    kms_cli_set options;  /* besides KMS_CLI_ALWAYS */
+    kms_cli_set required; /* of `options` */
     const char *summary;
     const char *details;             /* further lines of the command's help; NULL: none */
     int (*run)(struct kms_cli *cli); /* returns the exit code */

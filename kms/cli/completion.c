@@ -15,10 +15,10 @@ static void print_verbs(FILE *out, const char *noun)
 }
 
 /* The options of a set, as words. */
-static void print_options(FILE *out, uint64_t set)
+static void print_options(FILE *out, kms_cli_set set)
 {
     for (int i = 0; i < KMS_CLI_OPTION_COUNT; i++) {
-        if ((set & UINT64_C(1) << i) != 0)
+        if ((set & kms_cli_bit(i)) != 0)
             (void)fprintf(out, " --%s", kms_cli_option_row((enum kms_cli_option)i)->text);
     }
 }

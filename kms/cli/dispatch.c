@@ -16,10 +16,10 @@ static const char *command_name(const struct kms_cli_command *command, char out[
 }
 
 /* One line an option of a set. */
-static void print_options(FILE *file, uint64_t set)
+static void print_options(FILE *file, kms_cli_set set)
 {
     for (int i = 0; i < KMS_CLI_OPTION_COUNT; i++) {
-        if ((set & UINT64_C(1) << i) == 0)
+        if ((set & kms_cli_bit(i)) == 0)
             continue;
         const struct kms_cli_option_row *row = kms_cli_option_row((enum kms_cli_option)i);
         char text[80];
@@ -37,13 +37,13 @@ static void print_command_help(FILE *file, const struct kms_cli_command *command
                   name);
     for (int i = 0; i < KMS_CLI_OPTION_COUNT; i++) {
         const struct kms_cli_option_row *row = kms_cli_option_row((enum kms_cli_option)i);
-        if ((command->required & UINT64_C(1) << i) != 0)
+        if ((command->required & kms_cli_bit(i)) != 0)
             (void)fprintf(file, " --%s %s", row->text, row->argument);
     }
     (void)fprintf(file, " [OPTIONS]%s%s\n", command->arguments[0] != '\0' ? " " : "", command->arguments);
     if (command->details != NULL)
         (void)fprintf(file, "\n%s\n", command->details);
-    const uint64_t own = command->options & ~KMS_CLI_ONLINE;
+    const kms_cli_set own = command->options & ~KMS_CLI_ONLINE;
     if (own != 0) {
         (void)fprintf(file, "\nOptions:\n");
         print_options(file, own);
@@ -115,17 +115,17 @@ static int unknown_command(struct kms_cli *cli)
 static int check_command(struct kms_cli *cli)
 {
     const struct kms_cli_command *command = cli->command;
-    const uint64_t given = kms_cli_options_set(&cli->options);
-    const uint64_t unknown = given & ~(command->options | KMS_CLI_ALWAYS);
-    const uint64_t missing = command->required & ~given;
+    const kms_cli_set given = kms_cli_options_set(&cli->options);
+    const kms_cli_set unknown = given & ~(command->options | KMS_CLI_ALWAYS);
+    const kms_cli_set missing = command->required & ~given;
     char name[64];
     command_name(command, name);
     if (unknown != 0)
         return kms_cli_usage(cli, "kmsctl %s has no option --%s", name,
-                             kms_cli_option_row((enum kms_cli_option)__builtin_ctzll(unknown))->text);
+                             kms_cli_option_row(kms_cli_set_first(unknown))->text);
     if (missing != 0)
         return kms_cli_usage(cli, "kmsctl %s needs --%s", name,
-                             kms_cli_option_row((enum kms_cli_option)__builtin_ctzll(missing))->text);
+                             kms_cli_option_row(kms_cli_set_first(missing))->text);
     if (cli->word_count < command->words_min || cli->word_count > command->words_max)
         return kms_cli_usage(cli, "kmsctl %s takes %s, not %zu argument%s; see kmsctl %s --help", name,
                              command->arguments[0] != '\0' ? command->arguments : "no argument",

@@ -13,7 +13,7 @@ static const struct kms_cli_option_row rows[KMS_CLI_OPTION_COUNT] = {
 #undef KMS_CLI_OPTIONS_ROW
 };
 
-_Static_assert(KMS_CLI_OPTION_COUNT <= 64, "a set of options is one uint64_t");
+_Static_assert(KMS_CLI_OPTION_COUNT <= 128, "a set of options has 128 bits");
 
 const struct kms_cli_option_row *kms_cli_option_row(enum kms_cli_option option)
 {
@@ -128,11 +128,11 @@ bool kms_cli_option_given(const struct kms_cli_options *options, enum kms_cli_op
     return options->given[option].count > 0;
 }
 
-uint64_t kms_cli_options_set(const struct kms_cli_options *options)
+kms_cli_set kms_cli_options_set(const struct kms_cli_options *options)
 {
-    uint64_t set = 0;
+    kms_cli_set set = 0;
     for (int i = 0; i < KMS_CLI_OPTION_COUNT; i++)
-        set |= options->given[i].count > 0 ? UINT64_C(1) << i : 0;
+        set |= options->given[i].count > 0 ? kms_cli_bit(i) : 0;
     return set;
 }
 

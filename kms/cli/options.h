@@ -65,7 +65,20 @@ enum kms_cli_option {
 };
 
 /** A set of options; KMS_CLI_BIT(TENANT) | KMS_CLI_BIT(CUSTOMER). */
-#define KMS_CLI_BIT(name) (UINT64_C(1) << KMS_CLI_##name)
+typedef unsigned __int128 kms_cli_set;
+#define KMS_CLI_BIT(name) ((kms_cli_set)1 << KMS_CLI_##name)
+/** The set with only the option of that number. */
+static inline kms_cli_set kms_cli_bit(int option)
+{
+    return (kms_cli_set)1 << option;
+}
+/** The first option of a set that is not empty. */
+static inline enum kms_cli_option kms_cli_set_first(kms_cli_set set)
+{
+    const uint64_t low = (uint64_t)set;
+    return (enum kms_cli_option)(low != 0 ? __builtin_ctzll(low)
+                                          : 64 + __builtin_ctzll((uint64_t)(set >> 64)));
+}
 /** Options that every command takes, and those that every command that talks to the service takes. */
 #define KMS_CLI_ALWAYS (KMS_CLI_BIT(HELP) | KMS_CLI_BIT(JSON))
 #define KMS_CLI_ONLINE                                                                                       \
@@ -102,7 +115,7 @@ void kms_cli_options_clear(struct kms_cli_options *options);
 const char *kms_cli_option_value(const struct kms_cli_options *options, enum kms_cli_option option);
 bool kms_cli_option_given(const struct kms_cli_options *options, enum kms_cli_option option);
 /** The set of options that were given. */
-uint64_t kms_cli_options_set(const struct kms_cli_options *options);
+kms_cli_set kms_cli_options_set(const struct kms_cli_options *options);
 
 /** "90d", "10y" (365 days each), "12h", "30m", "45s" or plain seconds. False when it is none of these. */
 bool kms_cli_parse_duration(const char *text, int64_t *ret_seconds);
