@@ -1,122 +1,80 @@
 #include "store/changelog.h"
 
 #include "core/cleanup.h"
+#include "store/codec.h"
 #include "store/record.h"
 
 #include <stdlib.h>
 
-/* Unsigned integers of the format, by size. */
-static enum kms_status put_u8(struct kms_buf *out, unsigned value)
-{
-    return kms_buf_append(out, &(uint8_t){(uint8_t)value}, 1);
-}
-
-static enum kms_status put_u32(struct kms_buf *out, uint32_t value)
-{
-    uint8_t bytes[4];
-    kms_put_be32(bytes, value);
-    return kms_buf_append(out, bytes, sizeof bytes);
-}
-
-static enum kms_status put_u64(struct kms_buf *out, uint64_t value)
-{
-    uint8_t bytes[8];
-    kms_put_be64(bytes, value);
-    return kms_buf_append(out, bytes, sizeof bytes);
-}
-
-/* Times and periods are signed; two's complement keeps them apart from counters. */
-static enum kms_status put_i64(struct kms_buf *out, int64_t value)
-{
-    return put_u64(out, (uint64_t)value);
-}
-
-static enum kms_status put_text(struct kms_buf *out, const char *text)
-{
-    const size_t len = strlen(text);
-    KMS_ASSERT(len <= UINT16_MAX);
-    uint8_t bytes[2];
-    kms_put_be16(bytes, (uint16_t)len);
-    KMS_TRY(kms_buf_append(out, bytes, sizeof bytes));
-    return kms_buf_append(out, text, len);
-}
-
-/* What every payload begins with. */
-static enum kms_status put_head(struct kms_buf *out, enum kms_change_kind kind)
-{
-    KMS_TRY(put_u8(out, KMS_CHANGELOG_VERSION));
-    return put_u8(out, kind);
-}
-
 enum kms_status kms_changelog_tenant(const struct kms_tenant_record *tenant, struct kms_buf *out)
 {
-    KMS_TRY(put_head(out, KMS_CHANGE_TENANT));
+    KMS_TRY(kms_codec_put_head(out, KMS_CHANGE_TENANT));
     KMS_TRY(kms_buf_append(out, tenant->uuid.bytes, KMS_UUID_SIZE));
-    KMS_TRY(put_text(out, tenant->id));
-    KMS_TRY(put_text(out, tenant->display_name));
-    KMS_TRY(put_u8(out, tenant->state));
-    KMS_TRY(put_u64(out, tenant->epoch));
+    KMS_TRY(kms_codec_put_text(out, tenant->id));
+    KMS_TRY(kms_codec_put_text(out, tenant->display_name));
+    KMS_TRY(kms_codec_put_u8(out, tenant->state));
+    KMS_TRY(kms_codec_put_u64(out, tenant->epoch));
     KMS_TRY(kms_buf_append(out, tenant->master_id, sizeof tenant->master_id));
     KMS_TRY(kms_buf_append(out, tenant->root_blob, sizeof tenant->root_blob));
-    KMS_TRY(put_u32(out, tenant->height));
-    KMS_TRY(put_u64(out, tenant->next_slot));
-    KMS_TRY(put_u64(out, tenant->revision));
-    KMS_TRY(put_i64(out, tenant->created_ns));
-    return put_i64(out, tenant->updated_ns);
+    KMS_TRY(kms_codec_put_u32(out, tenant->height));
+    KMS_TRY(kms_codec_put_u64(out, tenant->next_slot));
+    KMS_TRY(kms_codec_put_u64(out, tenant->revision));
+    KMS_TRY(kms_codec_put_i64(out, tenant->created_ns));
+    return kms_codec_put_i64(out, tenant->updated_ns);
 }
 
 enum kms_status kms_changelog_purpose(const struct kms_purpose_record *purpose, struct kms_buf *out)
 {
-    KMS_TRY(put_head(out, KMS_CHANGE_PURPOSE));
+    KMS_TRY(kms_codec_put_head(out, KMS_CHANGE_PURPOSE));
     KMS_TRY(kms_buf_append(out, purpose->tenant.bytes, KMS_UUID_SIZE));
-    KMS_TRY(put_text(out, purpose->id));
-    KMS_TRY(put_text(out, purpose->display_name));
-    KMS_TRY(put_text(out, purpose->legal_basis));
-    KMS_TRY(put_u8(out, purpose->state));
-    KMS_TRY(put_u8(out, purpose->required_by_law));
-    KMS_TRY(put_i64(out, purpose->retention_seconds));
-    KMS_TRY(put_i64(out, purpose->rotation_seconds));
-    KMS_TRY(put_u64(out, purpose->revision));
-    KMS_TRY(put_i64(out, purpose->created_ns));
-    return put_i64(out, purpose->updated_ns);
+    KMS_TRY(kms_codec_put_text(out, purpose->id));
+    KMS_TRY(kms_codec_put_text(out, purpose->display_name));
+    KMS_TRY(kms_codec_put_text(out, purpose->legal_basis));
+    KMS_TRY(kms_codec_put_u8(out, purpose->state));
+    KMS_TRY(kms_codec_put_u8(out, purpose->required_by_law));
+    KMS_TRY(kms_codec_put_i64(out, purpose->retention_seconds));
+    KMS_TRY(kms_codec_put_i64(out, purpose->rotation_seconds));
+    KMS_TRY(kms_codec_put_u64(out, purpose->revision));
+    KMS_TRY(kms_codec_put_i64(out, purpose->created_ns));
+    return kms_codec_put_i64(out, purpose->updated_ns);
 }
 
 enum kms_status kms_changelog_customer(const struct kms_customer_record *customer, struct kms_buf *out)
 {
     const size_t labels_len = strlen(customer->labels);
     KMS_ASSERT(labels_len <= KMS_STORE_LABELS_TEXT_MAX);
-    KMS_TRY(put_head(out, KMS_CHANGE_CUSTOMER));
+    KMS_TRY(kms_codec_put_head(out, KMS_CHANGE_CUSTOMER));
     KMS_TRY(kms_buf_append(out, customer->uuid.bytes, KMS_UUID_SIZE));
     KMS_TRY(kms_buf_append(out, customer->tenant.bytes, KMS_UUID_SIZE));
-    KMS_TRY(put_text(out, customer->id));
-    KMS_TRY(put_u32(out, (uint32_t)labels_len));
+    KMS_TRY(kms_codec_put_text(out, customer->id));
+    KMS_TRY(kms_codec_put_u32(out, (uint32_t)labels_len));
     KMS_TRY(kms_buf_append(out, customer->labels, labels_len));
-    KMS_TRY(put_u8(out, customer->state));
-    KMS_TRY(put_u64(out, customer->revision));
-    KMS_TRY(put_i64(out, customer->created_ns));
-    return put_i64(out, customer->updated_ns);
+    KMS_TRY(kms_codec_put_u8(out, customer->state));
+    KMS_TRY(kms_codec_put_u64(out, customer->revision));
+    KMS_TRY(kms_codec_put_i64(out, customer->created_ns));
+    return kms_codec_put_i64(out, customer->updated_ns);
 }
 
 enum kms_status kms_changelog_kek(const struct kms_kek_record *kek, struct kms_buf *out)
 {
-    KMS_TRY(put_head(out, KMS_CHANGE_KEK));
+    KMS_TRY(kms_codec_put_head(out, KMS_CHANGE_KEK));
     KMS_TRY(kms_buf_append(out, kek->kek_id, sizeof kek->kek_id));
     KMS_TRY(kms_buf_append(out, kek->tenant.bytes, KMS_UUID_SIZE));
     KMS_TRY(kms_buf_append(out, kek->customer.bytes, KMS_UUID_SIZE));
-    KMS_TRY(put_text(out, kek->purpose));
-    KMS_TRY(put_u32(out, kek->version));
-    KMS_TRY(put_u64(out, kek->slot));
-    KMS_TRY(put_u8(out, kek->state));
-    KMS_TRY(put_u64(out, kek->wraps_reserved));
-    return put_i64(out, kek->created_ns);
+    KMS_TRY(kms_codec_put_text(out, kek->purpose));
+    KMS_TRY(kms_codec_put_u32(out, kek->version));
+    KMS_TRY(kms_codec_put_u64(out, kek->slot));
+    KMS_TRY(kms_codec_put_u8(out, kek->state));
+    KMS_TRY(kms_codec_put_u64(out, kek->wraps_reserved));
+    return kms_codec_put_i64(out, kek->created_ns);
 }
 
 enum kms_status kms_changelog_kek_state(const uint8_t kek_id[KMS_KEK_ID_SIZE], enum kms_kek_state state,
                                         struct kms_buf *out)
 {
-    KMS_TRY(put_head(out, KMS_CHANGE_KEK_STATE));
+    KMS_TRY(kms_codec_put_head(out, KMS_CHANGE_KEK_STATE));
     KMS_TRY(kms_buf_append(out, kek_id, KMS_KEK_ID_SIZE));
-    return put_u8(out, state);
+    return kms_codec_put_u8(out, state);
 }
 
 /* The order of reservations: by KEK, and of one KEK the largest counter first. */
@@ -138,13 +96,13 @@ enum kms_status kms_changelog_reserve(struct kms_change_reservation *list, size_
     for (size_t i = 1; i < count; i++)
         if (memcmp(list[i].kek_id, list[kept - 1].kek_id, KMS_KEK_ID_SIZE) != 0)
             list[kept++] = list[i];
-    KMS_TRY(put_head(out, KMS_CHANGE_RESERVE));
+    KMS_TRY(kms_codec_put_head(out, KMS_CHANGE_RESERVE));
     uint8_t bytes[2];
     kms_put_be16(bytes, (uint16_t)kept);
     KMS_TRY(kms_buf_append(out, bytes, sizeof bytes));
     for (size_t i = 0; i < kept; i++) {
         KMS_TRY(kms_buf_append(out, list[i].kek_id, KMS_KEK_ID_SIZE));
-        KMS_TRY(put_u64(out, list[i].wraps_reserved));
+        KMS_TRY(kms_codec_put_u64(out, list[i].wraps_reserved));
     }
     return KMS_OK;
 }
@@ -152,22 +110,22 @@ enum kms_status kms_changelog_reserve(struct kms_change_reservation *list, size_
 enum kms_status kms_changelog_page(const struct kms_page_record *page, struct kms_buf *out)
 {
     KMS_ASSERT(page->body_len <= KMS_STORE_PAGE_BODY_MAX);
-    KMS_TRY(put_head(out, KMS_CHANGE_PAGE));
+    KMS_TRY(kms_codec_put_head(out, KMS_CHANGE_PAGE));
     KMS_TRY(kms_buf_append(out, page->tenant.bytes, KMS_UUID_SIZE));
-    KMS_TRY(put_u32(out, page->level));
-    KMS_TRY(put_u64(out, page->index));
-    KMS_TRY(put_u32(out, (uint32_t)page->body_len));
+    KMS_TRY(kms_codec_put_u32(out, page->level));
+    KMS_TRY(kms_codec_put_u64(out, page->index));
+    KMS_TRY(kms_codec_put_u32(out, (uint32_t)page->body_len));
     KMS_TRY(kms_buf_append(out, page->body, page->body_len));
     return kms_buf_append(out, page->mac, sizeof page->mac);
 }
 
 enum kms_status kms_changelog_request(const struct kms_request_record *request, struct kms_buf *out)
 {
-    KMS_TRY(put_head(out, KMS_CHANGE_REQUEST));
-    KMS_TRY(put_text(out, request->request_id));
-    KMS_TRY(put_text(out, request->identity));
+    KMS_TRY(kms_codec_put_head(out, KMS_CHANGE_REQUEST));
+    KMS_TRY(kms_codec_put_text(out, request->request_id));
+    KMS_TRY(kms_codec_put_text(out, request->identity));
     KMS_TRY(kms_buf_append(out, request->request_hash, sizeof request->request_hash));
-    return put_i64(out, request->created_ns);
+    return kms_codec_put_i64(out, request->created_ns);
 }
 
 enum kms_status kms_changelog_encode(struct kms_change *change, struct kms_buf *out)
@@ -194,120 +152,70 @@ enum kms_status kms_changelog_encode(struct kms_change *change, struct kms_buf *
     return KMS_INTERNAL;
 }
 
-/* Fixed-size bytes; zeros when the reader has failed. */
-static void take_bytes(struct kms_reader *reader, uint8_t *out, size_t len)
-{
-    const uint8_t *bytes = kms_reader_take(reader, len);
-    if (bytes != NULL)
-        memcpy(out, bytes, len);
-}
-
-static void take_uuid(struct kms_reader *reader, struct kms_uuid *out)
-{
-    take_bytes(reader, out->bytes, KMS_UUID_SIZE);
-}
-
-static int64_t take_i64(struct kms_reader *reader)
-{
-    return (int64_t)kms_reader_u64(reader);
-}
-
-/* Text into an array of `size` bytes; too long, or with a NUL inside, fails the reader. */
-static void take_text(struct kms_reader *reader, char *out, size_t size)
-{
-    const size_t len = kms_reader_u16(reader);
-    const uint8_t *bytes = kms_reader_take(reader, len);
-    if (bytes == NULL)
-        return;
-    if (len >= size || memchr(bytes, 0, len) != NULL) {
-        reader->failed = true;
-        return;
-    }
-    memcpy(out, bytes, len);
-    out[len] = '\0';
-}
-
-/* A heap copy of `len` bytes and a terminator; the reader checks `len` first, so that it bounds the memory. */
-static enum kms_status take_copy(struct kms_reader *reader, size_t len, size_t max, uint8_t **ret_copy)
-{
-    const uint8_t *bytes = len <= max ? kms_reader_take(reader, len) : NULL;
-    if (bytes == NULL) {
-        reader->failed = true;
-        return KMS_OK;
-    }
-    uint8_t *copy = malloc(len + 1);
-    if (copy == NULL)
-        return KMS_NO_MEMORY;
-    memcpy(copy, bytes, len);
-    copy[len] = 0;
-    *ret_copy = copy;
-    return KMS_OK;
-}
-
 /* The bodies, one function for each kind: the drawing in the header, read aloud. */
 static void take_tenant(struct kms_reader *reader, struct kms_tenant_record *tenant)
 {
-    take_uuid(reader, &tenant->uuid);
-    take_text(reader, tenant->id, sizeof tenant->id);
-    take_text(reader, tenant->display_name, sizeof tenant->display_name);
+    kms_codec_take_uuid(reader, &tenant->uuid);
+    kms_codec_take_text(reader, tenant->id, sizeof tenant->id);
+    kms_codec_take_text(reader, tenant->display_name, sizeof tenant->display_name);
     tenant->state = kms_reader_u8(reader);
     tenant->epoch = kms_reader_u64(reader);
-    take_bytes(reader, tenant->master_id, sizeof tenant->master_id);
-    take_bytes(reader, tenant->root_blob, sizeof tenant->root_blob);
+    kms_codec_take_bytes(reader, tenant->master_id, sizeof tenant->master_id);
+    kms_codec_take_bytes(reader, tenant->root_blob, sizeof tenant->root_blob);
     tenant->height = kms_reader_u32(reader);
     tenant->next_slot = kms_reader_u64(reader);
     tenant->revision = kms_reader_u64(reader);
-    tenant->created_ns = take_i64(reader);
-    tenant->updated_ns = take_i64(reader);
+    tenant->created_ns = kms_codec_take_i64(reader);
+    tenant->updated_ns = kms_codec_take_i64(reader);
 }
 
 static void take_purpose(struct kms_reader *reader, struct kms_purpose_record *purpose)
 {
-    take_uuid(reader, &purpose->tenant);
-    take_text(reader, purpose->id, sizeof purpose->id);
-    take_text(reader, purpose->display_name, sizeof purpose->display_name);
-    take_text(reader, purpose->legal_basis, sizeof purpose->legal_basis);
+    kms_codec_take_uuid(reader, &purpose->tenant);
+    kms_codec_take_text(reader, purpose->id, sizeof purpose->id);
+    kms_codec_take_text(reader, purpose->display_name, sizeof purpose->display_name);
+    kms_codec_take_text(reader, purpose->legal_basis, sizeof purpose->legal_basis);
     purpose->state = kms_reader_u8(reader);
     const uint8_t required = kms_reader_u8(reader);
     if (required > 1)
         reader->failed = true;
     purpose->required_by_law = required == 1;
-    purpose->retention_seconds = take_i64(reader);
-    purpose->rotation_seconds = take_i64(reader);
+    purpose->retention_seconds = kms_codec_take_i64(reader);
+    purpose->rotation_seconds = kms_codec_take_i64(reader);
     purpose->revision = kms_reader_u64(reader);
-    purpose->created_ns = take_i64(reader);
-    purpose->updated_ns = take_i64(reader);
+    purpose->created_ns = kms_codec_take_i64(reader);
+    purpose->updated_ns = kms_codec_take_i64(reader);
 }
 
 static enum kms_status take_customer(struct kms_reader *reader, struct kms_customer_record *customer)
 {
-    take_uuid(reader, &customer->uuid);
-    take_uuid(reader, &customer->tenant);
-    take_text(reader, customer->id, sizeof customer->id);
+    kms_codec_take_uuid(reader, &customer->uuid);
+    kms_codec_take_uuid(reader, &customer->tenant);
+    kms_codec_take_text(reader, customer->id, sizeof customer->id);
     uint8_t *labels = NULL;
     const size_t labels_len = kms_reader_u32(reader);
-    KMS_TRY(take_copy(reader, labels_len, KMS_STORE_LABELS_TEXT_MAX, &labels));
+    KMS_TRY(kms_codec_take_copy(reader, labels_len, KMS_STORE_LABELS_TEXT_MAX, &labels));
     customer->labels = (char *)labels;
     if (labels != NULL && memchr(labels, 0, labels_len) != NULL)
         reader->failed = true;
     customer->state = kms_reader_u8(reader);
     customer->revision = kms_reader_u64(reader);
-    customer->created_ns = take_i64(reader);
-    customer->updated_ns = take_i64(reader);
+    customer->created_ns = kms_codec_take_i64(reader);
+    customer->updated_ns = kms_codec_take_i64(reader);
     return KMS_OK;
 }
 
 static void take_kek(struct kms_reader *reader, struct kms_kek_record *kek)
 {
-    take_bytes(reader, kek->kek_id, sizeof kek->kek_id);
-    take_uuid(reader, &kek->tenant);
-    take_uuid(reader, &kek->customer);
-    take_text(reader, kek->purpose, sizeof kek->purpose);
+    kms_codec_take_bytes(reader, kek->kek_id, sizeof kek->kek_id);
+    kms_codec_take_uuid(reader, &kek->tenant);
+    kms_codec_take_uuid(reader, &kek->customer);
+    kms_codec_take_text(reader, kek->purpose, sizeof kek->purpose);
     kek->version = kms_reader_u32(reader);
     kek->slot = kms_reader_u64(reader);
     kek->state = kms_reader_u8(reader);
     kek->wraps_reserved = kms_reader_u64(reader);
-    kek->created_ns = take_i64(reader);
+    kek->created_ns = kms_codec_take_i64(reader);
 }
 
 static enum kms_status take_reserve(struct kms_reader *reader, struct kms_change *change)
@@ -324,7 +232,7 @@ static enum kms_status take_reserve(struct kms_reader *reader, struct kms_change
     change->reserve.list = list;
     change->reserve.count = count;
     for (size_t i = 0; i < count; i++) {
-        take_bytes(reader, list[i].kek_id, KMS_KEK_ID_SIZE);
+        kms_codec_take_bytes(reader, list[i].kek_id, KMS_KEK_ID_SIZE);
         list[i].wraps_reserved = kms_reader_u64(reader);
         if (list[i].wraps_reserved > KMS_STORE_WRAPS_MAX ||
             (i > 0 && memcmp(list[i - 1].kek_id, list[i].kek_id, KMS_KEK_ID_SIZE) >= 0))
@@ -335,21 +243,21 @@ static enum kms_status take_reserve(struct kms_reader *reader, struct kms_change
 
 static enum kms_status take_page(struct kms_reader *reader, struct kms_page_record *page)
 {
-    take_uuid(reader, &page->tenant);
+    kms_codec_take_uuid(reader, &page->tenant);
     page->level = kms_reader_u32(reader);
     page->index = kms_reader_u64(reader);
     page->body_len = kms_reader_u32(reader);
-    KMS_TRY(take_copy(reader, page->body_len, KMS_STORE_PAGE_BODY_MAX, &page->body));
-    take_bytes(reader, page->mac, sizeof page->mac);
+    KMS_TRY(kms_codec_take_copy(reader, page->body_len, KMS_STORE_PAGE_BODY_MAX, &page->body));
+    kms_codec_take_bytes(reader, page->mac, sizeof page->mac);
     return KMS_OK;
 }
 
 static void take_request(struct kms_reader *reader, struct kms_request_record *request)
 {
-    take_text(reader, request->request_id, sizeof request->request_id);
-    take_text(reader, request->identity, sizeof request->identity);
-    take_bytes(reader, request->request_hash, sizeof request->request_hash);
-    request->created_ns = take_i64(reader);
+    kms_codec_take_text(reader, request->request_id, sizeof request->request_id);
+    kms_codec_take_text(reader, request->identity, sizeof request->identity);
+    kms_codec_take_bytes(reader, request->request_hash, sizeof request->request_hash);
+    request->created_ns = kms_codec_take_i64(reader);
 }
 
 /* Body by kind; an unknown kind fails the reader. */
@@ -368,7 +276,7 @@ static enum kms_status take_body(struct kms_reader *reader, struct kms_change *c
         take_kek(reader, &change->kek);
         return KMS_OK;
     case KMS_CHANGE_KEK_STATE:
-        take_bytes(reader, change->kek_state.kek_id, KMS_KEK_ID_SIZE);
+        kms_codec_take_bytes(reader, change->kek_state.kek_id, KMS_KEK_ID_SIZE);
         change->kek_state.state = kms_reader_u8(reader);
         return KMS_OK;
     case KMS_CHANGE_RESERVE:
