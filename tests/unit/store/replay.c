@@ -1,66 +1,11 @@
 #define _GNU_SOURCE
 #include "replay.h"
 
-#include "store/changelog.h"
+#include "store/apply.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-/* Insert, or else update: the log does not tell them apart. */
-#define PUT(kind, record)                                                                                    \
-    do {                                                                                                     \
-        enum kms_status put_status = to->ops->kind##_insert(txn, record, &err);                              \
-        if (put_status == KMS_ALREADY_EXISTS)                                                                \
-            put_status = to->ops->kind##_update(txn, record, &err);                                          \
-        assert_ok(put_status);                                                                               \
-    } while (0)
-
-/* The counters are absolute in the log and relative in the interface. */
-static void apply_reserve(struct kms_store *to, struct kms_store_txn *txn, const struct kms_change *change)
-{
-    struct kms_error err = {0};
-    for (size_t i = 0; i < change->reserve.count; i++) {
-        const struct kms_change_reservation *entry = &change->reserve.list[i];
-        struct kms_kek_record kek;
-        assert_ok(to->ops->kek_by_id(txn, entry->kek_id, &kek, &err));
-        assert_true(entry->wraps_reserved >= kek.wraps_reserved);
-        uint64_t first = 0;
-        assert_ok(to->ops->kek_reserve(txn, entry->kek_id, entry->wraps_reserved - kek.wraps_reserved, &first,
-                                       &err));
-    }
-}
-
-static void apply(struct kms_store *to, struct kms_store_txn *txn, const struct kms_change *change)
-{
-    struct kms_error err = {0};
-    switch (change->kind) {
-    case KMS_CHANGE_TENANT:
-        PUT(tenant, &change->tenant);
-        break;
-    case KMS_CHANGE_PURPOSE:
-        PUT(purpose, &change->purpose);
-        break;
-    case KMS_CHANGE_CUSTOMER:
-        PUT(customer, &change->customer);
-        break;
-    case KMS_CHANGE_KEK:
-        assert_ok(to->ops->kek_insert(txn, &change->kek, &err));
-        break;
-    case KMS_CHANGE_KEK_STATE:
-        assert_ok(to->ops->kek_set_state(txn, change->kek_state.kek_id, change->kek_state.state, &err));
-        break;
-    case KMS_CHANGE_RESERVE:
-        apply_reserve(to, txn, change);
-        break;
-    case KMS_CHANGE_PAGE:
-        assert_ok(to->ops->page_put(txn, &change->page, &err));
-        break;
-    case KMS_CHANGE_REQUEST:
-        assert_ok(to->ops->request_put(txn, &change->request, &err));
-        break;
-    }
-}
 
 void replay_log(const char *from, struct kms_store *to)
 {
@@ -80,7 +25,7 @@ void replay_log(const char *from, struct kms_store *to)
         struct kms_error err = {0};
         assert_ok(kms_changelog_decode(payload, &change, &err));
         assert_int_equal(change.kind, sqlite3_column_int(stmt, 1));
-        apply(to, txn.txn, &change);
+        assert_ok(kms_store_apply(to, txn.txn, &change, &err));
         kms_change_clear(&change);
     }
     assert_int_equal(rc, SQLITE_DONE);

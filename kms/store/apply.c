@@ -1,0 +1,66 @@
+#include "store/apply.h"
+
+/* Insert, or else update: the log does not tell them apart. */
+#define PUT(kind, record)                                                                                    \
+    do {                                                                                                     \
+        enum kms_status put_status = store->ops->kind##_insert(txn, record, err);                            \
+        if (put_status == KMS_ALREADY_EXISTS)                                                                \
+            put_status = store->ops->kind##_update(txn, record, err);                                        \
+        return put_status;                                                                                   \
+    } while (0)
+
+/* The counters are absolute in the log and relative in the interface. */
+static enum kms_status apply_reserve(struct kms_store *store, struct kms_store_txn *txn,
+                                     const struct kms_change *change, struct kms_error *err)
+{
+    for (size_t i = 0; i < change->reserve.count; i++) {
+        const struct kms_change_reservation *entry = &change->reserve.list[i];
+        struct kms_kek_record kek;
+        uint64_t first = 0;
+        KMS_TRY(store->ops->kek_by_id(txn, entry->kek_id, &kek, err));
+        if (entry->wraps_reserved < kek.wraps_reserved)
+            return kms_fail(err, KMS_STORE_CORRUPT, "a KEK's counter of wraps goes back in the change log");
+        KMS_TRY(store->ops->kek_reserve(txn, entry->kek_id, entry->wraps_reserved - kek.wraps_reserved,
+                                        &first, err));
+    }
+    return KMS_OK;
+}
+
+/* One change by its kind. */
+static enum kms_status apply(struct kms_store *store, struct kms_store_txn *txn,
+                             const struct kms_change *change, struct kms_error *err)
+{
+    switch (change->kind) {
+    case KMS_CHANGE_TENANT:
+        PUT(tenant, &change->tenant);
+    case KMS_CHANGE_PURPOSE:
+        PUT(purpose, &change->purpose);
+    case KMS_CHANGE_CUSTOMER:
+        PUT(customer, &change->customer);
+    case KMS_CHANGE_KEK:
+        return store->ops->kek_insert(txn, &change->kek, err);
+    case KMS_CHANGE_KEK_STATE:
+        return store->ops->kek_set_state(txn, change->kek_state.kek_id, change->kek_state.state, err);
+    case KMS_CHANGE_RESERVE:
+        return apply_reserve(store, txn, change, err);
+    case KMS_CHANGE_PAGE:
+        return store->ops->page_put(txn, &change->page, err);
+    case KMS_CHANGE_REQUEST:
+        return store->ops->request_put(txn, &change->request, err);
+    }
+    KMS_ASSERT(false && "a change of an unknown kind is never decoded");
+    return KMS_INTERNAL;
+}
+
+enum kms_status kms_store_apply(struct kms_store *store, struct kms_store_txn *txn,
+                                const struct kms_change *change, struct kms_error *err)
+{
+    struct kms_error cause = {0};
+    const enum kms_status status = apply(store, txn, change, &cause);
+    if (status == KMS_OK)
+        return KMS_OK;
+    const bool contradicts = status == KMS_NOT_FOUND || status == KMS_ALREADY_EXISTS ||
+                             status == KMS_INVALID_ARGUMENT || status == KMS_OUT_OF_RANGE;
+    return kms_fail(err, contradicts ? KMS_STORE_CORRUPT : status, "change of kind %d of the change log: %s",
+                    change->kind, kms_error_cause(&cause, status));
+}
