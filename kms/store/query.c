@@ -220,6 +220,15 @@ uint8_t *kms_query_take_copy(struct kms_query *query, bool text, size_t max, siz
     return copy;
 }
 
+struct kms_slice kms_query_take_slice(struct kms_query *query)
+{
+    const int column = next_column(query, SQLITE_BLOB);
+    if (column < 0)
+        return (struct kms_slice){0};
+    const void *data = sqlite3_column_blob(query->stmt, column);
+    return kms_slice_of(data, (size_t)sqlite3_column_bytes(query->stmt, column));
+}
+
 enum kms_status kms_query_row_ok(struct kms_query *query, const char *problem, struct kms_error *err)
 {
     if (query->rc != SQLITE_OK)

@@ -59,6 +59,8 @@ uint32_t kms_query_take_u32(struct kms_query *query);
 unsigned kms_query_take_state(struct kms_query *query); /* 0..255: checked further by record.h */
 /** A heap copy with a terminator behind it, at most `max` bytes; *ret_len may be NULL. NULL: no memory or bad. */
 uint8_t *kms_query_take_copy(struct kms_query *query, bool text, size_t max, size_t *ret_len);
+/** Borrowed bytes, valid until the next row. */
+struct kms_slice kms_query_take_slice(struct kms_query *query);
 /** STORE_CORRUPT when a column was bad, or when `problem` (of record.h; NULL: none) says so. */
 enum kms_status kms_query_row_ok(struct kms_query *query, const char *problem,
                                  struct kms_error *err) KMS_MUST_USE;

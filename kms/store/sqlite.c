@@ -45,6 +45,15 @@ static const struct kms_store_ops sqlite_ops = {
     .page_put = kms_sqlite_page_put,
     .request_get = kms_sqlite_request_get,
     .request_put = kms_sqlite_request_put,
+    .changes =
+        {
+            .last = kms_sqlite_changes_last,
+            .read = kms_sqlite_changes_read,
+            .prune = kms_sqlite_changes_prune,
+            .resume = kms_sqlite_changes_resume,
+            .snapshot = kms_sqlite_changes_snapshot,
+            .silence = kms_sqlite_changes_silence,
+        },
 };
 
 /* Frees a store in any state of being opened; the writer last, so that it empties the write-ahead log. */

@@ -1,5 +1,6 @@
 #include "store/query.h"
 #include "store/record.h"
+#include "store/snapshot.h"
 
 /* Parameters of insert and update, in the order of the statements. */
 static void bind_customer(struct kms_query *query, int64_t tenant_no,
@@ -171,4 +172,20 @@ enum kms_status kms_sqlite_customer_list(struct kms_store_txn *txn, const struct
     const enum kms_status status = visit_rows(&query, filter->id_prefix, limit, visit, context, err);
     txn->listing = false;
     return status;
+}
+
+enum kms_status kms_sqlite_customer_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
+                                             struct kms_error *err)
+{
+    KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_CUSTOMER_ALL);
+    for (;;) {
+        const enum kms_status status = kms_query_row(&query, err);
+        if (status == KMS_NOT_FOUND)
+            return KMS_OK;
+        KMS_TRY(status);
+        KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
+        KMS_TRY(take_customer(&query, &customer, err));
+        KMS_TRY(kms_snapshot_give(snapshot, kms_changelog_customer(&customer, kms_snapshot_payload(snapshot)),
+                                  err));
+    }
 }

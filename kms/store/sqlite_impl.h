@@ -29,6 +29,7 @@ struct kms_store_txn {
     struct kms_sqlite *store;
     struct kms_sqlite_conn *conn;
     bool write;
+    bool silent;            /* nothing is appended to the change log */
     bool listing;           /* customer_list's statement is in use */
     enum kms_status failed; /* a write was lost: the transaction cannot be committed any more */
     int64_t now_ns;         /* wall clock of a write transaction */
@@ -157,6 +158,17 @@ enum kms_status kms_sqlite_page_get(struct kms_store_txn *txn, const struct kms_
                                     uint64_t index, struct kms_page_record *ret_page, struct kms_error *err);
 enum kms_status kms_sqlite_page_put(struct kms_store_txn *txn, const struct kms_page_record *page,
                                     struct kms_error *err);
+
+/* sqlite_changes.c */
+enum kms_status kms_sqlite_changes_last(struct kms_store_txn *txn, uint64_t *ret_seq, struct kms_error *err);
+enum kms_status kms_sqlite_changes_read(struct kms_store_txn *txn, uint64_t after, size_t limit,
+                                        kms_change_visit visit, void *context, struct kms_error *err);
+enum kms_status kms_sqlite_changes_prune(struct kms_store_txn *txn, uint64_t up_to, size_t limit,
+                                         size_t *ret_removed, struct kms_error *err);
+enum kms_status kms_sqlite_changes_resume(struct kms_store_txn *txn, uint64_t seq, struct kms_error *err);
+enum kms_status kms_sqlite_changes_snapshot(struct kms_store_txn *txn, kms_change_visit visit, void *context,
+                                            struct kms_error *err);
+void kms_sqlite_changes_silence(struct kms_store_txn *txn);
 
 /* sqlite_request.c */
 enum kms_status kms_sqlite_request_get(struct kms_store_txn *txn, const char *request_id,

@@ -1,5 +1,6 @@
 #include "store/query.h"
 #include "store/record.h"
+#include "store/snapshot.h"
 
 /* One row of KMS_KEK_COLUMNS. */
 static enum kms_status take_kek(struct kms_query *query, struct kms_kek_record *ret_kek,
@@ -166,4 +167,19 @@ enum kms_status kms_sqlite_kek_list(struct kms_store_txn *txn, const struct kms_
     *ret_list = (struct kms_kek_record *)(void *)KMS_TAKE(list.data);
     *ret_count = count;
     return KMS_OK;
+}
+
+enum kms_status kms_sqlite_kek_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
+                                        struct kms_error *err)
+{
+    KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_KEK_ALL);
+    for (;;) {
+        const enum kms_status status = kms_query_row(&query, err);
+        if (status == KMS_NOT_FOUND)
+            return KMS_OK;
+        KMS_TRY(status);
+        struct kms_kek_record kek;
+        KMS_TRY(take_kek(&query, &kek, err));
+        KMS_TRY(kms_snapshot_give(snapshot, kms_changelog_kek(&kek, kms_snapshot_payload(snapshot)), err));
+    }
 }

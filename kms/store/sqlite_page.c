@@ -1,10 +1,20 @@
 #include "store/query.h"
 #include "store/record.h"
+#include "store/snapshot.h"
 
 /* The row id of a page: tenant number (20 bits), level (4), index (39). See schema.c. */
 static int64_t page_id(int64_t tenant_no, uint32_t level, uint64_t index)
 {
     return tenant_no << 43 | (int64_t)level << KMS_RECORD_PAGE_INDEX_BITS | (int64_t)index;
+}
+
+/* Level, index, MAC and body of a row, after what tells the tenant. */
+static void take_page(struct kms_query *query, struct kms_page_record *page)
+{
+    page->level = kms_query_take_u32(query);
+    page->index = kms_query_take_u64(query);
+    kms_query_take_blob(query, page->mac, sizeof page->mac);
+    page->body = kms_query_take_copy(query, false, KMS_STORE_PAGE_BODY_MAX, &page->body_len);
 }
 
 enum kms_status kms_sqlite_page_get(struct kms_store_txn *txn, const struct kms_uuid *tenant, uint32_t level,
@@ -22,10 +32,7 @@ enum kms_status kms_sqlite_page_get(struct kms_store_txn *txn, const struct kms_
     KMS_TRY(status);
     KMS_CLEANUP(kms_page_record_clear) struct kms_page_record page = {.tenant = *tenant};
     const int64_t row_tenant = kms_query_take_i64(&query);
-    page.level = kms_query_take_u32(&query);
-    page.index = kms_query_take_u64(&query);
-    kms_query_take_blob(&query, page.mac, sizeof page.mac);
-    page.body = kms_query_take_copy(&query, false, KMS_STORE_PAGE_BODY_MAX, &page.body_len);
+    take_page(&query, &page);
     const char *problem = kms_record_page_problem(&page);
     if (row_tenant != tenant_no || page.level != level || page.index != index)
         problem = "page: it names another place";
@@ -52,4 +59,21 @@ enum kms_status kms_sqlite_page_put(struct kms_store_txn *txn, const struct kms_
     kms_query_blob(&query, page->body, page->body_len);
     KMS_TRY(kms_query_run(&query, "page", err));
     return kms_sqlite_log(txn, KMS_CHANGE_PAGE, kms_changelog_page(page, kms_sqlite_payload(txn)), err);
+}
+
+enum kms_status kms_sqlite_page_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
+                                         struct kms_error *err)
+{
+    KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_PAGE_ALL);
+    for (;;) {
+        const enum kms_status status = kms_query_row(&query, err);
+        if (status == KMS_NOT_FOUND)
+            return KMS_OK;
+        KMS_TRY(status);
+        KMS_CLEANUP(kms_page_record_clear) struct kms_page_record page = {0};
+        kms_query_take_uuid(&query, &page.tenant);
+        take_page(&query, &page);
+        KMS_TRY(kms_query_row_ok(&query, kms_record_page_problem(&page), err));
+        KMS_TRY(kms_snapshot_give(snapshot, kms_changelog_page(&page, kms_snapshot_payload(snapshot)), err));
+    }
 }

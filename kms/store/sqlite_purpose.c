@@ -1,5 +1,6 @@
 #include "store/query.h"
 #include "store/record.h"
+#include "store/snapshot.h"
 
 /* Parameters of insert and update, in the order of the statements. */
 static void bind_purpose(struct kms_query *query, int64_t tenant_no, const struct kms_purpose_record *purpose)
@@ -112,4 +113,22 @@ enum kms_status kms_sqlite_purpose_list(struct kms_store_txn *txn, const struct 
     *ret_list = (struct kms_purpose_record *)(void *)KMS_TAKE(list.data);
     *ret_count = count;
     return KMS_OK;
+}
+
+enum kms_status kms_sqlite_purpose_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
+                                            struct kms_error *err)
+{
+    KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_PURPOSE_ALL);
+    for (;;) {
+        const enum kms_status status = kms_query_row(&query, err);
+        if (status == KMS_NOT_FOUND)
+            return KMS_OK;
+        KMS_TRY(status);
+        struct kms_uuid tenant;
+        struct kms_purpose_record purpose;
+        kms_query_take_uuid(&query, &tenant);
+        KMS_TRY(take_purpose(&query, &tenant, &purpose, err));
+        KMS_TRY(kms_snapshot_give(snapshot, kms_changelog_purpose(&purpose, kms_snapshot_payload(snapshot)),
+                                  err));
+    }
 }

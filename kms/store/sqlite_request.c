@@ -1,6 +1,7 @@
 #include "core/clock.h"
 #include "store/query.h"
 #include "store/record.h"
+#include "store/snapshot.h"
 
 /* Requests made before this moment are forgotten. */
 static int64_t forgotten_before(void)
@@ -60,4 +61,25 @@ enum kms_status kms_sqlite_request_put(struct kms_store_txn *txn, const struct k
     KMS_TRY(forget_some(txn, err));
     return kms_sqlite_log(txn, KMS_CHANGE_REQUEST, kms_changelog_request(request, kms_sqlite_payload(txn)),
                           err);
+}
+
+enum kms_status kms_sqlite_request_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
+                                            struct kms_error *err)
+{
+    KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_REQUEST_ALL);
+    kms_query_i64(&query, forgotten_before());
+    for (;;) {
+        const enum kms_status status = kms_query_row(&query, err);
+        if (status == KMS_NOT_FOUND)
+            return KMS_OK;
+        KMS_TRY(status);
+        struct kms_request_record request = {0};
+        kms_query_take_text(&query, request.identity, sizeof request.identity);
+        kms_query_take_text(&query, request.request_id, sizeof request.request_id);
+        kms_query_take_blob(&query, request.request_hash, sizeof request.request_hash);
+        request.created_ns = kms_query_take_i64(&query);
+        KMS_TRY(kms_query_row_ok(&query, kms_record_request_problem(&request), err));
+        KMS_TRY(kms_snapshot_give(snapshot, kms_changelog_request(&request, kms_snapshot_payload(snapshot)),
+                                  err));
+    }
 }

@@ -1,5 +1,6 @@
 #include "store/query.h"
 #include "store/record.h"
+#include "store/snapshot.h"
 
 /* Parameters of insert and update, in the order of the statements. */
 static void bind_tenant(struct kms_query *query, const struct kms_tenant_record *tenant)
@@ -135,4 +136,20 @@ enum kms_status kms_sqlite_tenant_no(struct kms_store_txn *txn, const struct kms
     }
     *ret_no = txn->tenant.no;
     return KMS_OK;
+}
+
+enum kms_status kms_sqlite_tenant_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
+                                           struct kms_error *err)
+{
+    KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_TENANT_ALL);
+    for (;;) {
+        const enum kms_status status = kms_query_row(&query, err);
+        if (status == KMS_NOT_FOUND)
+            return KMS_OK;
+        KMS_TRY(status);
+        struct kms_tenant_record tenant;
+        KMS_TRY(take_tenant(&query, &tenant, err));
+        KMS_TRY(
+            kms_snapshot_give(snapshot, kms_changelog_tenant(&tenant, kms_snapshot_payload(snapshot)), err));
+    }
 }

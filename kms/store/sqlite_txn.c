@@ -119,6 +119,8 @@ enum kms_status kms_sqlite_log(struct kms_store_txn *txn, enum kms_change_kind k
         txn->failed = encoded;
         return kms_fail(err, encoded, "no memory to encode a change record");
     }
+    if (txn->silent)
+        return KMS_OK;
     KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_LOG_APPEND);
     kms_query_i64(&query, txn->now_ns);
     kms_query_i64(&query, kind);

@@ -112,7 +112,31 @@
       "WHERE request.created_ns < ?5")                                                                       \
     X(REQUEST_FORGET, WRITER,                                                                                \
       "DELETE FROM request WHERE (identity, request_id) IN (SELECT identity, request_id FROM request "       \
-      "WHERE created_ns < ? ORDER BY created_ns LIMIT 16)")
+      "WHERE created_ns < ? ORDER BY created_ns LIMIT 16)")                                                  \
+    X(CHANGES_LAST, ALL, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'change_log'")      \
+    X(CHANGES_READ, ALL, "SELECT seq, time_ns, payload FROM change_log WHERE seq > ? ORDER BY seq LIMIT ?")  \
+    X(CHANGES_PRUNE, WRITER,                                                                                 \
+      "DELETE FROM change_log WHERE seq IN (SELECT seq FROM change_log WHERE seq <= ? ORDER BY seq LIMIT "   \
+      "?)")                                                                                                  \
+    X(CHANGES_RESUME, WRITER, "INSERT INTO change_log (seq, time_ns, kind, payload) VALUES (?, 0, 0, x'')")  \
+    X(TENANT_ALL, ALL, "SELECT " KMS_TENANT_COLUMNS " FROM tenant ORDER BY no")                              \
+    X(PURPOSE_ALL, ALL,                                                                                      \
+      "SELECT t.uuid, p.id, p.display_name, p.legal_basis, p.state, p.required_by_law, "                     \
+      "p.retention_seconds, "                                                                                \
+      "p.rotation_seconds, p.revision, p.created_ns, p.updated_ns "                                          \
+      "FROM purpose p LEFT JOIN tenant t ON t.no = p.tenant_no ORDER BY p.no")                               \
+    X(CUSTOMER_ALL, ALL,                                                                                     \
+      "SELECT " KMS_CUSTOMER_COLUMNS("t.uuid") " FROM customer c LEFT JOIN tenant t ON t.no = c.tenant_no "  \
+                                               "ORDER BY c.no")                                              \
+    X(KEK_ALL, ALL,                                                                                          \
+      "SELECT " KMS_KEK_COLUMNS("c.uuid") " " KMS_KEK_TENANT "LEFT JOIN customer c ON c.no = k.customer_no " \
+                                          "ORDER BY k.customer_no, k.purpose, k.version")                    \
+    X(PAGE_ALL, ALL,                                                                                         \
+      "SELECT t.uuid, p.level, p.page_index, p.mac, p.body FROM tree_page p "                                \
+      "LEFT JOIN tenant t ON t.no = p.tenant_no ORDER BY p.id")                                              \
+    X(REQUEST_ALL, ALL,                                                                                      \
+      "SELECT identity, request_id, request_hash, created_ns FROM request WHERE created_ns >= ? "            \
+      "ORDER BY created_ns")
 
 enum kms_statement {
 #define KMS_STATEMENT_ENUM(name, who, sql) KMS_STATEMENT_##name,

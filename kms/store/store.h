@@ -14,6 +14,7 @@
 #include "core/bytes.h"
 #include "core/cleanup.h"
 #include "core/ids.h"
+#include "store/store_changes.h"
 
 enum {
     KMS_TENANT_ID_MAX = 63,     /* [a-z0-9]([a-z0-9._-]*[a-z0-9])? */
@@ -194,6 +195,8 @@ struct kms_store_ops {
                                    struct kms_request_record *ret_request, struct kms_error *err);
     enum kms_status (*request_put)(struct kms_store_txn *txn, const struct kms_request_record *request,
                                    struct kms_error *err);
+
+    struct kms_store_changes_ops changes;
 };
 
 struct kms_store {

@@ -7,6 +7,42 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+void write_a_bit_of_everything(struct kms_store *store)
+{
+    struct kms_error err = {0};
+    fill(store, 40);
+    struct kms_txn txn = begin_write(store);
+    struct kms_tenant_record tenant = sample_tenant(1);
+    tenant.next_slot = 41;
+    assert_ok(store->ops->tenant_update(txn.txn, &tenant, &err));
+    struct kms_purpose_record purpose = sample_purpose(1, "service");
+    purpose.revision = 9;
+    assert_ok(store->ops->purpose_update(txn.txn, &purpose, &err));
+    struct kms_customer_record customer = sample_customer(1, 3);
+    customer.state = KMS_CUSTOMER_CLOSED;
+    assert_ok(store->ops->customer_update(txn.txn, &customer, &err));
+    for (uint64_t i = 0; i < 3; i++) {
+        const struct kms_page_record page = sample_page(1, (uint32_t)i, i);
+        assert_ok(store->ops->page_put(txn.txn, &page, &err));
+    }
+    struct kms_page_record page = sample_page(1, 0, 0);
+    page.body_len = 5;
+    assert_ok(store->ops->page_put(txn.txn, &page, &err));
+    const struct kms_request_record request = sample_request(1);
+    assert_ok(store->ops->request_put(txn.txn, &request, &err));
+    commit(&txn);
+    txn = begin_write(store);
+    for (unsigned i = 1; i <= 30; i++) {
+        const struct kms_kek_record kek = sample_kek(1, i, "service", 1);
+        uint64_t first = 0;
+        assert_ok(store->ops->kek_reserve(txn.txn, kek.kek_id, i, &first, &err));
+        assert_ok(store->ops->kek_reserve(txn.txn, kek.kek_id, 65536, &first, &err));
+        if (i % 3 == 0)
+            assert_ok(store->ops->kek_set_state(txn.txn, kek.kek_id, KMS_KEK_SHREDDED, &err));
+    }
+    commit(&txn);
+}
+
 void replay_log(const char *from, struct kms_store *to)
 {
     sqlite3 *db = NULL;

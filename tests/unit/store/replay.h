@@ -16,4 +16,7 @@ char *dump_tables(const char *path);
 /* The tables of `path` are what its own change log says: rebuilds it beside it and compares. */
 void assert_log_matches_tables(const char *path);
 
+/* One write of every kind, with updates and state changes. */
+void write_a_bit_of_everything(struct kms_store *store);
+
 #endif

@@ -1,0 +1,45 @@
+/*
+ * Purpose:   the change log for those who ship it, and the whole content of a store as change records.
+ * Owns:      nothing; rows are lent to the visitor for the time of its call.
+ * Threads:   that of the transaction.
+ * Never:     is read by the service itself.
+ */
+#ifndef KMS_STORE_STORE_CHANGES_H
+#define KMS_STORE_STORE_CHANGES_H
+
+#include "core/bytes.h"
+
+struct kms_store_txn;
+
+/** One record; the payload is in the format of store/changelog.h. In a snapshot seq and time are 0. */
+struct kms_change_row {
+    uint64_t seq;
+    int64_t time_ns; /* wall clock */
+    struct kms_slice payload;
+};
+
+/** Another status than OK ends the reading and is returned. The visitor may not use the transaction. */
+typedef enum kms_status (*kms_change_visit)(void *context, const struct kms_change_row *row);
+
+/*
+ * last             the number of the newest change that there ever was; 0 when there was none. Numbers have no gaps.
+ * read             rows with a number over `after`, in order, at most `limit`.
+ * prune            forget rows up to `up_to`, at most `limit` of them; their numbers are never used again.
+ * resume           in an empty log: the next change gets the number `seq` + 1, as after a restore.
+ * snapshot         every record of the store, as payloads in an order in which kms_store_apply() can take them.
+ * silence          from here to its end the transaction appends nothing to the change log: for a restore, whose changes are
+ *                  in the backup already.
+ */
+struct kms_store_changes_ops {
+    enum kms_status (*last)(struct kms_store_txn *txn, uint64_t *ret_seq, struct kms_error *err);
+    enum kms_status (*read)(struct kms_store_txn *txn, uint64_t after, size_t limit, kms_change_visit visit,
+                            void *context, struct kms_error *err);
+    enum kms_status (*prune)(struct kms_store_txn *txn, uint64_t up_to, size_t limit, size_t *ret_removed,
+                             struct kms_error *err);
+    enum kms_status (*resume)(struct kms_store_txn *txn, uint64_t seq, struct kms_error *err);
+    enum kms_status (*snapshot)(struct kms_store_txn *txn, kms_change_visit visit, void *context,
+                                struct kms_error *err);
+    void (*silence)(struct kms_store_txn *txn);
+};
+
+#endif
