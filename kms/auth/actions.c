@@ -2,6 +2,8 @@
 
 #include "core/status.h"
 
+#include <string.h>
+
 static const struct {
     const char *text;
     bool needs_purpose;
@@ -29,6 +31,20 @@ bool kms_action_needs_purpose(enum kms_action action)
 {
     KMS_ASSERT((unsigned)action < (unsigned)KMS_ACTION_COUNT);
     return action_rows[action].needs_purpose;
+}
+
+bool kms_action_only_reads(enum kms_action action)
+{
+    const char *end = strrchr(kms_action_text(action), '.');
+    return end != NULL && (strcmp(end, ".read") == 0 || strcmp(end, ".status") == 0);
+}
+
+enum kms_action kms_action_of_text(const char *text)
+{
+    unsigned action = 0;
+    while (action < KMS_ACTION_COUNT && strcmp(action_rows[action].text, text) != 0)
+        action++;
+    return (enum kms_action)action;
 }
 
 unsigned kms_action_roles(enum kms_action action)

@@ -29,7 +29,17 @@
     X(CUSTOMER_UPDATE, "customer.update", false, KMS_ROLE_OPERATOR)                                          \
     X(CUSTOMER_CLOSE, "customer.close", false, KMS_ROLE_OPERATOR)                                            \
     X(KEYVERSION_READ, "keyversion.read", false, KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)                       \
-    X(SERVER_STATUS, "server.status", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)
+    X(SERVER_STATUS, "server.status", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)          \
+    X(POLICY_READ, "policy.read", false,                                                                     \
+      KMS_ROLE_ADMIN | KMS_ROLE_APPROVER | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)                             \
+    X(POLICY_APPLY, "policy.apply", false, KMS_ROLE_ADMIN)                                                   \
+    X(POLICY_APPROVE, "policy.approve", false, KMS_ROLE_ADMIN | KMS_ROLE_APPROVER)                           \
+    X(FREEZE_CREATE, "freeze.create", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR)                             \
+    X(FREEZE_READ, "freeze.read", false,                                                                     \
+      KMS_ROLE_ADMIN | KMS_ROLE_APPROVER | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)                             \
+    X(UNFREEZE_REQUEST, "unfreeze.request", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR)                       \
+    X(UNFREEZE_APPROVE, "unfreeze.approve", false, KMS_ROLE_ADMIN | KMS_ROLE_APPROVER)                       \
+    X(CUSTOMER_RESTRICT, "customer.restrict", false, KMS_ROLE_OPERATOR)
 
 enum {
     KMS_ROLE_APPLICATION = 1,
@@ -51,6 +61,10 @@ enum kms_action {
 const char *kms_action_text(enum kms_action action);
 /** True when a binding must name the purpose as well. */
 bool kms_action_needs_purpose(enum kms_action action);
+/** True for those that only look: their text ends in ".read" or ".status". */
+bool kms_action_only_reads(enum kms_action action);
+/** The action of this text; KMS_ACTION_COUNT when there is none. */
+enum kms_action kms_action_of_text(const char *text);
 /** The roles that include it: KMS_ROLE_ bits. */
 unsigned kms_action_roles(enum kms_action action);
 /** "operator" for one KMS_ROLE_ bit; "unknown" for anything else. */

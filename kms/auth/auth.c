@@ -3,6 +3,7 @@
 
 #include "auth/crl.h"
 #include "auth/decide.h"
+#include "auth/reach.h"
 #include "core/cleanup.h"
 #include "core/clock.h"
 #include "core/lock.h"
@@ -414,6 +415,40 @@ const char *kms_auth_explain(struct kms_auth *auth, const struct kms_identity *i
                        kms_policy_index(auth->policy, binding), kms_action_role_text(binding->role));
     leave(gate);
     return out;
+}
+
+void kms_auth_approvals(struct kms_auth *auth, const char *kind, unsigned *approvals,
+                        int64_t *ret_ttl_seconds)
+{
+    struct gate *gate = enter(auth);
+    kms_policy_approvals(auth->policy, kind, approvals, ret_ttl_seconds);
+    leave(gate);
+}
+
+const char *kms_auth_person(struct kms_auth *auth, const char *identity,
+                            char ret_person[KMS_IDENTITY_MAX + 1])
+{
+    struct gate *gate = enter(auth);
+    (void)snprintf(ret_person, KMS_IDENTITY_MAX + 1, "%s", kms_policy_person(auth->policy, identity));
+    leave(gate);
+    return ret_person;
+}
+
+bool kms_auth_can_reach(struct kms_auth *auth, enum kms_action approve, const char *tenant,
+                        const char *requester, unsigned approvals)
+{
+    struct gate *gate = enter(auth);
+    const bool reached = kms_reach_can(auth->policy, approve, tenant, requester, approvals);
+    leave(gate);
+    return reached;
+}
+
+struct kms_auth_shred_rules kms_auth_shred_rules(struct kms_auth *auth)
+{
+    struct gate *gate = enter(auth);
+    const struct kms_auth_shred_rules rules = kms_policy_shred_rules(auth->policy);
+    leave(gate);
+    return rules;
 }
 
 void kms_auth_stats(struct kms_auth *auth, struct kms_auth_stats *ret_stats)

@@ -61,9 +61,9 @@ enum kms_status kms_auth_still_valid(struct kms_auth *auth, const struct kms_ide
 
 /**
  * May `identity` do `action` in `tenant` (NULL: not within one tenant) for `purpose` (NULL: none named)?
- * Without a tenant it is enough that any binding's role has the action. A purpose-bound action without a purpose is
- * allowed only by a binding for all purposes ("*"). Default deny. PERMISSION_DENIED with the cause for the audit log: "no binding", "role lacks action",
- * "purpose not bound".
+ * Without a tenant an action that only reads is allowed by any binding whose role has it, another one by a binding
+ * in all tenants. A purpose-bound action without a purpose is allowed only by a binding for all purposes ("*"). Default
+ * deny. PERMISSION_DENIED with the cause for the audit log: "no binding", "role lacks action", "purpose not bound".
  */
 enum kms_status kms_auth_decide(struct kms_auth *auth, const struct kms_identity *identity,
                                 enum kms_action action, const char *tenant, const char *purpose,
@@ -81,6 +81,33 @@ enum kms_status kms_auth_decide_any_purpose(struct kms_auth *auth, const struct 
 const char *kms_auth_explain(struct kms_auth *auth, const struct kms_identity *identity,
                              enum kms_action action, const char *tenant, const char *purpose, char *out,
                              size_t out_size);
+
+/**
+ * How many persons besides the requester must approve an operation of this kind ("shred", "policy.apply", ...), and for how
+ * long a request waits for them. `*approvals` holds the kind's own default when this is called, and the policy's number
+ * afterwards when it names one; for the kinds of KMS_APPROVAL_TABLE (auth/policy.h) that default is never below the table's.
+ */
+void kms_auth_approvals(struct kms_auth *auth, const char *kind, unsigned *approvals,
+                        int64_t *ret_ttl_seconds);
+/**
+ * The person behind the name of an identity: the name in the policy's `persons`, else the identity itself. Two identities
+ * of one person count once. Returns `ret_person`.
+ */
+const char *kms_auth_person(struct kms_auth *auth, const char *identity,
+                            char ret_person[KMS_IDENTITY_MAX + 1]);
+/**
+ * Can `approvals` persons besides the requester's (an identity's name) be found who may do `approve` in `tenant` (NULL:
+ * not within one)? A binding by prefix stands for as many persons as are needed.
+ */
+bool kms_auth_can_reach(struct kms_auth *auth, enum kms_action approve, const char *tenant,
+                        const char *requester, unsigned approvals);
+
+/** What the policy says of waiting windows of shreds. */
+struct kms_auth_shred_rules {
+    int64_t minimum_window_seconds;
+    bool allow_zero_window; /* a request may ask for no window at all */
+};
+struct kms_auth_shred_rules kms_auth_shred_rules(struct kms_auth *auth);
 
 struct kms_auth_stats {
     size_t identities; /* remembered */

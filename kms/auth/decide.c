@@ -17,11 +17,14 @@ static bool contains(char *const *list, size_t count, const char *text)
     return count > 0 && bsearch(text, list, count, sizeof *list, compare_texts) != NULL;
 }
 
-/* Without a tenant the question is about the service, and every binding may answer it. */
-static bool tenant_matches(const struct kms_policy_binding *binding, const char *tenant)
+/* Without a tenant the question is about the whole service: every binding may look, but who changes must be bound in all. */
+static bool tenant_matches(const struct kms_policy_binding *binding, enum kms_action action,
+                           const char *tenant)
 {
-    return tenant == NULL || binding->all_tenants ||
-           contains(binding->tenants, binding->tenants_count, tenant);
+    if (binding->all_tenants)
+        return true;
+    return tenant != NULL ? contains(binding->tenants, binding->tenants_count, tenant)
+                          : kms_action_only_reads(action);
 }
 
 /* A purpose that was not named could be any, so that only a binding for all of them is enough. */
@@ -38,7 +41,7 @@ static bool purpose_matches(const struct kms_policy_binding *binding, const stru
 /* How far one binding comes. */
 static enum stage weigh(const struct kms_policy_binding *binding, const struct kms_question *question)
 {
-    if (!tenant_matches(binding, question->tenant))
+    if (!tenant_matches(binding, question->action, question->tenant))
         return NO_BINDING;
     if ((kms_action_roles(question->action) & binding->role) == 0)
         return LACKS_ACTION;
@@ -60,6 +63,14 @@ static enum stage weigh_all(const struct kms_policy_binding *first, const struct
     return best;
 }
 
+bool kms_decide_role_matches(const struct kms_policy_binding *binding, enum kms_action action,
+                             const char *tenant)
+{
+    if ((kms_action_roles(action) & binding->role) == 0)
+        return false;
+    return tenant_matches(binding, action, tenant);
+}
+
 struct kms_decision kms_decide(const struct kms_policy *policy, const struct kms_question *question)
 {
     static const char *const causes[] = {
@@ -68,13 +79,11 @@ struct kms_decision kms_decide(const struct kms_policy *policy, const struct kms
         [LACKS_PURPOSE] = "purpose not bound",
         [ALLOWED] = NULL,
     };
-    const char *name = question->name;
-    const size_t len = strlen(name);
+    struct kms_policy_cursor cursor = {.policy = policy, .name = question->name};
     const struct kms_policy_binding *binding = NULL;
-    enum stage stage = weigh_all(kms_policy_exact(policy, name, len), question, NO_BINDING, &binding);
-    for (size_t i = 0; i + 1 < len && stage != ALLOWED; i++) {
-        if (name[i] == '/')
-            stage = weigh_all(kms_policy_prefix(policy, name, i + 1), question, stage, &binding);
-    }
+    const struct kms_policy_binding *list = NULL;
+    enum stage stage = NO_BINDING;
+    while (stage != ALLOWED && (list = kms_policy_next(&cursor)) != NULL)
+        stage = weigh_all(list, question, stage, &binding);
     return (struct kms_decision){causes[stage], binding};
 }

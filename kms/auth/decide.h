@@ -13,7 +13,7 @@
 struct kms_question {
     const char *name; /* of the identity */
     enum kms_action action;
-    const char *tenant; /* NULL: not within one tenant; then the tenants of a binding do not matter */
+    const char *tenant; /* NULL: not within one tenant; then an action that changes wants a binding for all */
     const char
         *purpose;     /* NULL: none named; then an action that needs one wants a binding for all purposes */
     bool any_purpose; /* it is enough that some purpose would be allowed */
@@ -24,6 +24,9 @@ struct kms_decision {
     const struct kms_policy_binding *binding; /* that allowed, or that came nearest to it; NULL: none */
 };
 
+/** Does the binding give this action in this tenant, whatever the purpose? */
+bool kms_decide_role_matches(const struct kms_policy_binding *binding, enum kms_action action,
+                             const char *tenant);
 struct kms_decision kms_decide(const struct kms_policy *policy, const struct kms_question *question);
 
 #endif

@@ -1,232 +1,99 @@
 #include "auth/policy.h"
 
-#include "auth/identity.h"
-#include "core/cleanup.h"
-#include "yaml/yaml.h"
-
-/* Running out of memory must not end the process, as it does by default. */
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
-
-enum { WORDS = (KMS_IDENTITY_MAX + 64) / 64 };
-
-/* The document's root, as the schema fills it. */
-struct root {
-    uint32_t version;
-    struct kms_policy_binding *bindings;
-    size_t bindings_count;
-};
-
-/* All bindings of one name or prefix; keyed by the text in the document. */
-struct subject {
-    const struct kms_policy_binding *first;
-    struct kms_policy_binding *last;
-    UT_hash_handle hh;
-};
-
-struct kms_policy {
-    struct kms_yaml document;
-    struct subject *exact, *prefixes; /* hash tables */
-    uint64_t prefix_lengths[WORDS];   /* one bit for each length that some prefix has */
-};
-
-/* A (subject, role, tenant) that was seen, to find bindings that contradict or repeat each other. */
-struct claim {
-    UT_hash_handle hh;
-    size_t index;
-    char key[];
-};
+#include "auth/policy_impl.h"
 
 static const cyaml_strval_t role_words[] = {
     {"application", KMS_ROLE_APPLICATION}, {"operator", KMS_ROLE_OPERATOR}, {"approver", KMS_ROLE_APPROVER},
     {"custodian", KMS_ROLE_CUSTODIAN},     {"auditor", KMS_ROLE_AUDITOR},   {"admin", KMS_ROLE_ADMIN}};
 
+#define TEXT(key, flags, type, member) CYAML_FIELD_STRING_PTR(key, flags, type, member, 1, KMS_IDENTITY_MAX)
+#define LIST(key, flags, type, member, entry, least, most)                                                   \
+    CYAML_FIELD_SEQUENCE(key, CYAML_FLAG_POINTER | (flags), type, member, entry, least, most)
+#define OPTIONAL CYAML_FLAG_OPTIONAL
+
 static const cyaml_schema_value_t text_schema = {
     CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 1, KMS_IDENTITY_MAX)};
 
+static const cyaml_schema_field_t rate_fields[] = {
+    CYAML_FIELD_UINT("per_second", 0, struct kms_policy_rate, per_second),
+    CYAML_FIELD_UINT("burst", OPTIONAL, struct kms_policy_rate, burst), CYAML_FIELD_END};
+
+static const cyaml_schema_field_t person_fields[] = {
+    TEXT("name", 0, struct policy_person, name),
+    LIST("identities", 0, struct policy_person, identities, &text_schema, 1, KMS_POLICY_LIST_MAX),
+    CYAML_FIELD_END};
+static const cyaml_schema_value_t person_schema = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct policy_person, person_fields)};
+
+static const cyaml_schema_field_t group_fields[] = {
+    TEXT("name", 0, struct policy_group, name),
+    LIST("members", 0, struct policy_group, members, &text_schema, 1, KMS_POLICY_LIST_MAX), CYAML_FIELD_END};
+static const cyaml_schema_value_t group_schema = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct policy_group, group_fields)};
+
 static const cyaml_schema_field_t binding_fields[] = {
-    CYAML_FIELD_STRING_PTR("identity", CYAML_FLAG_OPTIONAL, struct kms_policy_binding, identity, 1,
-                           KMS_IDENTITY_MAX),
-    CYAML_FIELD_STRING_PTR("identity_prefix", CYAML_FLAG_OPTIONAL, struct kms_policy_binding, identity_prefix,
-                           1, KMS_IDENTITY_MAX),
+    TEXT("identity", OPTIONAL, struct kms_policy_binding, identity),
+    TEXT("identity_prefix", OPTIONAL, struct kms_policy_binding, identity_prefix),
+    TEXT("person", OPTIONAL, struct kms_policy_binding, person),
+    TEXT("group", OPTIONAL, struct kms_policy_binding, group),
     CYAML_FIELD_ENUM("role", CYAML_FLAG_STRICT, struct kms_policy_binding, role, role_words,
                      CYAML_ARRAY_LEN(role_words)),
-    CYAML_FIELD_SEQUENCE("tenants", CYAML_FLAG_POINTER, struct kms_policy_binding, tenants, &text_schema, 1,
-                         KMS_POLICY_LIST_MAX),
-    CYAML_FIELD_SEQUENCE("purposes", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct kms_policy_binding,
-                         purposes, &text_schema, 0, KMS_POLICY_LIST_MAX),
+    LIST("tenants", 0, struct kms_policy_binding, tenants, &text_schema, 1, KMS_POLICY_LIST_MAX),
+    LIST("purposes", OPTIONAL, struct kms_policy_binding, purposes, &text_schema, 0, KMS_POLICY_LIST_MAX),
+    CYAML_FIELD_BOOL("restricted", OPTIONAL, struct kms_policy_binding, restricted),
+    CYAML_FIELD_MAPPING_PTR("rate", OPTIONAL, struct kms_policy_binding, rate, rate_fields),
     CYAML_FIELD_END};
-
 static const cyaml_schema_value_t binding_schema = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct kms_policy_binding, binding_fields)};
 
+#define SECTION(name) __typeof__(((struct policy_root *)NULL)->name)
+static const cyaml_schema_field_t approval_fields[] = {
+#define APPROVAL_FIELD(kind, standard) CYAML_FIELD_UINT_PTR(#kind, OPTIONAL, SECTION(approvals), kind),
+    KMS_APPROVAL_TABLE(APPROVAL_FIELD)
+#undef APPROVAL_FIELD
+        CYAML_FIELD_END};
+
+static const cyaml_schema_field_t shred_fields[] = {
+    TEXT("minimum_window", OPTIONAL, SECTION(shred), minimum_window),
+    CYAML_FIELD_BOOL("allow_zero_window", OPTIONAL, SECTION(shred), allow_zero_window), CYAML_FIELD_END};
+
 static const cyaml_schema_field_t root_fields[] = {
-    CYAML_FIELD_UINT("version", CYAML_FLAG_DEFAULT, struct root, version),
-    CYAML_FIELD_SEQUENCE("bindings", CYAML_FLAG_POINTER, struct root, bindings, &binding_schema, 0,
-                         KMS_POLICY_BINDINGS_MAX),
+    CYAML_FIELD_UINT("version", 0, struct policy_root, version),
+    LIST("persons", OPTIONAL, struct policy_root, persons, &person_schema, 0, KMS_POLICY_PERSONS_MAX),
+    LIST("groups", OPTIONAL, struct policy_root, groups, &group_schema, 0, KMS_POLICY_GROUPS_MAX),
+    LIST("bindings", 0, struct policy_root, bindings, &binding_schema, 0, KMS_POLICY_BINDINGS_MAX),
+    CYAML_FIELD_MAPPING("approvals", OPTIONAL, struct policy_root, approvals, approval_fields),
+    TEXT("approval_ttl", OPTIONAL, struct policy_root, approval_ttl),
+    CYAML_FIELD_MAPPING("shred", OPTIONAL, struct policy_root, shred, shred_fields),
     CYAML_FIELD_END};
-
 static const cyaml_schema_value_t root_schema = {
-    CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct root, root_fields)};
+    CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct policy_root, root_fields)};
 
-/* The document owns what the schema filled. */
-static struct root *root_of(const struct kms_policy *policy)
+/* The entry of a text in one of the tables; NULL: none. */
+static struct policy_subject *find(struct policy_subject *const *table, const char *name, size_t len)
 {
-    return policy->document.data;
+    struct policy_subject *subject = NULL;
+    HASH_FIND(hh, *table, name, len, subject);
+    return subject;
 }
 
-/* Refuse a member of a binding; `member` like ".role" or ".tenants[2]". */
-static enum kms_status KMS_PRINTF(5, 6)
-    refuse(const struct kms_policy *policy, size_t index, const char *member, struct kms_error *err,
-           const char *fmt, ...)
+/* The same, made when it is not there. NULL: no memory. */
+static struct policy_subject *find_or_add(struct policy_subject **table, const char *name)
 {
-    char place[64];
-    (void)snprintf(place, sizeof place, "bindings[%zu]%s", index, member);
-    char text[200];
-    va_list args;
-    va_start(args, fmt);
-    (void)vsnprintf(text, sizeof text, fmt, args);
-    va_end(args);
-    return kms_yaml_fail(&policy->document, place, err, "%s", text);
-}
-
-/* The alphabet of tenant and purpose ids: [a-z0-9]([a-z0-9._-]*[a-z0-9])? */
-static bool is_id(const char *text)
-{
-    static const char inner[] = "abcdefghijklmnopqrstuvwxyz0123456789._-";
-    const size_t outer_count = 36; /* the last three of `inner` may not stand at an end */
-    const size_t len = strlen(text);
-    return len >= 1 && len <= KMS_POLICY_ID_MAX && strspn(text, inner) == len &&
-           memchr(inner, text[0], outer_count) != NULL && memchr(inner, text[len - 1], outer_count) != NULL;
-}
-
-/* A list of ids, or "*" alone. */
-static enum kms_status check_list(const struct kms_policy *policy, size_t index, const char *member,
-                                  char **list, size_t count, bool *ret_all, struct kms_error *err)
-{
-    for (size_t i = 0; i < count; i++) {
-        char place[40];
-        (void)snprintf(place, sizeof place, ".%s[%zu]", member, i);
-        const bool all = strcmp(list[i], "*") == 0;
-        if (all && count > 1)
-            return refuse(policy, index, place, err, "\"*\" means all and must stand alone");
-        if (!all && !is_id(list[i]))
-            return refuse(
-                policy, index, place, err,
-                "'%.64s' is not an id: a-z, 0-9 and . _ - inside, 63 characters at most, or \"*\" for all",
-                list[i]);
-        *ret_all = all;
+    const size_t len = strlen(name);
+    struct policy_subject *subject = find(table, name, len);
+    if (subject != NULL)
+        return subject;
+    subject = calloc(1, sizeof *subject);
+    if (subject == NULL)
+        return NULL;
+    subject->name = name;
+    HASH_ADD_KEYPTR(hh, *table, name, len, subject);
+    if (subject->hh.tbl == NULL) {
+        free(subject);
+        return NULL;
     }
-    return KMS_OK;
-}
-
-/* A prefix is good when a segment behind it makes a SPIFFE ID, so that it ends with a whole segment. */
-static bool is_prefix(const char *prefix)
-{
-    char sample[KMS_IDENTITY_MAX + 2];
-    const size_t len = strlen(prefix);
-    if (len == 0 || len >= KMS_IDENTITY_MAX || prefix[len - 1] != '/')
-        return false;
-    memcpy(sample, prefix, len);
-    sample[len] = 'x';
-    return kms_identity_is_spiffe(sample, len + 1);
-}
-
-/* Whom a binding means must be beyond doubt. */
-static enum kms_status check_subject(const struct kms_policy *policy, size_t index, struct kms_error *err)
-{
-    const struct kms_policy_binding *binding = &root_of(policy)->bindings[index];
-    const char *name = binding->identity;
-    if ((name != NULL) == (binding->identity_prefix != NULL))
-        return refuse(policy, index, "", err, "needs exactly one of identity and identity_prefix");
-    if (name != NULL) {
-        const size_t len = strlen(name);
-        if (!kms_identity_is_spiffe(name, len) && !kms_identity_is_dns(name, len) &&
-            !kms_identity_is_cn(name, len))
-            return refuse(policy, index, ".identity", err,
-                          "'%.80s' is not an identity; use spiffe://domain/path, dns:host or cn:name", name);
-    } else if (!is_prefix(binding->identity_prefix)) {
-        return refuse(policy, index, ".identity_prefix", err,
-                      "'%.80s' is not a prefix; use spiffe://domain/path/ with a slash at its end",
-                      binding->identity_prefix);
-    }
-    return KMS_OK;
-}
-
-/* Everything about one binding that does not need the others. */
-static enum kms_status check_binding(const struct kms_policy *policy, size_t index, struct kms_error *err)
-{
-    struct kms_policy_binding *binding = &root_of(policy)->bindings[index];
-    KMS_TRY(check_subject(policy, index, err));
-    KMS_TRY(check_list(policy, index, "tenants", binding->tenants, binding->tenants_count,
-                       &binding->all_tenants, err));
-    KMS_TRY(check_list(policy, index, "purposes", binding->purposes, binding->purposes_count,
-                       &binding->all_purposes, err));
-    if (binding->purposes_count > 0 && (binding->role & (KMS_ROLE_APPLICATION | KMS_ROLE_OPERATOR)) == 0)
-        return refuse(policy, index, ".purposes", err,
-                      "the role %s does nothing with data keys; leave it out",
-                      kms_action_role_text(binding->role));
-    return KMS_OK;
-}
-
-/* Name or prefix; they cannot be confused, because only prefixes end in a slash. */
-static const char *subject_of(const struct kms_policy_binding *binding)
-{
-    return binding->identity != NULL ? binding->identity : binding->identity_prefix;
-}
-
-/* Note that a binding speaks for (subject, role, tenant); refuse when one did before. */
-static enum kms_status claim_tenant(const struct kms_policy *policy, struct claim **claims, size_t index,
-                                    size_t tenant, struct kms_error *err)
-{
-    const struct kms_policy_binding *binding = &root_of(policy)->bindings[index];
-    char key[KMS_IDENTITY_MAX + KMS_POLICY_ID_MAX + 16];
-    const int len =
-        snprintf(key, sizeof key, "%u\n%s\n%s", binding->role, binding->tenants[tenant], subject_of(binding));
-    KMS_ASSERT(len > 0 && (size_t)len < sizeof key);
-    struct claim *claim = NULL;
-    HASH_FIND(hh, *claims, key, (size_t)len, claim);
-    if (claim != NULL) {
-        char place[40];
-        (void)snprintf(place, sizeof place, ".tenants[%zu]", tenant);
-        return refuse(policy, index, place, err,
-                      "bindings[%zu] binds this identity as %s in '%s' already; join the two", claim->index,
-                      kms_action_role_text(binding->role), binding->tenants[tenant]);
-    }
-    claim = malloc(sizeof *claim + (size_t)len + 1);
-    if (claim == NULL)
-        return KMS_NO_MEMORY;
-    claim->index = index;
-    memcpy(claim->key, key, (size_t)len + 1);
-    HASH_ADD_KEYPTR(hh, *claims, claim->key, (size_t)len, claim);
-    if (claim->hh.tbl == NULL) {
-        free(claim);
-        return KMS_NO_MEMORY;
-    }
-    return KMS_OK;
-}
-
-/* Cleanup of the table that check_duplicates() fills. */
-static void free_claims(struct claim **claims)
-{
-    struct claim *claim = NULL;
-    struct claim *next = NULL;
-    HASH_ITER (hh, *claims, claim, next) {
-        HASH_DEL(*claims, claim);
-        free(claim);
-    }
-}
-
-/* Two bindings that say the same would hide which one counts. */
-static enum kms_status check_duplicates(const struct kms_policy *policy, struct kms_error *err)
-{
-    KMS_CLEANUP(free_claims) struct claim *claims = NULL;
-    const struct root *root = root_of(policy);
-    for (size_t i = 0; i < root->bindings_count; i++) {
-        for (size_t j = 0; j < root->bindings[i].tenants_count; j++)
-            KMS_TRY(claim_tenant(policy, &claims, i, j, err));
-    }
-    return KMS_OK;
+    return subject;
 }
 
 /* The order for sorting, the same as for looking up in decide.c. */
@@ -235,52 +102,90 @@ static int compare_texts(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Put a checked binding into the table of its kind. */
-static enum kms_status compile_binding(struct subject **table, struct kms_policy_binding *binding)
+const char *policy_subject_of(const struct kms_policy_binding *binding)
 {
-    const char *name = subject_of(binding);
-    const size_t len = strlen(name);
+    if (binding->identity != NULL)
+        return binding->identity;
+    if (binding->identity_prefix != NULL)
+        return binding->identity_prefix;
+    return binding->person != NULL ? binding->person : binding->group;
+}
+
+/* Where bindings of this kind of subject are looked up. */
+static struct policy_subject **table_of(struct kms_policy *policy, const struct kms_policy_binding *binding)
+{
+    if (binding->identity != NULL)
+        return &policy->exact;
+    if (binding->identity_prefix != NULL)
+        return &policy->prefixes;
+    return binding->person != NULL ? &policy->persons : &policy->groups;
+}
+
+/* Put a checked binding behind the others of its subject. */
+static enum kms_status compile_binding(struct kms_policy *policy, struct kms_policy_binding *binding)
+{
     qsort(binding->tenants, binding->tenants_count, sizeof *binding->tenants, compare_texts);
     if (binding->purposes_count > 0)
         qsort(binding->purposes, binding->purposes_count, sizeof *binding->purposes, compare_texts);
-    struct subject *subject = NULL;
-    HASH_FIND(hh, *table, name, len, subject);
-    if (subject != NULL) {
-        subject->last->next = binding;
-        subject->last = binding;
-        return KMS_OK;
-    }
-    subject = malloc(sizeof *subject);
+    struct policy_subject *subject = find_or_add(table_of(policy, binding), policy_subject_of(binding));
     if (subject == NULL)
         return KMS_NO_MEMORY;
-    subject->first = binding;
+    if (subject->first == NULL)
+        subject->first = binding;
+    else
+        subject->last->next = binding;
     subject->last = binding;
-    HASH_ADD_KEYPTR(hh, *table, name, len, subject);
-    if (subject->hh.tbl == NULL) {
-        free(subject);
-        return KMS_NO_MEMORY;
+    if (binding->identity_prefix != NULL) {
+        const size_t len = strlen(binding->identity_prefix);
+        policy->prefix_lengths[len / 64] |= UINT64_C(1) << len % 64;
     }
     return KMS_OK;
 }
 
-/* All that the schema cannot say, then the tables. */
-static enum kms_status compile(struct kms_policy *policy, struct kms_error *err)
+/* A person, so that its identities lead to it. */
+static enum kms_status compile_person(struct kms_policy *policy, const struct policy_person *person)
 {
-    const struct root *root = root_of(policy);
-    if (root->version != 1)
-        return kms_yaml_fail(&policy->document, "version", err, "%u is not known; it must be 1",
-                             root->version);
-    for (size_t i = 0; i < root->bindings_count; i++)
-        KMS_TRY(check_binding(policy, i, err));
-    KMS_TRY(check_duplicates(policy, err));
-    for (size_t i = 0; i < root->bindings_count; i++) {
-        struct kms_policy_binding *binding = &root->bindings[i];
-        KMS_TRY(compile_binding(binding->identity != NULL ? &policy->exact : &policy->prefixes, binding));
-        if (binding->identity_prefix != NULL) {
-            const size_t len = strlen(binding->identity_prefix);
-            policy->prefix_lengths[len / 64] |= UINT64_C(1) << len % 64;
-        }
+    const struct policy_subject *subject = find_or_add(&policy->persons, person->name);
+    if (subject == NULL)
+        return KMS_NO_MEMORY;
+    for (size_t i = 0; i < person->identities_count; i++) {
+        struct policy_subject *identity = find_or_add(&policy->exact, person->identities[i]);
+        if (identity == NULL)
+            return KMS_NO_MEMORY;
+        identity->person = subject;
     }
+    return KMS_OK;
+}
+
+/* A group, so that its members lead to it. A member without a colon is a person's name. */
+static enum kms_status compile_group(struct kms_policy *policy, const struct policy_group *group)
+{
+    const struct policy_subject *subject = find_or_add(&policy->groups, group->name);
+    if (subject == NULL)
+        return KMS_NO_MEMORY;
+    for (size_t i = 0; i < group->members_count; i++) {
+        const bool is_identity = strchr(group->members[i], ':') != NULL;
+        struct policy_subject *member =
+            find_or_add(is_identity ? &policy->exact : &policy->persons, group->members[i]);
+        struct policy_link *link = member != NULL ? calloc(1, sizeof *link) : NULL;
+        if (link == NULL)
+            return KMS_NO_MEMORY;
+        *link = (struct policy_link){subject, member->links};
+        member->links = link;
+    }
+    return KMS_OK;
+}
+
+/* The tables, after everything was checked. */
+static enum kms_status compile(struct kms_policy *policy)
+{
+    struct policy_root *root = policy_root_of(policy);
+    for (size_t i = 0; i < root->persons_count; i++)
+        KMS_TRY(compile_person(policy, &root->persons[i]));
+    for (size_t i = 0; i < root->groups_count; i++)
+        KMS_TRY(compile_group(policy, &root->groups[i]));
+    for (size_t i = 0; i < root->bindings_count; i++)
+        KMS_TRY(compile_binding(policy, &root->bindings[i]));
     return KMS_OK;
 }
 
@@ -299,7 +204,8 @@ static enum kms_status finish(struct kms_yaml *document, struct kms_policy **ret
         return KMS_NO_MEMORY;
     policy->document = *document;
     *document = (struct kms_yaml){0};
-    KMS_TRY(compile(policy, err));
+    KMS_TRY(policy_check(policy, err));
+    KMS_TRY(compile(policy));
     *ret_policy = KMS_TAKE(policy);
     return KMS_OK;
 }
@@ -319,13 +225,18 @@ enum kms_status kms_policy_parse(const char *name, struct kms_slice text, struct
     return finish(&document, ret_policy, err);
 }
 
-/* Both tables are freed alike. */
-static void free_subjects(struct subject **table)
+/* All tables are freed alike. */
+static void free_subjects(struct policy_subject **table)
 {
-    struct subject *subject = NULL;
-    struct subject *next = NULL;
+    struct policy_subject *subject = NULL;
+    struct policy_subject *next = NULL;
     HASH_ITER (hh, *table, subject, next) {
         HASH_DEL(*table, subject);
+        while (subject->links != NULL) {
+            struct policy_link *link = subject->links;
+            subject->links = link->next;
+            free(link);
+        }
         free(subject);
     }
 }
@@ -336,34 +247,128 @@ void kms_policy_free(struct kms_policy *policy)
         return;
     free_subjects(&policy->exact);
     free_subjects(&policy->prefixes);
+    free_subjects(&policy->persons);
+    free_subjects(&policy->groups);
     kms_yaml_clear(&policy->document);
     free(policy);
 }
 
-const struct kms_policy_binding *kms_policy_exact(const struct kms_policy *policy, const char *name,
-                                                  size_t len)
+/* The bindings of the next prefix of the path that has some. */
+static const struct kms_policy_binding *next_prefix(struct kms_policy_cursor *cursor)
 {
-    struct subject *subject = NULL;
-    HASH_FIND(hh, policy->exact, name, len, subject);
+    const struct kms_policy *policy = cursor->policy;
+    while (cursor->at < cursor->len) {
+        const size_t len = ++cursor->at;
+        if (cursor->name[len - 1] != '/' || len == cursor->len || len > KMS_IDENTITY_MAX ||
+            (policy->prefix_lengths[len / 64] >> len % 64 & 1) == 0)
+            continue;
+        const struct policy_subject *subject = find(&policy->prefixes, cursor->name, len);
+        if (subject != NULL)
+            return subject->first;
+    }
+    return NULL;
+}
+
+/* The bindings of the next group in a chain that has some. */
+static const struct kms_policy_binding *next_group(struct kms_policy_cursor *cursor)
+{
+    while (cursor->link != NULL) {
+        const struct policy_link *link = cursor->link;
+        cursor->link = link->next;
+        if (link->group->first != NULL)
+            return link->group->first;
+    }
+    return NULL;
+}
+
+/* Both the identity and its person may have bindings and be in groups: own ones first, then the groups. */
+static const struct kms_policy_binding *enter_subject(struct kms_policy_cursor *cursor,
+                                                      const struct policy_subject *subject)
+{
+    cursor->link = subject != NULL ? subject->links : NULL;
     return subject != NULL ? subject->first : NULL;
 }
 
-const struct kms_policy_binding *kms_policy_prefix(const struct kms_policy *policy, const char *name,
-                                                   size_t len)
+const struct kms_policy_binding *kms_policy_next(struct kms_policy_cursor *cursor)
 {
-    if (len > KMS_IDENTITY_MAX || (policy->prefix_lengths[len / 64] >> len % 64 & 1) == 0)
-        return NULL;
-    struct subject *subject = NULL;
-    HASH_FIND(hh, policy->prefixes, name, len, subject);
-    return subject != NULL ? subject->first : NULL;
+    enum { IDENTITY, IDENTITY_GROUPS, PERSON, PERSON_GROUPS, PREFIXES };
+    const struct kms_policy_binding *found = NULL;
+    const struct policy_subject *identity = NULL;
+    if (cursor->stage == IDENTITY)
+        cursor->len = strlen(cursor->name);
+    while (found == NULL) {
+        switch (cursor->stage) {
+        case IDENTITY:
+        case PERSON:
+            identity = find(&cursor->policy->exact, cursor->name, cursor->len);
+            if (cursor->stage == PERSON)
+                identity = identity != NULL ? identity->person : NULL;
+            found = enter_subject(cursor, identity);
+            cursor->stage = identity != NULL ? cursor->stage + 1 : (unsigned)PREFIXES;
+            break;
+        case IDENTITY_GROUPS:
+        case PERSON_GROUPS:
+            found = next_group(cursor);
+            cursor->stage += found == NULL;
+            break;
+        case PREFIXES:
+        default:
+            return next_prefix(cursor);
+        }
+    }
+    return found;
+}
+
+const char *kms_policy_person(const struct kms_policy *policy, const char *identity)
+{
+    const struct policy_subject *subject = find(&policy->exact, identity, strlen(identity));
+    return subject != NULL && subject->person != NULL ? subject->person->name : identity;
 }
 
 size_t kms_policy_index(const struct kms_policy *policy, const struct kms_policy_binding *binding)
 {
-    return (size_t)(binding - root_of(policy)->bindings);
+    return (size_t)(binding - policy_root_of(policy)->bindings);
 }
 
 size_t kms_policy_size(const struct kms_policy *policy)
 {
-    return root_of(policy)->bindings_count;
+    return policy_root_of(policy)->bindings_count;
+}
+
+static const struct {
+    const char *kind;
+    unsigned standard;
+    size_t offset; /* of the pointer to the policy's number in the root */
+} approval_rows[] = {
+#define APPROVAL_ROW(kind, standard) {#kind, standard, offsetof(struct policy_root, approvals.kind)},
+    KMS_APPROVAL_TABLE(APPROVAL_ROW)
+#undef APPROVAL_ROW
+};
+
+/* Does a kind of an operation, "policy.apply", belong to this row, "policy"? */
+static bool kind_matches(const char *kind, const char *row)
+{
+    const size_t len = strlen(row);
+    return strncmp(kind, row, len) == 0 && (kind[len] == '\0' || kind[len] == '.');
+}
+
+void kms_policy_approvals(const struct kms_policy *policy, const char *kind, unsigned *approvals,
+                          int64_t *ret_ttl_seconds)
+{
+    const char *root = (const char *)policy_root_of(policy);
+    for (size_t i = 0; i < CYAML_ARRAY_LEN(approval_rows); i++) {
+        if (!kind_matches(kind, approval_rows[i].kind))
+            continue;
+        const uint32_t *said = *(uint32_t *const *)(const void *)(root + approval_rows[i].offset);
+        if (said != NULL)
+            *approvals = *said;
+        else if (*approvals < approval_rows[i].standard)
+            *approvals = approval_rows[i].standard;
+    }
+    *ret_ttl_seconds = policy->approval_ttl_seconds;
+}
+
+struct kms_auth_shred_rules kms_policy_shred_rules(const struct kms_policy *policy)
+{
+    return policy->shred;
 }

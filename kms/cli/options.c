@@ -1,6 +1,8 @@
 #define _GNU_SOURCE /* timegm, strptime */
 #include "cli/options.h"
 
+#include "core/clock.h"
+
 #include <popt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -164,22 +166,7 @@ bool kms_cli_parse_number(const char *text, uint64_t max, uint64_t *ret_number)
 
 bool kms_cli_parse_duration(const char *text, int64_t *ret_seconds)
 {
-    static const struct {
-        const char *unit;
-        int64_t seconds;
-    } units[] = {{"", 1}, {"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}, {"y", INT64_C(365) * 86400}};
-    enum { NUMBER_MAX = 1000000000 };
-    const char *rest;
-    uint64_t number;
-    if (!leading_number(text, NUMBER_MAX, &number, &rest))
-        return false;
-    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
-        if (strcmp(rest, units[i].unit) == 0) {
-            *ret_seconds = (int64_t)number * units[i].seconds;
-            return true;
-        }
-    }
-    return false;
+    return kms_clock_parse_duration(text, ret_seconds);
 }
 
 bool kms_cli_parse_time(const char *text, int64_t *ret_seconds)

@@ -1,6 +1,7 @@
 #include "core/clock.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 /* Both system clocks read alike. */
@@ -60,4 +61,26 @@ const char *kms_clock_format(int64_t wall_ns, char out[KMS_TIME_TEXT_SIZE])
     (void)strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &utc);
     (void)snprintf(out, KMS_TIME_TEXT_SIZE, "%.19s.%06uZ", date, micros);
     return out;
+}
+
+bool kms_clock_parse_duration(const char *text, int64_t *ret_seconds)
+{
+    static const struct {
+        const char *unit;
+        int64_t seconds;
+    } units[] = {{"", 1}, {"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}, {"y", INT64_C(365) * 86400}};
+    enum { NUMBER_MAX = 1000000000 };
+    int64_t number = 0;
+    const char *unit = text;
+    for (; *unit >= '0' && *unit <= '9' && number <= NUMBER_MAX; unit++)
+        number = number * 10 + (*unit - '0');
+    if (unit == text || number > NUMBER_MAX)
+        return false;
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        if (strcmp(unit, units[i].unit) == 0) {
+            *ret_seconds = number * units[i].seconds;
+            return true;
+        }
+    }
+    return false;
 }

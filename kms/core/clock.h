@@ -7,6 +7,7 @@
 #ifndef KMS_CORE_CLOCK_H
 #define KMS_CORE_CLOCK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,6 +24,9 @@ int64_t kms_clock_mono_ns(void);
 enum { KMS_TIME_TEXT_SIZE = 40 };
 /** RFC 3339 in UTC with microseconds, "2026-01-31T12:00:00.000000Z". Returns `out`. */
 const char *kms_clock_format(int64_t wall_ns, char out[KMS_TIME_TEXT_SIZE]);
+
+/** Seconds of "90d", "24h", "10m", "3600s", "1y" (365 days) or a plain number. False for anything else. */
+bool kms_clock_parse_duration(const char *text, int64_t *ret_seconds);
 
 /** A test's own source of time; NULL puts the system's back. */
 struct kms_clock_source {

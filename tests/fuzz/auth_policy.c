@@ -1,5 +1,6 @@
 /* policy.yaml: refused with a text, or a policy that decides; nothing is allowed to a name that no binding can mean. */
 #include "auth/decide.h"
+#include "auth/reach.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -24,6 +25,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             KMS_ASSERT(exact.cause != NULL || kms_decide(policy, &question).cause == NULL);
         }
     }
+    KMS_ASSERT(kms_reach_can(policy, KMS_ACTION_POLICY_APPROVE, NULL, names[0], 0));
+    KMS_ASSERT(!kms_reach_can(policy, KMS_ACTION_POLICY_APPROVE, NULL, names[0], 2) ||
+               kms_reach_can(policy, KMS_ACTION_POLICY_APPROVE, NULL, names[0], 1));
+    (void)!kms_reach_check_governable(policy, &err);
     const struct kms_question nobody = {"nobody", KMS_ACTION_SERVER_STATUS, NULL, NULL, true};
     KMS_ASSERT(kms_decide(policy, &nobody).cause != NULL);
     kms_policy_free(policy);
