@@ -47,6 +47,14 @@ static enum kms_status apply(struct kms_store *store, struct kms_store_txn *txn,
         return store->ops->page_put(txn, &change->page, err);
     case KMS_CHANGE_REQUEST:
         return store->ops->request_put(txn, &change->request, err);
+    case KMS_CHANGE_OPERATION:
+        return store->ops->operation.insert(txn, &change->operation, err);
+    case KMS_CHANGE_OPERATION_STATE:
+        return store->ops->operation.update(txn, &change->operation, 0, err);
+    case KMS_CHANGE_APPROVAL:
+        return store->ops->operation.approve(txn, &change->approval, err);
+    case KMS_CHANGE_OPERATION_REMOVED:
+        return store->ops->operation.remove(txn, &change->operation_removed, err);
     }
     KMS_ASSERT(false && "a change of an unknown kind is never decoded");
     return KMS_INTERNAL;

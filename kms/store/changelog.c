@@ -1,6 +1,7 @@
 #include "store/changelog.h"
 
 #include "core/cleanup.h"
+#include "store/changelog_operation.h"
 #include "store/codec.h"
 #include "store/record.h"
 
@@ -147,6 +148,14 @@ enum kms_status kms_changelog_encode(struct kms_change *change, struct kms_buf *
         return kms_changelog_page(&change->page, out);
     case KMS_CHANGE_REQUEST:
         return kms_changelog_request(&change->request, out);
+    case KMS_CHANGE_OPERATION:
+        return kms_changelog_operation(&change->operation, out);
+    case KMS_CHANGE_OPERATION_STATE:
+        return kms_changelog_operation_state(&change->operation, out);
+    case KMS_CHANGE_APPROVAL:
+        return kms_changelog_approval(&change->approval, out);
+    case KMS_CHANGE_OPERATION_REMOVED:
+        return kms_changelog_operation_removed(&change->operation_removed, out);
     }
     KMS_ASSERT(false && "a change of an unknown kind is never made");
     return KMS_INTERNAL;
@@ -286,6 +295,15 @@ static enum kms_status take_body(struct kms_reader *reader, struct kms_change *c
     case KMS_CHANGE_REQUEST:
         take_request(reader, &change->request);
         return KMS_OK;
+    case KMS_CHANGE_OPERATION:
+        return kms_changelog_take_operation(reader, &change->operation);
+    case KMS_CHANGE_OPERATION_STATE:
+        return kms_changelog_take_operation_state(reader, &change->operation);
+    case KMS_CHANGE_APPROVAL:
+        return kms_changelog_take_approval(reader, &change->approval);
+    case KMS_CHANGE_OPERATION_REMOVED:
+        kms_codec_take_uuid(reader, &change->operation_removed);
+        return KMS_OK;
     }
     reader->failed = true;
     return KMS_OK;
@@ -311,6 +329,14 @@ static const char *change_problem(const struct kms_change *change)
         return kms_record_page_problem(&change->page);
     case KMS_CHANGE_REQUEST:
         return kms_record_request_problem(&change->request);
+    case KMS_CHANGE_OPERATION:
+        return kms_operation_request_problem(&change->operation);
+    case KMS_CHANGE_OPERATION_STATE:
+        return kms_operation_progress_problem(&change->operation);
+    case KMS_CHANGE_APPROVAL:
+        return kms_approval_problem(&change->approval);
+    case KMS_CHANGE_OPERATION_REMOVED:
+        return NULL;
     }
     return "unknown kind";
 }
@@ -346,5 +372,9 @@ void kms_change_clear(struct kms_change *change)
         free(change->reserve.list);
     else if (change->kind == KMS_CHANGE_PAGE)
         free(change->page.body);
+    else if (change->kind == KMS_CHANGE_OPERATION || change->kind == KMS_CHANGE_OPERATION_STATE)
+        kms_operation_record_clear(&change->operation);
+    else if (change->kind == KMS_CHANGE_APPROVAL)
+        kms_approval_record_clear(&change->approval);
     *change = (struct kms_change){0};
 }

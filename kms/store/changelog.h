@@ -25,8 +25,16 @@
  *                  in strictly ascending order of kek_id
  *   7 PAGE       = tenant 16 | level u32 | index u64 | body_len u32 | body | mac 32
  *   8 REQUEST    = request_id text | identity text | request_hash 32 | created time
+ *   9 OPERATION  = uuid 16 | kind text | tenant text | requester text | digest 32 | approvals_needed u32
+ *                | policy_generation u64 | created time | expires time | document_len u32 | document
+ *  10 OPERATION_STATE = uuid 16 | state u8 | attempts u32 | done u64 | total u64 | not_before time
+ *                | started time | finished time | ended_by text | reason text | result_len u32 | result (JSON)
+ *  11 APPROVAL   = operation 16 | identity text | person text | certificate_len u32 | certificate (PEM)
+ *                | signature_len u32 | signature | time time
+ *  12 OPERATION_REMOVED = uuid 16
  *
- * 1, 2, 3, 7 and 8 hold the whole record: insert it, or replace the one of the same key. 4 inserts. 6 holds
+ * 1, 2, 3, 7 and 8 hold the whole record: insert it, or replace the one of the same key. 4, 9 and 11 insert;
+ * what 9 inserts is pending, and 10 replaces everything that its record does not say. 12 removes with the approvals. 6 holds
  * the counters after the change, all of one transaction in one record. Request ids that were forgotten by age
  * (KMS_STORE_REQUEST_KEPT_NS) are not logged: whoever applies the log forgets by the same rule.
  *
@@ -52,7 +60,11 @@ enum kms_change_kind {
     KMS_CHANGE_KEK_STATE = 5,
     KMS_CHANGE_RESERVE = 6,
     KMS_CHANGE_PAGE = 7,
-    KMS_CHANGE_REQUEST = 8
+    KMS_CHANGE_REQUEST = 8,
+    KMS_CHANGE_OPERATION = 9,
+    KMS_CHANGE_OPERATION_STATE = 10,
+    KMS_CHANGE_APPROVAL = 11,
+    KMS_CHANGE_OPERATION_REMOVED = 12
 };
 
 struct kms_change_reservation {
@@ -78,6 +90,9 @@ struct kms_change {
         } reserve;
         struct kms_page_record page;
         struct kms_request_record request;
+        struct kms_operation_record operation; /* OPERATION, OPERATION_STATE: the members of that record */
+        struct kms_approval_record approval;
+        struct kms_uuid operation_removed;
     };
 };
 

@@ -2,8 +2,7 @@
 
 #include <stdlib.h>
 
-/* True when a text in an array of `size` bytes is terminated there, printable, and has at least `min` bytes. */
-static bool text_fits(const char *text, size_t size, size_t min)
+bool kms_record_text_fits(const char *text, size_t size, size_t min)
 {
     const size_t len = strnlen(text, size);
     return len < size && len >= min && kms_utf8_printable(text, len);
@@ -17,9 +16,9 @@ static bool number_fits(uint64_t number)
 
 const char *kms_record_tenant_problem(const struct kms_tenant_record *tenant)
 {
-    if (!text_fits(tenant->id, sizeof tenant->id, 1))
+    if (!kms_record_text_fits(tenant->id, sizeof tenant->id, 1))
         return "tenant id: 1..63 bytes of printable UTF-8";
-    if (!text_fits(tenant->display_name, sizeof tenant->display_name, 0))
+    if (!kms_record_text_fits(tenant->display_name, sizeof tenant->display_name, 0))
         return "tenant display name: at most 256 bytes of printable UTF-8";
     if (tenant->state != KMS_TENANT_ACTIVE && tenant->state != KMS_TENANT_CLOSED)
         return "tenant state: unknown";
@@ -32,10 +31,10 @@ const char *kms_record_tenant_problem(const struct kms_tenant_record *tenant)
 
 const char *kms_record_purpose_problem(const struct kms_purpose_record *purpose)
 {
-    if (!text_fits(purpose->id, sizeof purpose->id, 1))
+    if (!kms_record_text_fits(purpose->id, sizeof purpose->id, 1))
         return "purpose id: 1..63 bytes of printable UTF-8";
-    if (!text_fits(purpose->display_name, sizeof purpose->display_name, 0) ||
-        !text_fits(purpose->legal_basis, sizeof purpose->legal_basis, 0))
+    if (!kms_record_text_fits(purpose->display_name, sizeof purpose->display_name, 0) ||
+        !kms_record_text_fits(purpose->legal_basis, sizeof purpose->legal_basis, 0))
         return "purpose display name, legal basis: at most 256 bytes of printable UTF-8";
     if (purpose->state != KMS_PURPOSE_ACTIVE && purpose->state != KMS_PURPOSE_CLOSED)
         return "purpose state: unknown";
@@ -58,7 +57,7 @@ static bool labels_fit(const char *labels)
 
 const char *kms_record_customer_problem(const struct kms_customer_record *customer)
 {
-    if (!text_fits(customer->id, sizeof customer->id, 1))
+    if (!kms_record_text_fits(customer->id, sizeof customer->id, 1))
         return "customer id: 1..256 bytes of printable UTF-8";
     if (!labels_fit(customer->labels))
         return "customer labels: a JSON object of at most 64 KiB";
@@ -76,7 +75,7 @@ bool kms_record_kek_state_known(enum kms_kek_state state)
 
 const char *kms_record_kek_problem(const struct kms_kek_record *kek)
 {
-    if (!text_fits(kek->purpose, sizeof kek->purpose, 1))
+    if (!kms_record_text_fits(kek->purpose, sizeof kek->purpose, 1))
         return "KEK purpose: 1..63 bytes of printable UTF-8";
     if (kek->version == 0)
         return "KEK version: at least 1";
@@ -100,9 +99,9 @@ const char *kms_record_page_problem(const struct kms_page_record *page)
 
 const char *kms_record_request_problem(const struct kms_request_record *request)
 {
-    if (!text_fits(request->request_id, sizeof request->request_id, 1))
+    if (!kms_record_text_fits(request->request_id, sizeof request->request_id, 1))
         return "request id: 1..36 bytes of printable UTF-8";
-    if (!text_fits(request->identity, sizeof request->identity, 1))
+    if (!kms_record_text_fits(request->identity, sizeof request->identity, 1))
         return "request identity: 1..256 bytes of printable UTF-8";
     return NULL;
 }

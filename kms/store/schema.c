@@ -1,6 +1,7 @@
 #include "store/schema.h"
 
 #include "core/cleanup.h"
+#include "store/schema_operation.h"
 #include "store/sqlite_error.h"
 
 #include <stdlib.h>
@@ -100,6 +101,7 @@ static const char *const migration_sql[] = {
     "  kind INTEGER NOT NULL,"
     "  payload BLOB NOT NULL"
     ") STRICT;",
+    kms_schema_operation,
 };
 
 const struct kms_schema_migrations kms_schema_migrations = {migration_sql,

@@ -6,6 +6,7 @@
 #include "store/schema.h"
 #include "store/sqlite_error.h"
 #include "store/sqlite_impl.h"
+#include "store/sqlite_operation.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -53,6 +54,18 @@ static const struct kms_store_ops sqlite_ops = {
             .resume = kms_sqlite_changes_resume,
             .snapshot = kms_sqlite_changes_snapshot,
             .silence = kms_sqlite_changes_silence,
+        },
+    .operation =
+        {
+            .insert = kms_sqlite_operation_insert,
+            .update = kms_sqlite_operation_update,
+            .get = kms_sqlite_operation_get,
+            .list = kms_sqlite_operation_list,
+            .next = kms_sqlite_operation_next,
+            .count_open = kms_sqlite_operation_count_open,
+            .remove = kms_sqlite_operation_remove,
+            .approve = kms_sqlite_operation_approve,
+            .approvals = kms_sqlite_operation_approvals,
         },
 };
 

@@ -9,6 +9,8 @@
 #ifndef KMS_STORE_STATEMENTS_H
 #define KMS_STORE_STATEMENTS_H
 
+#include "store/statements_operation.h"
+
 /* wraps_reserved is kept plus this number: see schema.c */
 #define KMS_WRAPS_BIAS "1099511627776"
 
@@ -136,7 +138,8 @@
       "LEFT JOIN tenant t ON t.no = p.tenant_no ORDER BY p.id")                                              \
     X(REQUEST_ALL, ALL,                                                                                      \
       "SELECT identity, request_id, request_hash, created_ns FROM request WHERE created_ns >= ? "            \
-      "ORDER BY created_ns")
+      "ORDER BY created_ns")                                                                                 \
+    KMS_STATEMENT_TABLE_OPERATION(X)
 
 enum kms_statement {
 #define KMS_STATEMENT_ENUM(name, who, sql) KMS_STATEMENT_##name,

@@ -15,6 +15,7 @@
 #include "core/cleanup.h"
 #include "core/ids.h"
 #include "store/store_changes.h"
+#include "store/store_operation.h"
 
 enum {
     KMS_TENANT_ID_MAX = 63,     /* [a-z0-9]([a-z0-9._-]*[a-z0-9])? */
@@ -197,6 +198,7 @@ struct kms_store_ops {
                                    struct kms_error *err);
 
     struct kms_store_changes_ops changes;
+    struct kms_store_operation_ops operation;
 };
 
 struct kms_store {

@@ -67,8 +67,8 @@ struct kms_approval_record {
     struct kms_uuid operation;
     char identity[KMS_OPERATION_NAME_MAX + 1];
     char person[KMS_OPERATION_NAME_MAX + 1];
-    char *certificate; /* heap: PEM of the approver's certificate */
-    uint8_t signature[KMS_OPERATION_SIGNATURE_MAX];
+    char *certificate;  /* heap: PEM of the approver's certificate */
+    uint8_t *signature; /* heap */
     size_t signature_len;
     int64_t time_ns;
 };

@@ -168,6 +168,48 @@ FAULT_PASS(request_put,
            (struct kms_store_txn * txn, const struct kms_request_record *request, struct kms_error *err),
            (txn->inner, request, err))
 
+/* The same for the function of a topic. */
+#define FAULT_PASS_IN(topic, name, parameters, arguments)                                                    \
+    static enum kms_status fault_##topic##_##name parameters                                                 \
+    {                                                                                                        \
+        FAULT_CHECK(txn->store, err);                                                                        \
+        return txn->store->inner->ops->topic.name arguments;                                                 \
+    }
+
+FAULT_PASS_IN(operation, insert,
+              (struct kms_store_txn * txn, const struct kms_operation_record *operation,
+               struct kms_error *err),
+              (txn->inner, operation, err))
+FAULT_PASS_IN(operation, update,
+              (struct kms_store_txn * txn, const struct kms_operation_record *operation,
+               enum kms_operation_state expected, struct kms_error *err),
+              (txn->inner, operation, expected, err))
+FAULT_PASS_IN(operation, get,
+              (struct kms_store_txn * txn, const struct kms_uuid *uuid, struct kms_operation_record *ret,
+               struct kms_error *err),
+              (txn->inner, uuid, ret, err))
+FAULT_PASS_IN(operation, list,
+              (struct kms_store_txn * txn, const struct kms_operation_filter *filter,
+               const struct kms_operation_place *after, size_t limit, kms_operation_visit visit,
+               void *context, struct kms_error *err),
+              (txn->inner, filter, after, limit, visit, context, err))
+FAULT_PASS_IN(operation, next,
+              (struct kms_store_txn * txn, int64_t now_ns, struct kms_operation_record *ret,
+               struct kms_error *err),
+              (txn->inner, now_ns, ret, err))
+FAULT_PASS_IN(operation, count_open, (struct kms_store_txn * txn, uint64_t *ret_count, struct kms_error *err),
+              (txn->inner, ret_count, err))
+FAULT_PASS_IN(operation, remove,
+              (struct kms_store_txn * txn, const struct kms_uuid *uuid, struct kms_error *err),
+              (txn->inner, uuid, err))
+FAULT_PASS_IN(operation, approve,
+              (struct kms_store_txn * txn, const struct kms_approval_record *approval, struct kms_error *err),
+              (txn->inner, approval, err))
+FAULT_PASS_IN(operation, approvals,
+              (struct kms_store_txn * txn, const struct kms_uuid *operation,
+               struct kms_approval_record **ret_list, size_t *ret_count, struct kms_error *err),
+              (txn->inner, operation, ret_list, ret_count, err))
+
 static enum kms_status fault_kek_by_id(struct kms_store_txn *txn, const uint8_t kek_id[KMS_KEK_ID_SIZE],
                                        struct kms_kek_record *ret_kek, struct kms_error *err)
 {
@@ -218,6 +260,18 @@ static const struct kms_store_ops fault_ops = {
     .page_put = fault_page_put,
     .request_get = fault_request_get,
     .request_put = fault_request_put,
+    .operation =
+        {
+            .insert = fault_operation_insert,
+            .update = fault_operation_update,
+            .get = fault_operation_get,
+            .list = fault_operation_list,
+            .next = fault_operation_next,
+            .count_open = fault_operation_count_open,
+            .remove = fault_operation_remove,
+            .approve = fault_operation_approve,
+            .approvals = fault_operation_approvals,
+        },
 };
 
 struct kms_store *kms_fault_store_new(struct kms_store *inner)

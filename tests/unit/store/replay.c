@@ -7,10 +7,31 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+/* Operations in several states, one of which is removed again. */
+static void write_operations(struct kms_store *store)
+{
+    struct kms_error err = {0};
+    struct kms_txn txn = begin_write(store);
+    for (unsigned i = 1; i <= 3; i++) {
+        KMS_CLEANUP(kms_operation_record_clear) struct kms_operation_record operation = sample_operation(i);
+        assert_ok(store->ops->operation.insert(txn.txn, &operation, &err));
+        KMS_CLEANUP(kms_approval_record_clear)
+        struct kms_approval_record approval = sample_approval(i, "erin");
+        assert_ok(store->ops->operation.approve(txn.txn, &approval, &err));
+        operation.state = KMS_OPERATION_REJECTED;
+        if (i == 2)
+            assert_ok(store->ops->operation.update(txn.txn, &operation, KMS_OPERATION_PENDING, &err));
+        if (i == 3)
+            assert_ok(store->ops->operation.remove(txn.txn, &operation.uuid, &err));
+    }
+    commit(&txn);
+}
+
 void write_a_bit_of_everything(struct kms_store *store)
 {
     struct kms_error err = {0};
     fill(store, 40);
+    write_operations(store);
     struct kms_txn txn = begin_write(store);
     struct kms_tenant_record tenant = sample_tenant(1);
     tenant.next_slot = 41;
@@ -91,6 +112,16 @@ static const char *const dumps[] = {
     "FROM tree_page p JOIN tenant t ON t.no = p.tenant_no ORDER BY t.uuid, level, page_index",
     "SELECT 'request '||identity||' '||request_id||' '||hex(request_hash)||' '||created_ns FROM request "
     "ORDER BY identity, request_id",
+    "SELECT 'operation '||hex(uuid)||' '||kind||' '||tenant||' '||requester||' '||hex(digest)||' "
+    "'||approvals_needed||' '"
+    "||policy_generation||' '||created_ns||' '||expires_ns||' '||state||' '||attempts||' '||done||' "
+    "'||total||' '"
+    "||not_before_ns||' '||started_ns||' '||finished_ns||' '||ended_by||' '||reason||' '||result||' "
+    "'||hex(document) "
+    "FROM operation ORDER BY uuid",
+    "SELECT 'approval '||hex(o.uuid)||' '||person||' '||identity||' '||certificate||' '||hex(signature)||' "
+    "'||time_ns "
+    "FROM approval a JOIN operation o ON o.no = a.operation_no ORDER BY o.uuid, person",
 };
 
 /* Append the first column of all rows to `out`, one a line; returns the number of rows. */

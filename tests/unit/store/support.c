@@ -216,6 +216,44 @@ struct kms_page_record sample_page(unsigned tenant, uint32_t level, uint64_t ind
     return page;
 }
 
+struct kms_operation_record sample_operation(unsigned number)
+{
+    struct kms_operation_record operation = {.uuid = sample_uuid(7, number),
+                                             .kind = "shred",
+                                             .tenant = "tenant-0001",
+                                             .requester = "spiffe://kms.example/ops/carol",
+                                             .approvals_needed = 2,
+                                             .policy_generation = 7,
+                                             .created_ns = 1700000000000000000 + number,
+                                             .expires_ns = 1700000600000000000,
+                                             .state = KMS_OPERATION_PENDING,
+                                             .attempts = 3,
+                                             .done = 4,
+                                             .total = 5,
+                                             .not_before_ns = 6,
+                                             .started_ns = 8,
+                                             .finished_ns = 9,
+                                             .ended_by = "spiffe://kms.example/ops/dave",
+                                             .reason = "too early",
+                                             .result = strdup("{\"shredded\":3}")};
+    memset(operation.digest, (int)number, sizeof operation.digest);
+    operation.document = (uint8_t *)strdup("{\"kind\":\"shred\"}");
+    operation.document_len = strlen((const char *)operation.document);
+    return operation;
+}
+
+struct kms_approval_record sample_approval(unsigned operation, const char *person)
+{
+    struct kms_approval_record approval = {.operation = sample_uuid(7, operation),
+                                           .certificate = strdup("-----BEGIN CERTIFICATE-----\n"),
+                                           .signature = (uint8_t *)strdup("0E"),
+                                           .signature_len = 2,
+                                           .time_ns = 1700000000000000005};
+    (void)snprintf(approval.person, sizeof approval.person, "%s", person);
+    (void)snprintf(approval.identity, sizeof approval.identity, "spiffe://kms.example/ops/%s", person);
+    return approval;
+}
+
 struct kms_request_record sample_request(unsigned number)
 {
     struct kms_request_record request = {.identity = "spiffe://kms.example/app/demo",

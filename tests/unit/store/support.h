@@ -51,6 +51,9 @@ struct kms_customer_record sample_customer(unsigned tenant, unsigned number); /*
 struct kms_kek_record sample_kek(unsigned tenant, unsigned customer, const char *purpose, uint32_t version);
 struct kms_page_record sample_page(unsigned tenant, uint32_t level, uint64_t index); /* body is static */
 struct kms_request_record sample_request(unsigned number);
+struct kms_operation_record sample_operation(unsigned number); /* on the heap: clear it */
+struct kms_approval_record sample_approval(unsigned operation,
+                                           const char *person); /* on the heap: clear it */
 
 /* Tenant 1 with purpose "service" and customers 1..count, each with KEK version 1; committed. */
 void fill(struct kms_store *store, unsigned count);

@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-enum { KINDS = 8 };
+enum { KINDS = 12 };
 
 /* A change of each kind, by kind number, with every member set. */
 static struct kms_change sample_change(enum kms_change_kind kind)
@@ -45,6 +45,16 @@ static struct kms_change sample_change(enum kms_change_kind kind)
         break;
     case KMS_CHANGE_REQUEST:
         change.request = sample_request(4);
+        break;
+    case KMS_CHANGE_OPERATION:
+    case KMS_CHANGE_OPERATION_STATE:
+        change.operation = sample_operation(5);
+        break;
+    case KMS_CHANGE_APPROVAL:
+        change.approval = sample_approval(5, "erin");
+        break;
+    case KMS_CHANGE_OPERATION_REMOVED:
+        change.operation_removed = sample_uuid(7, 5);
         break;
     }
     return change;

@@ -262,10 +262,11 @@ static void a_database_locked_by_another_program_is_busy(void **state)
     fixture_close(fixture);
     sqlite3 *other = NULL;
     assert_int_equal(sqlite3_open(fixture->path, &other), SQLITE_OK);
-    assert_int_equal(
-        sqlite3_exec(other, "PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE; PRAGMA user_version=1; COMMIT",
-                     NULL, NULL, NULL),
-        SQLITE_OK);
+    assert_int_equal(sqlite3_exec(other,
+                                  "PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE; CREATE TABLE other (a); "
+                                  "DROP TABLE other; COMMIT",
+                                  NULL, NULL, NULL),
+                     SQLITE_OK);
     assert_refused(fixture, KMS_STORE_BUSY, "another process");
     assert_int_equal(sqlite3_close(other), SQLITE_OK);
     assert_ok(fixture_try_open(fixture, &err));
