@@ -105,6 +105,8 @@ struct kms_hsm_ops {
                                 struct kms_error *err);
     enum kms_status (*mac)(struct kms_hsm_session *session, struct kms_slice data,
                            uint8_t ret_mac[KMS_HSM_MAC_SIZE], struct kms_error *err);
+    enum kms_status (*backup_key)(struct kms_hsm_session *session, struct kms_hsm_key *ret_key,
+                                  uint8_t ret_id[KMS_HSM_KEY_ID_SIZE], struct kms_error *err);
     enum kms_status (*sign)(struct kms_hsm *hsm, struct kms_slice message,
                             uint8_t ret_signature[KMS_HSM_SIGNATURE_MAX], size_t *ret_len,
                             struct kms_error *err);
@@ -179,7 +181,7 @@ static inline enum kms_status kms_hsm_master_destroy(struct kms_hsm *hsm, struct
     return hsm->ops->master_destroy(session, id, err);
 }
 
-/** Every AES token key whose label begins with "kms/"; free(*ret_list). */
+/** Every AES token key whose label begins with "kms/", but for the backup key; free(*ret_list). */
 static inline enum kms_status kms_hsm_master_list(struct kms_hsm *hsm, struct kms_hsm_session *session,
                                                   struct kms_hsm_master_info **ret_list, size_t *ret_count,
                                                   struct kms_error *err)
@@ -253,6 +255,17 @@ static inline enum kms_status kms_hsm_mac(struct kms_hsm *hsm, struct kms_hsm_se
                                           struct kms_error *err)
 {
     return hsm->ops->mac(session, data, ret_mac, err);
+}
+
+/**
+ * The token's backup key, AES-256, for kms_hsm_gcm_seal() and kms_hsm_gcm_open() only; and its CKA_ID, by which the files
+ * wrapped under it are known. A token key: nobody destroys it.
+ */
+static inline enum kms_status kms_hsm_backup_key(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                                 struct kms_hsm_key *ret_key,
+                                                 uint8_t ret_id[KMS_HSM_KEY_ID_SIZE], struct kms_error *err)
+{
+    return hsm->ops->backup_key(session, ret_key, ret_id, err);
 }
 
 /**

@@ -8,6 +8,7 @@
 #include "hsm/p11_masters.h"
 #include "hsm/p11_probe.h"
 #include "hsm/p11_recover.h"
+#include "hsm/p11_service.h"
 #include "hsm/p11_session.h"
 #include "hsm/p11_token.h"
 
@@ -81,6 +82,7 @@ static const struct kms_hsm_ops p11_ops = {
     .gcm_seal = kms_p11_crypto_gcm_seal,
     .gcm_open = kms_p11_crypto_gcm_open,
     .mac = kms_p11_crypto_mac,
+    .backup_key = kms_p11_service_backup_key,
     .sign = kms_p11_attest_sign,
     .attestation_public_pem = kms_p11_attest_public_pem,
     .ping = kms_p11_probe_ping,

@@ -26,7 +26,7 @@ struct kms_hsm_p11_config {
 };
 
 /**
- * Open the token, log in once, find (or create) the integrity key `kms/integrity` and the attestation key
+ * Open the token, log in once, find (or create) the keys `kms/integrity`, `kms/backup` and the attestation key
  * `kms/attestation`, probe every operation that the service needs and fill the session pool.
  * Errors: CONFIG_INVALID (module, URI, profile, PIN wrong: the text says which; a wrong PIN is tried once,
  * and not at all when the token says that only one try is left), HSM_UNAVAILABLE (token missing), HSM_REFUSED

@@ -204,7 +204,8 @@ static enum kms_status check_label(const char *label, struct kms_error *err)
 {
     if (strlen(label) > KMS_HSM_LABEL_MAX ||
         strncmp(label, KMS_P11_LABEL_PREFIX, strlen(KMS_P11_LABEL_PREFIX)) != 0 ||
-        strcmp(label, KMS_P11_LABEL_INTEGRITY) == 0 || strcmp(label, KMS_P11_LABEL_ATTESTATION) == 0)
+        strcmp(label, KMS_P11_LABEL_INTEGRITY) == 0 || strcmp(label, KMS_P11_LABEL_ATTESTATION) == 0 ||
+        strcmp(label, KMS_P11_LABEL_BACKUP) == 0)
         return kms_fail(err, KMS_INVALID_ARGUMENT, "'%.80s' is no label for a master key", label);
     return KMS_OK;
 }
@@ -277,7 +278,8 @@ static enum kms_status keep_ours(struct kms_hsm_session *session, const CK_OBJEC
         if (status == KMS_NOT_FOUND)
             continue; /* another process destroyed it meanwhile, or it is not of our making */
         KMS_TRY(status);
-        if (strncmp(info.label, KMS_P11_LABEL_PREFIX, strlen(KMS_P11_LABEL_PREFIX)) == 0)
+        if (strncmp(info.label, KMS_P11_LABEL_PREFIX, strlen(KMS_P11_LABEL_PREFIX)) == 0 &&
+            strcmp(info.label, KMS_P11_LABEL_BACKUP) != 0)
             list[(*list_count)++] = info;
     }
     return KMS_OK;

@@ -12,6 +12,9 @@ static const CK_OBJECT_CLASS secret_key_class = CKO_SECRET_KEY;
 static const CK_OBJECT_CLASS private_key_class = CKO_PRIVATE_KEY;
 static const CK_KEY_TYPE generic_type = CKK_GENERIC_SECRET;
 static const CK_KEY_TYPE ec_type = CKK_EC;
+static const CK_KEY_TYPE aes_type = CKK_AES;
+static const CK_ULONG backup_key_size = KMS_P11_AES_KEY_SIZE;
+static const CK_MECHANISM_TYPE gcm_only = CKM_AES_GCM;
 static const CK_ULONG integrity_key_size = INTEGRITY_KEY_SIZE;
 /* DER of the object identifier 1.2.840.10045.3.1.7, P-256. */
 static const CK_BYTE p256[] = {0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07};
@@ -124,6 +127,67 @@ static enum kms_status create_attestation(struct kms_hsm_session *session, struc
     return KMS_OK;
 }
 
+/* The backup key: wraps the keys of backup files by AES-GCM, never leaves, cannot be copied or changed. */
+static enum kms_status create_backup(struct kms_hsm_session *session, CK_OBJECT_HANDLE *ret_handle,
+                                     struct kms_error *err)
+{
+    struct kms_p11 *p11 = session->p11;
+    const struct kms_uuid id = kms_uuid_random();
+    struct kms_p11_template template = {0};
+    kms_p11_template_aes(&template);
+    kms_p11_template_flag(&template, CKA_TOKEN, true);
+    kms_p11_template_flag(&template, CKA_PRIVATE, true);
+    kms_p11_template_flag(&template, CKA_SENSITIVE, true);
+    kms_p11_template_flag(&template, CKA_EXTRACTABLE, false);
+    kms_p11_template_usage(&template, KMS_P11_ENCRYPT);
+    kms_p11_template_flag(&template, CKA_MODIFIABLE, false);
+    if (p11->profile.life_cycle_attributes)
+        kms_p11_template_flag(&template, CKA_COPYABLE, false);
+    if (p11->profile.allowed_mechanisms)
+        kms_p11_template_add(&template, CKA_ALLOWED_MECHANISMS, &gcm_only, sizeof gcm_only);
+    kms_p11_template_add(&template, CKA_VALUE_LEN, &backup_key_size, sizeof backup_key_size);
+    kms_p11_template_add(&template, CKA_ID, id.bytes, sizeof id.bytes);
+    kms_p11_template_add(&template, CKA_LABEL, KMS_P11_LABEL_BACKUP, strlen(KMS_P11_LABEL_BACKUP));
+    CK_MECHANISM mechanism = {CKM_AES_KEY_GEN, NULL, 0};
+    const CK_RV rv =
+        p11->ck->C_GenerateKey(session->op, &mechanism, template.attributes, template.count, ret_handle);
+    if (rv != CKR_OK)
+        return kms_p11_session_failed(session, "C_GenerateKey (backup key)", rv, err);
+    kms_log_info("hsm", "made the key '%s' in the token", KMS_P11_LABEL_BACKUP);
+    return KMS_OK;
+}
+
+/* The backup key and its id, by which its files are known. */
+static enum kms_status open_backup(struct kms_hsm_session *session, bool create, struct kms_error *err)
+{
+    CK_OBJECT_HANDLE backup = 0;
+    struct kms_hsm_master_info info;
+    KMS_TRY(find_one(session, KMS_P11_LABEL_BACKUP, &secret_key_class, &aes_type, &backup, err));
+    if (backup == 0 && !create)
+        return missing(KMS_P11_LABEL_BACKUP, err);
+    if (backup == 0)
+        KMS_TRY(create_backup(session, &backup, err));
+    const enum kms_status status = kms_p11_objects_describe(session, backup, &info, err);
+    if (status == KMS_NOT_FOUND)
+        return kms_fail_public(
+            err, KMS_CONFIG_INVALID,
+            "the key '%s' in the token has no id of 16 bytes: it was not made by this service",
+            KMS_P11_LABEL_BACKUP);
+    KMS_TRY(status);
+    session->p11->backup = backup;
+    memcpy(session->p11->backup_id, info.id, sizeof info.id);
+    return KMS_OK;
+}
+
+enum kms_status kms_p11_service_backup_key(struct kms_hsm_session *session, struct kms_hsm_key *ret_key,
+                                           uint8_t ret_id[KMS_HSM_KEY_ID_SIZE], struct kms_error *err)
+{
+    (void)err;
+    *ret_key = (struct kms_hsm_key){session->p11->backup, session->generation};
+    memcpy(ret_id, session->p11->backup_id, KMS_HSM_KEY_ID_SIZE);
+    return KMS_OK;
+}
+
 enum kms_status kms_p11_service_open(struct kms_hsm_session *session, bool create, struct kms_error *err)
 {
     CK_OBJECT_HANDLE integrity = 0;
@@ -138,6 +202,7 @@ enum kms_status kms_p11_service_open(struct kms_hsm_session *session, bool creat
         KMS_TRY(create_integrity(session, &integrity, err));
     if (attestation == 0)
         KMS_TRY(create_attestation(session, err));
+    KMS_TRY(open_backup(session, create, err));
     session->p11->integrity = integrity;
     session->integrity = integrity;
     return KMS_OK;

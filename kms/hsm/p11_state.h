@@ -25,10 +25,11 @@ enum {
     KMS_P11_RANDOM_MAX = 1 << 20,
 };
 
-/** Public labels of the two service keys. */
+/** Public labels of the three service keys. */
 #define KMS_P11_LABEL_PREFIX      "kms/"
 #define KMS_P11_LABEL_INTEGRITY   "kms/integrity"
 #define KMS_P11_LABEL_ATTESTATION "kms/attestation"
+#define KMS_P11_LABEL_BACKUP      "kms/backup"
 
 struct kms_p11;
 struct kms_p11_attest; /* p11_attest.c: libp11's side */
@@ -77,6 +78,8 @@ struct kms_p11 {
     struct kms_p11_attest *attest;
     CK_SLOT_ID slot;
     CK_OBJECT_HANDLE integrity;
+    CK_OBJECT_HANDLE backup;
+    uint8_t backup_id[KMS_HSM_KEY_ID_SIZE];
     struct kms_hsm_session *sessions; /* session_count of the pool, and one more: `spare` */
     unsigned session_count;
     struct kms_hsm_session *spare; /* for probes and pings, and stands for libp11; see spare_taken */
