@@ -55,6 +55,20 @@ static enum kms_status apply(struct kms_store *store, struct kms_store_txn *txn,
         return store->ops->operation.approve(txn, &change->approval, err);
     case KMS_CHANGE_OPERATION_REMOVED:
         return store->ops->operation.remove(txn, &change->operation_removed, err);
+    case KMS_CHANGE_SHRED_JOB:
+        return store->ops->shred.job_put(txn, &change->shred_job, err);
+    case KMS_CHANGE_SHRED_TARGET:
+        return store->ops->shred.target_put(txn, &change->shred_target, err);
+    case KMS_CHANGE_HOLD:
+        return store->ops->shred.hold_put(txn, &change->hold, err);
+    case KMS_CHANGE_CERTIFICATE:
+        return store->ops->shred.certificate_insert(txn, &change->certificate, err);
+    case KMS_CHANGE_SHRED_SETTING:
+        return store->ops->shred.setting_put(txn, &change->shred_setting, err);
+    case KMS_CHANGE_RETENTION:
+        return store->ops->shred.retention_put(txn, &change->retention, err);
+    case KMS_CHANGE_SHRED_CLOCK:
+        return store->ops->shred.clock_put(txn, &change->shred_clock, err);
     }
     KMS_ASSERT(false && "a change of an unknown kind is never decoded");
     return KMS_INTERNAL;

@@ -2,6 +2,7 @@
 
 #include "core/cleanup.h"
 #include "store/changelog_operation.h"
+#include "store/changelog_shred.h"
 #include "store/codec.h"
 #include "store/record.h"
 
@@ -156,6 +157,20 @@ enum kms_status kms_changelog_encode(struct kms_change *change, struct kms_buf *
         return kms_changelog_approval(&change->approval, out);
     case KMS_CHANGE_OPERATION_REMOVED:
         return kms_changelog_operation_removed(&change->operation_removed, out);
+    case KMS_CHANGE_SHRED_JOB:
+        return kms_changelog_shred_job(&change->shred_job, out);
+    case KMS_CHANGE_SHRED_TARGET:
+        return kms_changelog_shred_target(&change->shred_target, out);
+    case KMS_CHANGE_HOLD:
+        return kms_changelog_hold(&change->hold, out);
+    case KMS_CHANGE_CERTIFICATE:
+        return kms_changelog_certificate(&change->certificate, out);
+    case KMS_CHANGE_SHRED_SETTING:
+        return kms_changelog_shred_setting(&change->shred_setting, out);
+    case KMS_CHANGE_RETENTION:
+        return kms_changelog_retention(&change->retention, out);
+    case KMS_CHANGE_SHRED_CLOCK:
+        return kms_changelog_shred_clock(&change->shred_clock, out);
     }
     KMS_ASSERT(false && "a change of an unknown kind is never made");
     return KMS_INTERNAL;
@@ -304,6 +319,26 @@ static enum kms_status take_body(struct kms_reader *reader, struct kms_change *c
     case KMS_CHANGE_OPERATION_REMOVED:
         kms_codec_take_uuid(reader, &change->operation_removed);
         return KMS_OK;
+    case KMS_CHANGE_SHRED_JOB:
+        kms_changelog_take_shred_job(reader, &change->shred_job);
+        return KMS_OK;
+    case KMS_CHANGE_SHRED_TARGET:
+        kms_changelog_take_shred_target(reader, &change->shred_target);
+        return KMS_OK;
+    case KMS_CHANGE_HOLD:
+        kms_changelog_take_hold(reader, &change->hold);
+        return KMS_OK;
+    case KMS_CHANGE_CERTIFICATE:
+        return kms_changelog_take_certificate(reader, &change->certificate);
+    case KMS_CHANGE_SHRED_SETTING:
+        kms_changelog_take_shred_setting(reader, &change->shred_setting);
+        return KMS_OK;
+    case KMS_CHANGE_RETENTION:
+        kms_changelog_take_retention(reader, &change->retention);
+        return KMS_OK;
+    case KMS_CHANGE_SHRED_CLOCK:
+        kms_changelog_take_shred_clock(reader, &change->shred_clock);
+        return KMS_OK;
     }
     reader->failed = true;
     return KMS_OK;
@@ -337,6 +372,20 @@ static const char *change_problem(const struct kms_change *change)
         return kms_approval_problem(&change->approval);
     case KMS_CHANGE_OPERATION_REMOVED:
         return NULL;
+    case KMS_CHANGE_SHRED_JOB:
+        return kms_shred_job_problem(&change->shred_job);
+    case KMS_CHANGE_SHRED_TARGET:
+        return kms_shred_target_problem(&change->shred_target);
+    case KMS_CHANGE_HOLD:
+        return kms_hold_problem(&change->hold);
+    case KMS_CHANGE_CERTIFICATE:
+        return kms_certificate_problem(&change->certificate);
+    case KMS_CHANGE_SHRED_SETTING:
+        return kms_shred_setting_problem(&change->shred_setting);
+    case KMS_CHANGE_RETENTION:
+        return kms_retention_problem(&change->retention);
+    case KMS_CHANGE_SHRED_CLOCK:
+        return kms_shred_clock_problem(&change->shred_clock);
     }
     return "unknown kind";
 }
@@ -376,5 +425,7 @@ void kms_change_clear(struct kms_change *change)
         kms_operation_record_clear(&change->operation);
     else if (change->kind == KMS_CHANGE_APPROVAL)
         kms_approval_record_clear(&change->approval);
+    else if (change->kind == KMS_CHANGE_CERTIFICATE)
+        free(change->certificate.document);
     *change = (struct kms_change){0};
 }

@@ -32,6 +32,7 @@
  *  11 APPROVAL   = operation 16 | identity text | person text | certificate_len u32 | certificate (PEM)
  *                | signature_len u32 | signature | time time
  *  12 OPERATION_REMOVED = uuid 16
+ *  13 SHRED_JOB to 19 SHRED_CLOCK: store/changelog_shred.h
  *
  * 1, 2, 3, 7 and 8 hold the whole record: insert it, or replace the one of the same key. 4, 9 and 11 insert;
  * what 9 inserts is pending, and 10 replaces everything that its record does not say. 12 removes with the approvals. 6 holds
@@ -64,7 +65,14 @@ enum kms_change_kind {
     KMS_CHANGE_OPERATION = 9,
     KMS_CHANGE_OPERATION_STATE = 10,
     KMS_CHANGE_APPROVAL = 11,
-    KMS_CHANGE_OPERATION_REMOVED = 12
+    KMS_CHANGE_OPERATION_REMOVED = 12,
+    KMS_CHANGE_SHRED_JOB = 13,
+    KMS_CHANGE_SHRED_TARGET = 14,
+    KMS_CHANGE_HOLD = 15,
+    KMS_CHANGE_CERTIFICATE = 16,
+    KMS_CHANGE_SHRED_SETTING = 17,
+    KMS_CHANGE_RETENTION = 18,
+    KMS_CHANGE_SHRED_CLOCK = 19
 };
 
 struct kms_change_reservation {
@@ -93,6 +101,13 @@ struct kms_change {
         struct kms_operation_record operation; /* OPERATION, OPERATION_STATE: the members of that record */
         struct kms_approval_record approval;
         struct kms_uuid operation_removed;
+        struct kms_shred_job_record shred_job;
+        struct kms_shred_target_record shred_target;
+        struct kms_hold_record hold;
+        struct kms_certificate_record certificate;
+        struct kms_shred_setting_record shred_setting;
+        struct kms_retention_record retention;
+        struct kms_shred_clock_record shred_clock;
     };
 };
 

@@ -2,6 +2,7 @@
 
 #include "core/cleanup.h"
 #include "store/schema_operation.h"
+#include "store/schema_shred.h"
 #include "store/sqlite_error.h"
 
 #include <stdlib.h>
@@ -102,6 +103,7 @@ static const char *const migration_sql[] = {
     "  payload BLOB NOT NULL"
     ") STRICT;",
     kms_schema_operation,
+    kms_schema_shred,
 };
 
 const struct kms_schema_migrations kms_schema_migrations = {migration_sql,

@@ -7,6 +7,7 @@
 #include "store/sqlite_error.h"
 #include "store/sqlite_impl.h"
 #include "store/sqlite_operation.h"
+#include "store/sqlite_shred.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -66,6 +67,29 @@ static const struct kms_store_ops sqlite_ops = {
             .remove = kms_sqlite_operation_remove,
             .approve = kms_sqlite_operation_approve,
             .approvals = kms_sqlite_operation_approvals,
+        },
+    .shred =
+        {
+            .job_put = kms_sqlite_shred_job_put,
+            .job_get = kms_sqlite_shred_job_get,
+            .job_list = kms_sqlite_shred_job_list,
+            .target_put = kms_sqlite_shred_target_put,
+            .target_get = kms_sqlite_shred_target_get,
+            .target_list = kms_sqlite_shred_target_list,
+            .target_count = kms_sqlite_shred_target_count,
+            .hold_put = kms_sqlite_hold_put,
+            .hold_get = kms_sqlite_hold_get,
+            .hold_on = kms_sqlite_hold_on,
+            .hold_list = kms_sqlite_hold_list,
+            .certificate_insert = kms_sqlite_certificate_insert,
+            .certificate_get = kms_sqlite_certificate_get,
+            .certificate_list = kms_sqlite_certificate_list,
+            .setting_put = kms_sqlite_shred_setting_put,
+            .setting_get = kms_sqlite_shred_setting_get,
+            .retention_put = kms_sqlite_retention_put,
+            .retention_list = kms_sqlite_retention_list,
+            .clock_put = kms_sqlite_shred_clock_put,
+            .clock_get = kms_sqlite_shred_clock_get,
         },
 };
 

@@ -10,6 +10,7 @@
 #define KMS_STORE_STATEMENTS_H
 
 #include "store/statements_operation.h"
+#include "store/statements_shred.h"
 
 /* wraps_reserved is kept plus this number: see schema.c */
 #define KMS_WRAPS_BIAS "1099511627776"
@@ -139,7 +140,8 @@
     X(REQUEST_ALL, ALL,                                                                                      \
       "SELECT identity, request_id, request_hash, created_ns FROM request WHERE created_ns >= ? "            \
       "ORDER BY created_ns")                                                                                 \
-    KMS_STATEMENT_TABLE_OPERATION(X)
+    KMS_STATEMENT_TABLE_OPERATION(X)                                                                         \
+    KMS_STATEMENT_TABLE_SHRED(X)
 
 enum kms_statement {
 #define KMS_STATEMENT_ENUM(name, who, sql) KMS_STATEMENT_##name,

@@ -16,6 +16,7 @@
 #include "core/ids.h"
 #include "store/store_changes.h"
 #include "store/store_operation.h"
+#include "store/store_shred.h"
 
 enum {
     KMS_TENANT_ID_MAX = 63,     /* [a-z0-9]([a-z0-9._-]*[a-z0-9])? */
@@ -199,6 +200,7 @@ struct kms_store_ops {
 
     struct kms_store_changes_ops changes;
     struct kms_store_operation_ops operation;
+    struct kms_store_shred_ops shred;
 };
 
 struct kms_store {

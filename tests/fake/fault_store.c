@@ -209,6 +209,94 @@ FAULT_PASS_IN(operation, approvals,
               (struct kms_store_txn * txn, const struct kms_uuid *operation,
                struct kms_approval_record **ret_list, size_t *ret_count, struct kms_error *err),
               (txn->inner, operation, ret_list, ret_count, err))
+/* The same for the functions of a topic. */
+#define FAULT_PASS_SHRED(name, parameters, arguments)                                                        \
+    static enum kms_status fault_shred_##name parameters                                                     \
+    {                                                                                                        \
+        FAULT_CHECK(txn->store, err);                                                                        \
+        return txn->store->inner->ops->shred.name arguments;                                                 \
+    }
+FAULT_PASS_SHRED(job_put,
+                 (struct kms_store_txn * txn, const struct kms_shred_job_record *job, struct kms_error *err),
+                 (txn->inner, job, err))
+FAULT_PASS_SHRED(job_get,
+                 (struct kms_store_txn * txn, const struct kms_uuid *uid,
+                  struct kms_shred_job_record *ret_job, struct kms_error *err),
+                 (txn->inner, uid, ret_job, err))
+FAULT_PASS_SHRED(job_list,
+                 (struct kms_store_txn * txn, const struct kms_uuid *tenant, enum kms_shred_job_state state,
+                  const struct kms_uuid *after, size_t limit, kms_shred_job_visit visit, void *context,
+                  struct kms_error *err),
+                 (txn->inner, tenant, state, after, limit, visit, context, err))
+FAULT_PASS_SHRED(target_put,
+                 (struct kms_store_txn * txn, const struct kms_shred_target_record *target,
+                  struct kms_error *err),
+                 (txn->inner, target, err))
+FAULT_PASS_SHRED(target_get,
+                 (struct kms_store_txn * txn, const struct kms_uuid *job, const struct kms_uuid *customer,
+                  struct kms_shred_target_record *ret_target, struct kms_error *err),
+                 (txn->inner, job, customer, ret_target, err))
+FAULT_PASS_SHRED(target_list,
+                 (struct kms_store_txn * txn, const struct kms_shred_target_filter *filter,
+                  const struct kms_uuid *after, size_t limit, kms_shred_target_visit visit, void *context,
+                  struct kms_error *err),
+                 (txn->inner, filter, after, limit, visit, context, err))
+FAULT_PASS_SHRED(target_count,
+                 (struct kms_store_txn * txn, const struct kms_uuid *job,
+                  uint64_t ret_counts[KMS_SHRED_TARGET_STATES], struct kms_error *err),
+                 (txn->inner, job, ret_counts, err))
+FAULT_PASS_SHRED(hold_put,
+                 (struct kms_store_txn * txn, const struct kms_hold_record *hold, struct kms_error *err),
+                 (txn->inner, hold, err))
+FAULT_PASS_SHRED(hold_get,
+                 (struct kms_store_txn * txn, const struct kms_uuid *uid, struct kms_hold_record *ret_hold,
+                  struct kms_error *err),
+                 (txn->inner, uid, ret_hold, err))
+FAULT_PASS_SHRED(hold_on,
+                 (struct kms_store_txn * txn, const struct kms_uuid *customer,
+                  struct kms_hold_record *ret_hold, struct kms_error *err),
+                 (txn->inner, customer, ret_hold, err))
+FAULT_PASS_SHRED(hold_list,
+                 (struct kms_store_txn * txn, const struct kms_uuid *tenant, const struct kms_uuid *customer,
+                  bool released, const struct kms_uuid *after, size_t limit, kms_hold_visit visit,
+                  void *context, struct kms_error *err),
+                 (txn->inner, tenant, customer, released, after, limit, visit, context, err))
+FAULT_PASS_SHRED(certificate_insert,
+                 (struct kms_store_txn * txn, const struct kms_certificate_record *certificate,
+                  struct kms_error *err),
+                 (txn->inner, certificate, err))
+FAULT_PASS_SHRED(certificate_get,
+                 (struct kms_store_txn * txn, const struct kms_uuid *uid_or_batch,
+                  struct kms_certificate_record *ret_certificate, struct kms_error *err),
+                 (txn->inner, uid_or_batch, ret_certificate, err))
+FAULT_PASS_SHRED(certificate_list,
+                 (struct kms_store_txn * txn, const struct kms_uuid *tenant, const struct kms_uuid *after,
+                  size_t limit, kms_certificate_visit visit, void *context, struct kms_error *err),
+                 (txn->inner, tenant, after, limit, visit, context, err))
+FAULT_PASS_SHRED(setting_put,
+                 (struct kms_store_txn * txn, const struct kms_shred_setting_record *setting,
+                  struct kms_error *err),
+                 (txn->inner, setting, err))
+FAULT_PASS_SHRED(setting_get,
+                 (struct kms_store_txn * txn, const struct kms_uuid *tenant,
+                  struct kms_shred_setting_record *ret_setting, struct kms_error *err),
+                 (txn->inner, tenant, ret_setting, err))
+FAULT_PASS_SHRED(retention_put,
+                 (struct kms_store_txn * txn, const struct kms_retention_record *retention,
+                  struct kms_error *err),
+                 (txn->inner, retention, err))
+FAULT_PASS_SHRED(retention_list,
+                 (struct kms_store_txn * txn, const struct kms_uuid *customer, int64_t due_until_ns,
+                  size_t limit, kms_retention_visit visit, void *context, struct kms_error *err),
+                 (txn->inner, customer, due_until_ns, limit, visit, context, err))
+FAULT_PASS_SHRED(clock_put,
+                 (struct kms_store_txn * txn, const struct kms_shred_clock_record *clock,
+                  struct kms_error *err),
+                 (txn->inner, clock, err))
+FAULT_PASS_SHRED(clock_get,
+                 (struct kms_store_txn * txn, struct kms_shred_clock_record *ret_clock,
+                  struct kms_error *err),
+                 (txn->inner, ret_clock, err))
 
 static enum kms_status fault_kek_by_id(struct kms_store_txn *txn, const uint8_t kek_id[KMS_KEK_ID_SIZE],
                                        struct kms_kek_record *ret_kek, struct kms_error *err)
@@ -271,6 +359,29 @@ static const struct kms_store_ops fault_ops = {
             .remove = fault_operation_remove,
             .approve = fault_operation_approve,
             .approvals = fault_operation_approvals,
+        },
+    .shred =
+        {
+            .job_put = fault_shred_job_put,
+            .job_get = fault_shred_job_get,
+            .job_list = fault_shred_job_list,
+            .target_put = fault_shred_target_put,
+            .target_get = fault_shred_target_get,
+            .target_list = fault_shred_target_list,
+            .target_count = fault_shred_target_count,
+            .hold_put = fault_shred_hold_put,
+            .hold_get = fault_shred_hold_get,
+            .hold_on = fault_shred_hold_on,
+            .hold_list = fault_shred_hold_list,
+            .certificate_insert = fault_shred_certificate_insert,
+            .certificate_get = fault_shred_certificate_get,
+            .certificate_list = fault_shred_certificate_list,
+            .setting_put = fault_shred_setting_put,
+            .setting_get = fault_shred_setting_get,
+            .retention_put = fault_shred_retention_put,
+            .retention_list = fault_shred_retention_list,
+            .clock_put = fault_shred_clock_put,
+            .clock_get = fault_shred_clock_get,
         },
 };
 

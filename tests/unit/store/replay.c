@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "replay.h"
 
+#include "samples_shred.h"
 #include "store/apply.h"
 
 #include <stdio.h>
@@ -25,6 +26,34 @@ static void write_operations(struct kms_store *store)
             assert_ok(store->ops->operation.remove(txn.txn, &operation.uuid, &err));
     }
     commit(&txn);
+}
+
+/* Every kind of record of store/store_shred.h, in the tenant of fill(). */
+static void write_of_shredding(struct kms_store *store, struct kms_txn *txn)
+{
+    struct kms_error err = {0};
+    struct kms_shred_job_record job = sample_shred_job(1, 1);
+    assert_ok(store->ops->shred.job_put(txn->txn, &job, &err));
+    job.state = KMS_SHRED_JOB_DONE;
+    assert_ok(store->ops->shred.job_put(txn->txn, &job, &err));
+    for (unsigned i = 1; i <= 3; i++) {
+        const struct kms_shred_target_record target = sample_shred_target(1, i);
+        assert_ok(store->ops->shred.target_put(txn->txn, &target, &err));
+    }
+    const struct kms_hold_record hold = sample_hold(1, 4);
+    assert_ok(store->ops->shred.hold_put(txn->txn, &hold, &err));
+    const struct kms_certificate_record certificate = sample_certificate(1, 1);
+    assert_ok(store->ops->shred.certificate_insert(txn->txn, &certificate, &err));
+    const struct kms_shred_setting_record setting = sample_shred_setting(1);
+    assert_ok(store->ops->shred.setting_put(txn->txn, &setting, &err));
+    struct kms_retention_record retention = sample_retention(1, 5);
+    assert_ok(store->ops->shred.retention_put(txn->txn, &retention, &err));
+    retention = sample_retention(1, 6);
+    assert_ok(store->ops->shred.retention_put(txn->txn, &retention, &err));
+    retention.due_ns = 0;
+    assert_ok(store->ops->shred.retention_put(txn->txn, &retention, &err));
+    const struct kms_shred_clock_record clock = sample_shred_clock();
+    assert_ok(store->ops->shred.clock_put(txn->txn, &clock, &err));
 }
 
 void write_a_bit_of_everything(struct kms_store *store)
@@ -61,6 +90,7 @@ void write_a_bit_of_everything(struct kms_store *store)
         if (i % 3 == 0)
             assert_ok(store->ops->kek_set_state(txn.txn, kek.kek_id, KMS_KEK_SHREDDED, &err));
     }
+    write_of_shredding(store, &txn);
     commit(&txn);
 }
 
@@ -93,15 +123,19 @@ void replay_log(const char *from, struct kms_store *to)
 
 /* Each prints one text column for each row. */
 static const char *const dumps[] = {
-    "SELECT 'tenant '||hex(uuid)||' '||id||' '||display_name||' '||state||' '||epoch||' '||hex(master_id)||' "
+    "SELECT 'tenant '||hex(uuid)||' '||id||' '||display_name||' '||state||' '||epoch||' "
+    "'||hex(master_id)||' "
     "'||"
     "hex(root_blob)||' '||height||' '||next_slot||' '||revision||' '||created_ns||' '||updated_ns "
     "FROM tenant ORDER BY uuid",
-    "SELECT 'purpose '||hex(t.uuid)||' '||p.id||' '||p.display_name||' '||legal_basis||' '||p.state||' '||"
-    "required_by_law||' '||retention_seconds||' '||rotation_seconds||' '||p.revision||' '||p.created_ns||' "
+    "SELECT 'purpose '||hex(t.uuid)||' '||p.id||' '||p.display_name||' '||legal_basis||' '||p.state||' "
+    "'||"
+    "required_by_law||' '||retention_seconds||' '||rotation_seconds||' '||p.revision||' "
+    "'||p.created_ns||' "
     "'||"
     "p.updated_ns FROM purpose p JOIN tenant t ON t.no = p.tenant_no ORDER BY t.uuid, p.id",
-    "SELECT 'customer '||hex(c.uuid)||' '||hex(t.uuid)||' '||c.id||' '||labels||' '||c.state||' '||c.revision"
+    "SELECT 'customer '||hex(c.uuid)||' '||hex(t.uuid)||' '||c.id||' '||labels||' '||c.state||' "
+    "'||c.revision"
     "||' '||c.created_ns||' '||c.updated_ns FROM customer c JOIN tenant t ON t.no = c.tenant_no "
     "ORDER BY c.uuid",
     "SELECT 'kek '||hex(kek_id)||' '||hex(t.uuid)||' '||hex(c.uuid)||' '||purpose||' '||version||' "
@@ -119,9 +153,34 @@ static const char *const dumps[] = {
     "||not_before_ns||' '||started_ns||' '||finished_ns||' '||ended_by||' '||reason||' '||result||' "
     "'||hex(document) "
     "FROM operation ORDER BY uuid",
-    "SELECT 'approval '||hex(o.uuid)||' '||person||' '||identity||' '||certificate||' '||hex(signature)||' "
+    "SELECT 'approval '||hex(o.uuid)||' '||person||' '||identity||' '||certificate||' "
+    "'||hex(signature)||' "
     "'||time_ns "
     "FROM approval a JOIN operation o ON o.no = a.operation_no ORDER BY o.uuid, person",
+    "SELECT 'shred_job '||hex(j.uid)||' '||hex(t.uuid)||' '||origin||' '||j.state||' '||purpose||' "
+    "'||version||' '||"
+    "requested_by||' '||reason||' '||requested_ns||' '||window_seconds||' '||due_ns||' "
+    "'||hex(operation)||' "
+    "'||"
+    "hex(list_hash) FROM shred_job j JOIN tenant t ON t.no = j.tenant_no ORDER BY j.uid",
+    "SELECT 'shred_target '||hex(j.uid)||' '||hex(customer)||' '||s.state||' '||hex(batch)||' "
+    "'||changed_ns||' '||"
+    "s.reason FROM shred_target s JOIN shred_job j ON j.no = s.job_no ORDER BY j.uid, customer",
+    "SELECT 'hold '||hex(h.uid)||' '||hex(t.uuid)||' '||hex(customer)||' '||reference||' '||reason||' "
+    "'||placed_by||' "
+    "'||placed_ns||' '||released_by||' '||released_ns FROM hold h JOIN tenant t ON t.no = h.tenant_no "
+    "ORDER "
+    "BY h.uid",
+    "SELECT 'certificate '||hex(c.uid)||' '||hex(t.uuid)||' '||hex(batch)||' '||kind||' "
+    "'||c.created_ns||' "
+    "'||"
+    "hex(document)||' '||hex(signature) FROM certificate c JOIN tenant t ON t.no = c.tenant_no ORDER BY "
+    "c.uid",
+    "SELECT 'shred_setting '||hex(t.uuid)||' '||window_seconds||' '||shred_closed FROM shred_setting s "
+    "JOIN tenant t ON t.no = s.tenant_no ORDER BY t.uuid",
+    "SELECT 'retention '||hex(customer)||' '||purpose||' '||hex(t.uuid)||' '||due_ns FROM retention r "
+    "JOIN tenant t ON t.no = r.tenant_no ORDER BY customer, purpose",
+    "SELECT 'shred_clock '||trusted_ns||' '||boot_ns||' '||boot_id FROM shred_clock",
 };
 
 /* Append the first column of all rows to `out`, one a line; returns the number of rows. */

@@ -1,11 +1,11 @@
 /* Goal: every change has exactly one encoding, and nothing else is accepted. */
-#include "support.h"
+#include "samples_shred.h"
 
 #include "store/changelog.h"
 
 #include <stdlib.h>
 
-enum { KINDS = 12 };
+enum { KINDS = 19 };
 
 /* A change of each kind, by kind number, with every member set. */
 static struct kms_change sample_change(enum kms_change_kind kind)
@@ -55,6 +55,30 @@ static struct kms_change sample_change(enum kms_change_kind kind)
         break;
     case KMS_CHANGE_OPERATION_REMOVED:
         change.operation_removed = sample_uuid(7, 5);
+        break;
+    case KMS_CHANGE_SHRED_JOB:
+        change.shred_job = sample_shred_job(7, 3);
+        break;
+    case KMS_CHANGE_SHRED_TARGET:
+        change.shred_target = sample_shred_target(3, 9);
+        break;
+    case KMS_CHANGE_HOLD:
+        change.hold = sample_hold(7, 9);
+        break;
+    case KMS_CHANGE_CERTIFICATE:
+        change.certificate = sample_certificate(7, 2);
+        change.certificate.document = malloc(change.certificate.document_len);
+        assert_non_null(change.certificate.document);
+        memset(change.certificate.document, 0x7b, change.certificate.document_len);
+        break;
+    case KMS_CHANGE_SHRED_SETTING:
+        change.shred_setting = sample_shred_setting(7);
+        break;
+    case KMS_CHANGE_RETENTION:
+        change.retention = sample_retention(7, 9);
+        break;
+    case KMS_CHANGE_SHRED_CLOCK:
+        change.shred_clock = sample_shred_clock();
         break;
     }
     return change;
