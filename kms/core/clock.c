@@ -41,6 +41,11 @@ int64_t kms_clock_mono_ns(void)
     return current_source->mono_ns();
 }
 
+int64_t kms_clock_mono_coarse_ns(void)
+{
+    return current_source == &system_source ? read_clock(CLOCK_MONOTONIC_COARSE) : current_source->mono_ns();
+}
+
 void kms_clock_set_source(const struct kms_clock_source *source)
 {
     current_source = source != NULL ? source : &system_source;

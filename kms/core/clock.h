@@ -20,6 +20,8 @@ int64_t kms_clock_wall_ns(void);
 int64_t kms_clock_wall_coarse_ns(void);
 /** Nanoseconds since some fixed point; never goes backwards. For ages, deadlines and durations. */
 int64_t kms_clock_mono_ns(void);
+/** The same, but as of the last timer tick: for windows of time that every call looks at. */
+int64_t kms_clock_mono_coarse_ns(void);
 
 enum { KMS_TIME_TEXT_SIZE = 40 };
 /** RFC 3339 in UTC with microseconds, "2026-01-31T12:00:00.000000Z". Returns `out`. */

@@ -26,6 +26,7 @@
     X(HSM_MASTERS, "the cache of master-key handles")                                                        \
     X(AUTH, "one reload of the policy and the revocation list at a time")                                    \
     X(AUDIT, "the audit chain's head and its buffer")                                                        \
+    X(DETECT, "what the detection rules remember, and their queue of alerts")                                \
     X(RPC_CALL, "one call's outgoing messages")                                                              \
     X(CLIENT, "the client library's data-key cache")                                                         \
     X(RPC_TLS, "the certificate, key and client CA that new connections get")                                \
