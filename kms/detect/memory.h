@@ -15,7 +15,7 @@
 
 #define KMS_DETECT_MEMORY_MAX ((size_t)128 * 1024 * 1024) /* bytes of the file: every place at its limits */
 
-/** Read a file's text into `detect`. FAILED_PRECONDITION: the line that is wrong; then nothing was taken. */
+/** Read a file's text into `detect` (NULL: only check it). FAILED_PRECONDITION: the line that is wrong; nothing was taken. */
 enum kms_status kms_detect_memory_parse(struct kms_slice text, struct kms_detect *detect,
                                         struct kms_error *err) KMS_MUST_USE;
 /** What the file has to say now. NO_MEMORY. */
