@@ -1,7 +1,7 @@
 /*
  * The bare HSM: how fast one thread does each operation with nothing around it, through Cryptoki alone.
- * usage: kms-bench-hsm MODULE TOKEN-LABEL PIN-FILE SECONDS
- * Prints one JSON object: operations a second.
+ * usage: kms-bench-hsm MODULE TOKEN-LABEL PIN-FILE
+ * Each line "OPERATION SECONDS" of its input is answered with "RATE CPU": operations a second, CPU seconds of one operation.
  */
 #include "bench/util.h"
 
@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     KEY_SIZE = 32,
@@ -19,8 +20,7 @@ enum {
     BLOB_SIZE = 40,
     MAX_SLOTS = 16,
     BLOBS = 64,
-    GCM_KEYS = 512,
-    KEPT = 15000
+    GCM_KEYS = 512
 };
 
 static CK_FUNCTION_LIST *p11;
@@ -122,7 +122,6 @@ static void wrap_key(CK_OBJECT_HANDLE parent, CK_OBJECT_HANDLE key, unsigned cha
 /* What is measured; the keys are made before. */
 static CK_OBJECT_HANDLE parent_key;
 static CK_OBJECT_HANDLE gcm_keys[GCM_KEYS];
-static CK_OBJECT_HANDLE kept[KEPT];
 static unsigned char blobs[BLOBS][BLOB_SIZE];
 
 static void seal(unsigned i, CK_OBJECT_HANDLE key)
@@ -174,25 +173,23 @@ static void do_random(unsigned i)
     must(p11->C_GenerateRandom(session, out, sizeof out), "C_GenerateRandom");
 }
 
-/* Unwraps whose keys stay, as those of a service do: a fixed number, since each takes memory. */
-static double unwrap_kept_rate(void)
-{
-    const double begun = bench_now();
-    for (unsigned i = 0; i < KEPT; i++)
-        kept[i] = unwrap_key(parent_key, blobs[i % BLOBS]);
-    const double seconds = bench_now() - begun;
-    for (unsigned i = 0; i < KEPT; i++)
-        must(p11->C_DestroyObject(session, kept[i]), "C_DestroyObject");
-    return KEPT / seconds;
-}
+static const struct operation {
+    const char *name;
+    void (*run)(unsigned);
+} operations[] = {{"gcm", do_gcm},
+                  {"gcm_one_key", do_gcm_one_key},
+                  {"unwrap", do_unwrap},
+                  {"generate_wrap", do_generate_wrap},
+                  {"random", do_random}};
 
-/* Operations a second, after a short warm-up. */
-static double rate_of(void (*operation)(unsigned), double seconds)
+/* Repeat an operation for so long, after a short warm-up, and print what it took. */
+static void measure(void (*operation)(unsigned), double seconds)
 {
     unsigned done = 0;
     for (; done < 200; done++)
         operation(done);
     const unsigned warm = done;
+    const double cpu = bench_cpu_seconds(getpid());
     const double begun = bench_now();
     double now = begun;
     while (now - begun < seconds) {
@@ -200,28 +197,41 @@ static double rate_of(void (*operation)(unsigned), double seconds)
             operation(done++);
         now = bench_now();
     }
-    return (done - warm) / (now - begun);
+    const double count = done - warm;
+    (void)printf("%.1f %.9f\n", count / (now - begun), (bench_cpu_seconds(getpid()) - cpu) / count);
+    (void)fflush(stdout);
+}
+
+/* Answer one line of the input. */
+static void answer(const char *line)
+{
+    char name[32];
+    double seconds = 0;
+    if (sscanf(line, "%31s %lf", name, &seconds) != 2)
+        bench_die("not understood: %s", line);
+    for (size_t i = 0; i < sizeof operations / sizeof operations[0]; i++)
+        if (strcmp(operations[i].name, name) == 0) {
+            measure(operations[i].run, seconds);
+            return;
+        }
+    bench_die("no such operation: %s", name);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc != 5) {
-        (void)fprintf(stderr, "usage: %s MODULE TOKEN-LABEL PIN-FILE SECONDS\n", argv[0]);
+    if (argc != 4) {
+        (void)fprintf(stderr, "usage: %s MODULE TOKEN-LABEL PIN-FILE\n", argv[0]);
         return 2;
     }
-    const double seconds = strtod(argv[4], NULL);
     open_token(argv[1], argv[2], argv[3]);
     parent_key = make_key(CK_FALSE, CK_TRUE, CK_FALSE);
     for (unsigned i = 0; i < BLOBS; i++)
         do_generate_wrap(i);
     for (unsigned i = 0; i < GCM_KEYS; i++)
         gcm_keys[i] = unwrap_key(parent_key, blobs[i % BLOBS]);
-    (void)printf("{\"gcm\": %.0f, ", rate_of(do_gcm, seconds));
-    (void)printf("\"gcm_one_key\": %.0f, ", rate_of(do_gcm_one_key, seconds));
-    (void)printf("\"unwrap\": %.0f, ", rate_of(do_unwrap, seconds));
-    (void)printf("\"unwrap_kept\": %.0f, ", unwrap_kept_rate());
-    (void)printf("\"generate_wrap\": %.0f, ", rate_of(do_generate_wrap, seconds));
-    (void)printf("\"random\": %.0f}\n", rate_of(do_random, seconds));
+    char line[100];
+    while (fgets(line, sizeof line, stdin) != NULL)
+        answer(line);
     must(p11->C_Finalize(NULL), "C_Finalize");
     return 0;
 }

@@ -2,6 +2,7 @@
  * kms-bench: what the service costs, as ratios to a bare gRPC echo server and to the bare HSM in the same run, with mTLS and
  * durable audit on. It makes its own site (PKI, SoftHSM token, database) in a temporary directory and starts and stops everything.
  */
+#include "bench/compare.h"
 #include "bench/load.h"
 #include "bench/messages.h"
 #include "bench/report.h"
@@ -21,7 +22,6 @@ enum {
     BATCH = 1000,
     STREAM_WINDOW = 256,
     FIRST_USES = 15000, /* fewer than the cache holds */
-    ROUNDS_MAX = 15,
     AUDIT_GROUP_BYTES = 16384
 };
 
@@ -68,18 +68,6 @@ static void stop_daemon(struct bench *bench)
     site_stop(&bench->site);
 }
 
-/* Run a plan in which nothing may fail. */
-static struct load_result run(struct load *load, const struct load_plan *plan)
-{
-    struct load_result result;
-    load_run(load, plan, &result);
-    if (result.errors > 0)
-        bench_die("%s: %llu of %llu calls failed: code %d, %s", plan->method,
-                  (unsigned long long)result.errors, (unsigned long long)result.calls,
-                  result.first_error_code, result.first_error);
-    return result;
-}
-
 /* One call for each message, a few at a time. */
 static struct load_result run_each(struct load *load, const char *method, const struct messages *messages,
                                    unsigned concurrency, load_reply reply, void *context)
@@ -91,7 +79,7 @@ static struct load_result run_each(struct load *load, const char *method, const 
                                    .calls = messages->count,
                                    .reply = reply,
                                    .reply_context = context};
-    return run(load, &plan);
+    return compare_run(load, &plan);
 }
 
 /* Batches report failures inside their replies. */
@@ -101,17 +89,38 @@ static void none_failed(const char *what, size_t failed)
         bench_die("%s: %zu items failed", what, failed);
 }
 
-static int compare_doubles(const void *a, const void *b)
+/* The bare HSM as a baseline; `each` of its operations count as one. */
+static struct compare_side bare_hsm(const struct bench *bench, const char *operation, double each)
 {
-    const double x = *(const double *)a;
-    const double y = *(const double *)b;
-    return (x > y) - (x < y);
+    return (struct compare_side){.take = compare_hsm,
+                                 .site = &bench->site,
+                                 .operation = operation,
+                                 .seconds = bench->seconds,
+                                 .each = each};
 }
 
-static double median(double *values, int count)
+/* The service under a plan. */
+static struct compare_side service(const struct bench *bench, const struct load_plan *plan,
+                                   double operations_in_call)
 {
-    qsort(values, (size_t)count, sizeof values[0], compare_doubles);
-    return values[count / 2];
+    return (struct compare_side){.take = compare_load,
+                                 .load = bench->app_load,
+                                 .server = bench->site.daemon,
+                                 .plan = plan,
+                                 .method = plan->method,
+                                 .operations_in_call = operations_in_call};
+}
+
+/* The echo server under the same plan; its method says with how many bytes it answers. */
+static struct compare_side bare_echo(const struct bench *bench, const struct load_plan *plan,
+                                     const char *method)
+{
+    return (struct compare_side){.take = compare_load,
+                                 .load = bench->echo_load,
+                                 .server = bench->echo,
+                                 .plan = plan,
+                                 .method = method,
+                                 .operations_in_call = 1};
 }
 
 static void create_directory(struct bench *bench)
@@ -126,25 +135,36 @@ static void create_directory(struct bench *bench)
     messages_free(&purpose);
 }
 
-/* Bulk creation, which also makes the customers of all that follows. */
-static void measure_bulk_creation(struct bench *bench)
+/* A round's share of the customers. */
+static struct compare_sample create_share(const struct compare_side *side, int round)
 {
+    const struct bench *bench = side->context;
+    const size_t share = (size_t)bench->customers / (size_t)bench->rounds;
+    const size_t first = share * (size_t)round;
+    const size_t count = round + 1 < bench->rounds ? share : (size_t)bench->customers - first;
     struct messages batches = {0};
     size_t failed = 0;
-    messages_create_customers(&batches, 0, (size_t)bench->customers, BATCH);
+    messages_create_customers(&batches, first, count, BATCH);
+    const double cpu = bench_cpu_seconds(side->server);
     const struct load_result made = run_each(bench->operator_load, DIRECTORY "BatchCreateCustomers", &batches,
                                              2, count_failed_items, &failed);
     none_failed("BatchCreateCustomers", failed);
-    const double rate = (double)bench->customers / made.seconds;
-    const double bare = site_hsm_rate(&bench->site, "generate_wrap", bench->seconds);
-    report_add(&(struct report_row){.what = "create customers with a KEK each, in bulk, durable",
-                                    .unit = "/s",
-                                    .value = rate,
-                                    .baseline_name = "bare HSM generate+wrap",
-                                    .baseline = bare,
-                                    .ratio = rate / bare,
-                                    .target = 0.5});
     messages_free(&batches);
+    return (struct compare_sample){.rate = (double)count / made.seconds,
+                                   .cpu_seconds = (bench_cpu_seconds(side->server) - cpu) / (double)count};
+}
+
+/* Bulk creation, which also makes the customers of all that follows. */
+static void measure_bulk_creation(struct bench *bench)
+{
+    const struct compare_side creation = {
+        .take = create_share, .server = bench->site.daemon, .context = bench};
+    const struct compare_side bare = bare_hsm(bench, "generate_wrap", 1);
+    (void)compare((struct report_row){.what = "create customers with a KEK each, in bulk, durable",
+                                      .unit = "/s",
+                                      .baseline_name = "bare HSM generate+wrap",
+                                      .target = 0.5},
+                  &creation, &bare, bench->rounds);
 }
 
 static void make_hot_keys(struct bench *bench)
@@ -171,42 +191,31 @@ static void note_length(void *context, size_t request, const uint8_t *data, size
     *(size_t *)context = len;
 }
 
-/* One unary method against the echo with messages of the same sizes, in alternating rounds. Returns calls a second. */
+/* One unary method against the echo with messages of the same sizes. Returns calls a second. */
 static double measure_unary(struct bench *bench, const char *what, const char *method,
                             const struct messages *messages)
 {
     size_t reply_bytes = 0;
     char echo[64];
-    double ratios[ROUNDS_MAX], rates[ROUNDS_MAX], bare[ROUNDS_MAX];
     const struct messages first = {.items = messages->items, .count = 1};
     (void)run_each(bench->app_load, method, &first, 1, note_length, &reply_bytes);
     echo_method(echo, sizeof echo, reply_bytes);
-    struct load_plan plan = {.requests = messages->items,
-                             .request_count = messages->count,
-                             .concurrency = CONCURRENCY,
-                             .seconds = bench->seconds};
-    for (int i = 0; i < bench->rounds; i++) {
-        plan.method = echo;
-        bare[i] = run(bench->echo_load, &plan).per_second;
-        plan.method = method;
-        rates[i] = run(bench->app_load, &plan).per_second;
-        ratios[i] = rates[i] / bare[i];
-    }
-    const double rate = median(rates, bench->rounds);
-    report_add(&(struct report_row){.what = what,
-                                    .unit = "calls/s",
-                                    .value = rate,
-                                    .baseline_name = "bare echo",
-                                    .baseline = median(bare, bench->rounds),
-                                    .ratio = median(ratios, bench->rounds),
-                                    .target = 0.7});
-    return rate;
+    const struct load_plan plan = {.method = method,
+                                   .requests = messages->items,
+                                   .request_count = messages->count,
+                                   .concurrency = CONCURRENCY,
+                                   .seconds = bench->seconds};
+    const struct compare_side ours = service(bench, &plan, 1);
+    const struct compare_side bare = bare_echo(bench, &plan, echo);
+    return compare(
+        (struct report_row){.what = what, .unit = "calls/s", .baseline_name = "bare echo", .target = 0.7},
+        &ours, &bare, bench->rounds);
 }
 
 /* Tail latency at half of the service's own capacity, at the same absolute rate for both. */
 static void measure_latency(struct bench *bench, const struct messages *messages, double capacity)
 {
-    double service[ROUNDS_MAX], bare[ROUNDS_MAX];
+    double ours[COMPARE_ROUNDS_MAX], bare[COMPARE_ROUNDS_MAX];
     const double sync_us = bench_fdatasync_seconds(bench->site.home, AUDIT_GROUP_BYTES) * 1e6;
     struct load_plan plan = {.requests = messages->items,
                              .request_count = messages->count,
@@ -215,14 +224,14 @@ static void measure_latency(struct bench *bench, const struct messages *messages
                              .seconds = bench->seconds};
     for (int i = 0; i < bench->rounds; i++) {
         plan.method = "/bench.Echo/Reply150";
-        bare[i] = run(bench->echo_load, &plan).p99_us;
+        bare[i] = compare_run(bench->echo_load, &plan).p99_us;
         plan.method = DATA_KEYS "GenerateDataKey";
-        service[i] = run(bench->app_load, &plan).p99_us;
+        ours[i] = compare_run(bench->app_load, &plan).p99_us;
     }
-    const double allowed = 2 * median(bare, bench->rounds) + 2 * sync_us;
-    const double p99 = median(service, bench->rounds);
+    const double allowed = 2 * bench_median(bare, bench->rounds) + 2 * sync_us;
+    const double p99 = bench_median(ours, bench->rounds);
     report_note("echo p99 %.0f us at %.0f calls/s, one fdatasync of 16 KiB %.0f us",
-                median(bare, bench->rounds), plan.rate, sync_us);
+                bench_median(bare, bench->rounds), plan.rate, sync_us);
     report_add(&(struct report_row){.what = "GenerateDataKey p99 at half load",
                                     .unit = "us",
                                     .value = p99,
@@ -240,30 +249,22 @@ static void measure_latency(struct bench *bench, const struct messages *messages
 static void measure_stream(struct bench *bench, const char *what, const char *method,
                            const struct messages *messages)
 {
-    struct load_plan plan = {.requests = messages->items,
-                             .request_count = messages->count,
-                             .concurrency = STREAM_WINDOW,
-                             .seconds = bench->seconds,
-                             .stream = true};
-    double ratios[ROUNDS_MAX], rates[ROUNDS_MAX], bounds[ROUNDS_MAX];
-    const double gcm = site_hsm_rate(&bench->site, "gcm", bench->seconds);
-    for (int i = 0; i < bench->rounds; i++) {
-        plan.method = "/bench.Echo/Stream120";
-        const double echo = run(bench->echo_load, &plan).per_second;
-        plan.method = method;
-        rates[i] = run(bench->app_load, &plan).per_second;
-        bounds[i] = 1 / (1 / echo + 1 / gcm);
-        ratios[i] = rates[i] / bounds[i];
-    }
-    const double rate = median(rates, bench->rounds);
-    report_add(&(struct report_row){.what = what,
-                                    .unit = "keys/s",
-                                    .value = rate,
-                                    .baseline_name = "bare echo stream and HSM in turn",
-                                    .baseline = median(bounds, bench->rounds),
-                                    .ratio = median(ratios, bench->rounds),
-                                    .target = 0.8});
-    report_note("%s: %.2f of the bare HSM's GCM rate alone", what, rate / gcm);
+    const struct load_plan plan = {.method = method,
+                                   .requests = messages->items,
+                                   .request_count = messages->count,
+                                   .concurrency = STREAM_WINDOW,
+                                   .seconds = bench->seconds,
+                                   .stream = true};
+    const struct compare_side ours = service(bench, &plan, 1);
+    const struct compare_side echo = bare_echo(bench, &plan, "/bench.Echo/Stream120");
+    const struct compare_side gcm = bare_hsm(bench, "gcm", 1);
+    const struct compare_side bound = {.take = compare_in_turn, .first = &echo, .second = &gcm};
+    const double rate = compare((struct report_row){.what = what,
+                                                    .unit = "keys/s",
+                                                    .baseline_name = "bare echo stream and HSM in turn",
+                                                    .target = 0.8},
+                                &ours, &bound, bench->rounds);
+    report_note("%s: %.2f of the bare HSM's GCM rate alone", what, rate / gcm.take(&gcm, 0).rate);
 }
 
 static void measure_hot_path(struct bench *bench)
@@ -287,7 +288,7 @@ static void measure_hot_path(struct bench *bench)
     messages_free(&unwrap);
 }
 
-/* One kind of batch, two at a time so that the daemon never waits for the client. */
+/* One kind of batch, three at a time so that the daemon never waits for the client. */
 static void measure_batch(struct bench *bench, const char *what, const char *method,
                           const struct messages *batches)
 {
@@ -299,16 +300,12 @@ static void measure_batch(struct bench *bench, const char *what, const char *met
                                    .seconds = bench->seconds,
                                    .reply = count_failed_items,
                                    .reply_context = &failed};
-    const double rate = run(bench->app_load, &plan).per_second * BATCH;
+    const struct compare_side ours = service(bench, &plan, BATCH);
+    const struct compare_side gcm = bare_hsm(bench, "gcm", 1);
+    (void)compare(
+        (struct report_row){.what = what, .unit = "keys/s", .baseline_name = "bare HSM GCM", .target = 0.8},
+        &ours, &gcm, bench->rounds);
     none_failed(what, failed);
-    const double gcm = site_hsm_rate(&bench->site, "gcm", bench->seconds);
-    report_add(&(struct report_row){.what = what,
-                                    .unit = "keys/s",
-                                    .value = rate,
-                                    .baseline_name = "bare HSM GCM",
-                                    .baseline = gcm,
-                                    .ratio = rate / gcm,
-                                    .target = 0.8});
 }
 
 static void measure_batches(struct bench *bench)
@@ -325,45 +322,59 @@ static void measure_batches(struct bench *bench)
     messages_free(&unwrap);
 }
 
+/* What the rounds of a first use share. */
+struct first_use {
+    struct bench *bench;
+    struct messages unwraps;
+    size_t keys;
+};
+
+/* A daemon that has just started opens one wrapped key of each customer. */
+static struct compare_sample open_all(const struct compare_side *side, int round)
+{
+    const struct first_use *use = side->context;
+    struct bench *bench = use->bench;
+    size_t failed = 0;
+    (void)round;
+    stop_daemon(bench);
+    start_daemon(bench);
+    const double cpu = bench_cpu_seconds(bench->site.daemon);
+    const struct load_result opened = run_each(bench->app_load, DATA_KEYS "BatchUnwrapDataKey", &use->unwraps,
+                                               2, count_failed_items, &failed);
+    none_failed("BatchUnwrapDataKey", failed);
+    return (struct compare_sample){.rate = (double)use->keys / opened.seconds,
+                                   .cpu_seconds =
+                                       (bench_cpu_seconds(bench->site.daemon) - cpu) / (double)use->keys};
+}
+
 /*
- * First use: one wrapped key of each of many customers, opened by a daemon that has just started. `stride` is the distance between
- * the customers: 1 for neighbours, who share the pages of the tree; 16 and more for customers who have each a page of their own, so
- * that every first use costs two unwraps, the page's key and the KEK.
+ * First use of many customers. `stride` is the distance between the customers: 1 for neighbours, who share the pages of the
+ * tree; 16 and more for customers who have each a page of their own, so that every first use costs two unwraps, the page's
+ * key and the KEK.
  */
 static void measure_first_use_at(struct bench *bench, const char *what, size_t stride, double unwraps)
 {
-    size_t wanted = (size_t)bench->customers / stride;
-    wanted = wanted < FIRST_USES ? wanted : FIRST_USES;
+    const size_t apart = (size_t)bench->customers / stride;
+    struct first_use use = {.bench = bench, .keys = apart < FIRST_USES ? apart : FIRST_USES};
     struct wrapped_keys keys = {0};
     struct messages generate = {0};
-    messages_batch_generate_apart(&generate, wanted, stride, BATCH);
+    messages_batch_generate_apart(&generate, use.keys, stride, BATCH);
     (void)run_each(bench->app_load, DATA_KEYS "BatchGenerateDataKey", &generate, 1, wrapped_from_batch,
                    &keys);
     none_failed("BatchGenerateDataKey", keys.failed);
-    stop_daemon(bench);
-    start_daemon(bench);
-
-    struct messages unwrap = {0};
-    size_t failed = 0;
-    for (size_t i = 0; i < keys.blobs.count; i += BATCH)
-        messages_batch_unwrap(&unwrap, &keys.blobs, i,
-                              keys.blobs.count - i < BATCH ? keys.blobs.count - i : BATCH);
-    const struct load_result opened =
-        run_each(bench->app_load, DATA_KEYS "BatchUnwrapDataKey", &unwrap, 2, count_failed_items, &failed);
-    none_failed("BatchUnwrapDataKey", failed);
-    const double rate = (double)keys.blobs.count / opened.seconds;
-    const double bare = site_hsm_rate(&bench->site, "unwrap", bench->seconds) / unwraps;
-    report_add(
-        &(struct report_row){.what = what,
-                             .unit = "/s",
-                             .value = rate,
-                             .baseline_name = unwraps > 1 ? "half the bare HSM's unwraps" : "bare HSM unwrap",
-                             .baseline = bare,
-                             .ratio = rate / bare,
-                             .target = 0.5});
+    for (size_t i = 0; i < use.keys; i += BATCH)
+        messages_batch_unwrap(&use.unwraps, &keys.blobs, i, use.keys - i < BATCH ? use.keys - i : BATCH);
+    const struct compare_side ours = {.take = open_all, .context = &use};
+    const struct compare_side bare = bare_hsm(bench, "unwrap", unwraps);
+    (void)compare(
+        (struct report_row){.what = what,
+                            .unit = "/s",
+                            .baseline_name = unwraps > 1 ? "half the bare HSM's unwraps" : "bare HSM unwrap",
+                            .target = 0.5},
+        &ours, &bare, bench->rounds);
     messages_free(&keys.blobs);
     messages_free(&generate);
-    messages_free(&unwrap);
+    messages_free(&use.unwraps);
 }
 
 static void measure_first_use(struct bench *bench)
@@ -408,7 +419,7 @@ static void measure_all(struct bench *bench)
 {
     char line[200] = "";
     site_make(&bench->site);
-    (void)site_hsm_rate(&bench->site, "gcm", bench->seconds); /* while nothing else runs */
+    site_hsm_start(&bench->site);
     bench->echo = site_start_program(&bench->site, "kms-bench-echo", line, sizeof line);
     (void)snprintf(bench->echo_address, sizeof bench->echo_address, "%s", line);
     bench->echo_load = open_load(bench, bench->echo_address, "app");
@@ -430,6 +441,7 @@ static void measure_all(struct bench *bench)
     stop_daemon(bench);
     load_close(bench->echo_load);
     bench_stop(bench->echo, SIGTERM);
+    site_hsm_stop(&bench->site);
     messages_free(&bench->hot.blobs);
 }
 
@@ -455,9 +467,9 @@ int main(int argc, char **argv)
     poptContext context = poptGetContext("kms-bench", argc, (const char **)(uintptr_t)argv, table, 0);
     const int result = poptGetNextOpt(context);
     if (result < -1 || home == NULL || scripts == NULL || programs == NULL || bench.rounds < 1 ||
-        bench.rounds > ROUNDS_MAX || bench.customers < HOT_CUSTOMERS)
+        bench.rounds > COMPARE_ROUNDS_MAX || bench.customers < HOT_CUSTOMERS)
         bench_die("wrong options; see --help (at least %d customers, 1 to %d rounds)", HOT_CUSTOMERS,
-                  ROUNDS_MAX);
+                  COMPARE_ROUNDS_MAX);
     (void)snprintf(bench.site.home, sizeof bench.site.home, "%s", home);
     (void)snprintf(bench.site.scripts, sizeof bench.site.scripts, "%s", scripts);
     (void)snprintf(bench.site.programs, sizeof bench.site.programs, "%s", programs);

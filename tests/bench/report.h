@@ -18,6 +18,8 @@ struct report_row {
     double ratio; /* what is compared with the target */
     double target;
     bool at_most; /* target is an upper bound */
+    double cpu_us,
+        baseline_cpu_us; /* CPU time of one operation in the server and in the baseline; 0: not measured */
 };
 
 /** Add a row, print it. */

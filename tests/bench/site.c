@@ -107,22 +107,28 @@ pid_t site_start_program(const struct site *site, const char *name, char *ret_ad
     return pid;
 }
 
-double site_hsm_rate(const struct site *site, const char *what, double seconds)
+void site_hsm_start(struct site *site)
 {
-    static json_t *rates;
-    if (rates == NULL) {
-        char program[4000];
-        char line[512] = "";
-        char duration[32];
-        (void)snprintf(program, sizeof program, "%s/kms-bench-hsm", site->programs);
-        (void)snprintf(duration, sizeof duration, "%.2f", seconds);
-        bench_stop(bench_start((char *[]){program, arg(site->module), arg("kms"),
-                                          arg(site_path(site, "token/user.pin")), duration, NULL},
-                               site_path(site, "hsm.log"), line, sizeof line),
-                   0);
-        rates = json_loads(line, 0, NULL);
-        if (rates == NULL)
-            bench_die("kms-bench-hsm printed: %s", line);
-    }
-    return json_number_value(json_object_get(rates, what));
+    char program[4000];
+    (void)snprintf(program, sizeof program, "%s/kms-bench-hsm", site->programs);
+    site->hsm = bench_talk(
+        (char *[]){program, arg(site->module), arg("kms"), arg(site_path(site, "token/user.pin")), NULL},
+        site_path(site, "hsm.log"), &site->hsm_in, &site->hsm_out);
+}
+
+void site_hsm_stop(struct site *site)
+{
+    (void)fclose(site->hsm_in);
+    (void)fclose(site->hsm_out);
+    bench_stop(site->hsm, 0);
+}
+
+void site_hsm_measure(const struct site *site, const char *operation, double seconds, double *ret_rate,
+                      double *ret_cpu_seconds)
+{
+    char line[200] = "";
+    if (fprintf(site->hsm_in, "%s %.3f\n", operation, seconds) < 0 || fflush(site->hsm_in) != 0 ||
+        fgets(line, sizeof line, site->hsm_out) == NULL ||
+        sscanf(line, "%lf %lf", ret_rate, ret_cpu_seconds) != 2)
+        bench_die("kms-bench-hsm does not answer to '%s': see %s", operation, site_path(site, "hsm.log"));
 }

@@ -7,6 +7,7 @@
 #ifndef KMS_BENCH_SITE_H
 #define KMS_BENCH_SITE_H
 
+#include <stdio.h>
 #include <sys/types.h>
 
 struct site {
@@ -17,6 +18,8 @@ struct site {
     pid_t daemon;
     char address[200];    /* of the running daemon */
     double start_seconds; /* from its start to its readiness line */
+    pid_t hsm;            /* kms-bench-hsm and its standard input and output */
+    FILE *hsm_in, *hsm_out;
 };
 
 /** PKI, token and configuration in site->home. */
@@ -29,7 +32,11 @@ const char *site_path(const struct site *site, const char *name);
 /** Start a program of the benchmark that prints its address as its first line. */
 pid_t site_start_program(const struct site *site, const char *name, char *ret_address,
                          unsigned long address_size);
-/** Run kms-bench-hsm and return one of its rates; it runs once, the rates are remembered. */
-double site_hsm_rate(const struct site *site, const char *what, double seconds);
+/** Start kms-bench-hsm, which waits idle between its measurements, and end it. */
+void site_hsm_start(struct site *site);
+void site_hsm_stop(struct site *site);
+/** Let it repeat an operation for about that long. */
+void site_hsm_measure(const struct site *site, const char *operation, double seconds, double *ret_rate,
+                      double *ret_cpu_seconds);
 
 #endif

@@ -80,25 +80,40 @@ void bench_run(char *const argv[])
         bench_die("%s %s failed", argv[0], argv[1] != NULL ? argv[1] : "");
 }
 
-pid_t bench_start(char *const argv[], const char *error_log, char *line, size_t line_size)
+pid_t bench_talk(char *const argv[], const char *error_log, FILE **ret_to, FILE **ret_from)
 {
-    int ends[2];
+    int input[2];
+    int output[2];
     pid_t pid = 0;
     posix_spawn_file_actions_t actions;
-    if (pipe2(ends, O_CLOEXEC) != 0)
+    if (pipe2(input, O_CLOEXEC) != 0 || pipe2(output, O_CLOEXEC) != 0)
         bench_die("pipe: %s", strerror(errno));
     (void)posix_spawn_file_actions_init(&actions);
-    (void)posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+    (void)posix_spawn_file_actions_adddup2(&actions, input[0], STDIN_FILENO);
+    (void)posix_spawn_file_actions_adddup2(&actions, output[1], STDOUT_FILENO);
     (void)posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, error_log, O_WRONLY | O_CREAT | O_APPEND,
                                            0600);
     if (posix_spawnp(&pid, argv[0], &actions, NULL, argv, environ) != 0)
         bench_die("cannot start %s", argv[0]);
     (void)posix_spawn_file_actions_destroy(&actions);
-    (void)close(ends[1]);
-    FILE *out = fdopen(ends[0], "r");
-    if (out == NULL || fgets(line, (int)line_size, out) == NULL)
+    (void)close(input[0]);
+    (void)close(output[1]);
+    *ret_to = fdopen(input[1], "w");
+    *ret_from = fdopen(output[0], "r");
+    if (*ret_to == NULL || *ret_from == NULL)
+        bench_die("out of memory");
+    return pid;
+}
+
+pid_t bench_start(char *const argv[], const char *error_log, char *line, size_t line_size)
+{
+    FILE *to = NULL;
+    FILE *from = NULL;
+    const pid_t pid = bench_talk(argv, error_log, &to, &from);
+    (void)fclose(to);
+    if (fgets(line, (int)line_size, from) == NULL)
         bench_die("%s ended before it was ready: see %s", argv[0], error_log);
-    (void)fclose(out);
+    (void)fclose(from);
     return pid;
 }
 
@@ -109,6 +124,15 @@ void bench_stop(pid_t pid, int signal)
         (void)kill(pid, signal);
     if (waitpid(pid, &state, 0) != pid || !WIFEXITED(state) || WEXITSTATUS(state) != 0)
         bench_die("process %d did not end well (state %d)", (int)pid, state);
+}
+
+double bench_cpu_seconds(pid_t pid)
+{
+    clockid_t clock = 0;
+    struct timespec used;
+    if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &used) != 0)
+        bench_die("the CPU time of process %d cannot be had", (int)pid);
+    return (double)used.tv_sec + (double)used.tv_nsec / 1e9;
 }
 
 long bench_rss_kib(pid_t pid)
@@ -127,6 +151,12 @@ static int compare_doubles(const void *a, const void *b)
     const double x = *(const double *)a;
     const double y = *(const double *)b;
     return (x > y) - (x < y);
+}
+
+double bench_median(double *values, int count)
+{
+    qsort(values, (size_t)count, sizeof values[0], compare_doubles);
+    return values[count / 2];
 }
 
 double bench_fdatasync_seconds(const char *directory, size_t bytes)
@@ -149,6 +179,5 @@ double bench_fdatasync_seconds(const char *directory, size_t bytes)
     free(data);
     (void)close(fd);
     (void)unlink(path);
-    qsort(seconds, ROUNDS, sizeof seconds[0], compare_doubles);
-    return seconds[ROUNDS / 2];
+    return bench_median(seconds, ROUNDS);
 }

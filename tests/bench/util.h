@@ -8,6 +8,7 @@
 #define KMS_BENCH_UTIL_H
 
 #include <stddef.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 /** Seconds of the monotonic clock. */
@@ -24,8 +25,14 @@ void bench_wipe_free(char *text);
 void bench_run(char *const argv[]);
 /** Start a command with its standard output in a pipe; its first line goes to `line`. Dies when it ends before. */
 pid_t bench_start(char *const argv[], const char *error_log, char *line, size_t line_size);
+/** The same with pipes to its standard input and from its standard output. */
+pid_t bench_talk(char *const argv[], const char *error_log, FILE **ret_to, FILE **ret_from);
 /** Send the signal (0: none), wait, die unless the process ends with 0. */
 void bench_stop(pid_t pid, int signal);
+/** CPU time that all threads of a process have used. */
+double bench_cpu_seconds(pid_t pid);
+/** The middle one of an odd number of values, the upper middle of an even one; sorts them. */
+double bench_median(double *values, int count);
 /** Resident set of a process in KiB. */
 long bench_rss_kib(pid_t pid);
 /** Median seconds of one append of `bytes` bytes and fdatasync into preallocated space of a file in `directory`. */
