@@ -39,7 +39,10 @@
       KMS_ROLE_ADMIN | KMS_ROLE_APPROVER | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)                             \
     X(UNFREEZE_REQUEST, "unfreeze.request", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR)                       \
     X(UNFREEZE_APPROVE, "unfreeze.approve", false, KMS_ROLE_ADMIN | KMS_ROLE_APPROVER)                       \
-    X(CUSTOMER_RESTRICT, "customer.restrict", false, KMS_ROLE_OPERATOR)
+    X(CUSTOMER_RESTRICT, "customer.restrict", false, KMS_ROLE_OPERATOR)                                      \
+    X(OPERATION_READ, "operation.read", false,                                                               \
+      KMS_ROLE_ADMIN | KMS_ROLE_APPROVER | KMS_ROLE_CUSTODIAN | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)        \
+    X(OPERATION_CANCEL, "operation.cancel", false, KMS_ROLE_ADMIN | KMS_ROLE_CUSTODIAN | KMS_ROLE_OPERATOR)
 
 enum {
     KMS_ROLE_APPLICATION = 1,

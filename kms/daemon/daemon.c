@@ -6,6 +6,8 @@
 #include "daemon/services.h"
 #include "hsm/p11.h"
 #include "kms_descriptor_set.h"
+#include "ops/operation.h"
+#include "ops/runner.h"
 #include "store/sqlite.h"
 
 #include <inttypes.h>
@@ -106,9 +108,9 @@ static void call_stats(void *context, struct kms_ops_call_stats *ret_stats)
     };
 }
 
-static enum kms_status open_server(struct kms_daemon *daemon, struct kms_error *err)
+/* The operations, and the thread that runs the long ones; what a crash has interrupted goes on before anybody calls. */
+static enum kms_status open_ops(struct kms_daemon *daemon, struct kms_error *err)
 {
-    const struct kms_config *config = daemon->config;
     daemon->ops = (struct kms_ops){
         .hsm = daemon->hsm,
         .store = daemon->store,
@@ -119,7 +121,15 @@ static enum kms_status open_server(struct kms_daemon *daemon, struct kms_error *
         .start_wall_ns = kms_clock_wall_ns(),
         .call_stats = call_stats,
         .call_stats_context = daemon,
+        .kinds = ops_operation_kinds,
+        .client_ca_path = daemon->config->tls.client_ca,
     };
+    return kms_ops_runner_start(&daemon->ops, err);
+}
+
+static enum kms_status open_server(struct kms_daemon *daemon, struct kms_error *err)
+{
+    const struct kms_config *config = daemon->config;
     const struct kms_rpc_config rpc = {
         .addresses = (const char *const *)config->listen,
         .address_count = config->listen_count,
@@ -170,6 +180,7 @@ static enum kms_status open_parts(struct kms_daemon *daemon, struct kms_error *e
     KMS_TRY(open_records(daemon, err));
     KMS_TRY(open_keys(daemon, err));
     KMS_TRY(record(daemon, "start", "daemon.start", KMS_OK, NULL, err));
+    KMS_TRY(open_ops(daemon, err));
     KMS_TRY(open_server(daemon, err));
     KMS_TRY(kms_pinger_start(daemon->hsm, &daemon->pinger, err));
     set_serving(daemon, true);
@@ -273,13 +284,15 @@ bool kms_daemon_close(struct kms_daemon *daemon)
     (void)sd_notify(0, "STOPPING=1");
     if (daemon->server != NULL)
         kms_rpc_server_drain(daemon->server, daemon->config->limits.drain_seconds * KMS_NS_PER_SECOND);
+    const bool works_on = !kms_ops_runner_stop(&daemon->ops);
     const bool hung = !kms_pinger_stop(daemon->pinger);
     struct kms_error err = {0};
     if (daemon->server != NULL && record(daemon, "stop", "daemon.stop", KMS_OK, NULL, &err) != KMS_OK)
         kms_log_error("daemon", "the stop is not in the audit log: %s",
                       kms_error_cause(&err, KMS_AUDIT_UNAVAILABLE));
-    if (hung) {
-        kms_log_error("daemon", "the HSM hangs: leaving without closing it");
+    if (hung || works_on) {
+        kms_log_error("daemon", "%s: leaving without closing it",
+                      hung ? "the HSM hangs" : "an operation does not come back");
         kms_audit_free(daemon->audit);
         return false;
     }

@@ -2,6 +2,7 @@
 
 #include "kms/v1/datakeys.pb-c.h"
 #include "kms/v1/directory.pb-c.h"
+#include "kms/v1/operation.pb-c.h"
 #include "kms/v1/server.pb-c.h"
 
 #define UNARY(name_, lane_, handler_)                                                                        \
@@ -54,6 +55,15 @@ static const struct kms_rpc_method server_methods[] = {
     UNARY("GetServerStatus", KMS_RPC_CONTROL, kms_ops_get_server_status),
 };
 
+/* They only ask for work and look at it; the work runs on the runner's thread. */
+static const struct kms_rpc_method operation_methods[] = {
+    UNARY("GetOperation", KMS_RPC_CONTROL, kms_ops_get_operation),
+    UNARY("ListOperations", KMS_RPC_CONTROL, kms_ops_list_operations),
+    UNARY("ApproveOperation", KMS_RPC_CONTROL, kms_ops_approve_operation),
+    UNARY("RejectOperation", KMS_RPC_CONTROL, kms_ops_reject_operation),
+    UNARY("CancelOperation", KMS_RPC_CONTROL, kms_ops_cancel_operation),
+};
+
 #define METHODS(table) .methods = (table), .method_count = sizeof(table) / sizeof((table)[0])
 
 void kms_services(struct kms_ops *ops, struct kms_rpc_service ret_services[KMS_SERVICES])
@@ -64,4 +74,6 @@ void kms_services(struct kms_ops *ops, struct kms_rpc_service ret_services[KMS_S
         .descriptor = &kms__v1__directory_service__descriptor, METHODS(directory_methods), .context = ops};
     ret_services[2] = (struct kms_rpc_service){
         .descriptor = &kms__v1__server_service__descriptor, METHODS(server_methods), .context = ops};
+    ret_services[3] = (struct kms_rpc_service){
+        .descriptor = &kms__v1__operation_service__descriptor, METHODS(operation_methods), .context = ops};
 }

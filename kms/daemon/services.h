@@ -10,7 +10,7 @@
 #include "ops/ops.h"
 #include "rpc/server.h"
 
-enum { KMS_SERVICES = 3 };
+enum { KMS_SERVICES = 4 };
 
 /** Fill in every service of the daemon, with `ops` as the context of its handlers. */
 void kms_services(struct kms_ops *ops, struct kms_rpc_service ret_services[KMS_SERVICES]);

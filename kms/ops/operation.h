@@ -23,6 +23,13 @@
 
 #define KMS_OPS_OPERATION_FORMAT "kms.operation.v1"
 
+enum {
+    KMS_OPERATIONS_OPEN_MAX =
+        1000, /* unfinished at most: a requester must not fill the database with what nobody approves */
+};
+/** How long finished ones are kept, with their approvals. */
+#define KMS_OPERATIONS_KEPT_NS (INT64_C(3650) * 24 * 3600 * 1000000000)
+
 struct ops_operation;
 
 /** What an operation can do. One constant for each kind, listed in ops/kinds.c. */
@@ -38,6 +45,8 @@ struct ops_operation_kind {
      * resumable: after a crash or any failure it is FAILED with a reason, and is not touched again.
      */
     bool resumable;
+    bool
+        service; /* the service itself may start it (ops_operation_start()), without approvals: for schedules */
     /**
      * Runs on the runner's thread once all approvals are there. `*ret_result` is a JSON object on the heap, at most
      * KMS_OPERATION_RESULT_MAX bytes, or left NULL for "{}". Besides kms_fail_public(err), which becomes the reason that
@@ -57,7 +66,7 @@ struct ops_operation {
     struct kms_call
         *call; /* arena that dies with the run; no identity; method "operation/<kind>", request id: the uid */
     bool again; /* it ran before and did not come to its end */
-    struct ops_runner *runner;
+    struct kms_ops_runner *runner;
 };
 
 /**
@@ -77,8 +86,10 @@ enum kms_status ops_operation_request(struct ops_run *run, const struct ops_oper
  */
 enum kms_status ops_operation_progress(struct ops_operation *operation, uint64_t done, uint64_t total);
 
-/** Request on behalf of the service itself (schedules): as ops_operation_request(), by `requester`, "service:<what>", and
- * always without approvals. `*ret_uuid` is the new operation. */
+/**
+ * As ops_operation_request(), on behalf of the service itself, for kinds with `service`: by `requester`, "service:<what>",
+ * and without approvals. `*ret_uuid` is the new operation.
+ */
 enum kms_status ops_operation_start(struct kms_ops *ops, const struct ops_operation_kind *kind,
                                     const char *requester, const char *tenant, json_t *parameters,
                                     uint64_t total, struct kms_uuid *ret_uuid,

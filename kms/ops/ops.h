@@ -33,6 +33,9 @@ struct kms_ops_call_stats {
     uint64_t calls, messages, failed, refused_over_limit, live;
 };
 
+struct kms_ops_runner;     /* ops/runner.h */
+struct ops_operation_kind; /* ops/operation.h */
+
 struct kms_ops {
     struct kms_hsm *hsm;
     struct kms_store *store;
@@ -43,6 +46,9 @@ struct kms_ops {
     int64_t start_wall_ns;
     void (*call_stats)(void *context, struct kms_ops_call_stats *ret_stats); /* may be NULL */
     void *call_stats_context;
+    const struct ops_operation_kind *const *kinds; /* ended by NULL: what operations can do */
+    const char *client_ca_path;                    /* PEM: whose certificates may approve */
+    struct kms_ops_runner *runner;                 /* set by kms_ops_runner_start() */
 };
 
 /**
@@ -88,7 +94,12 @@ void kms_ops_refused(void *context, const struct kms_call *call, enum kms_status
     X(update_customer)                                                                                       \
     X(close_customer)                                                                                        \
     X(list_kek_versions)                                                                                     \
-    X(get_server_status)
+    X(get_server_status)                                                                                     \
+    X(get_operation)                                                                                         \
+    X(list_operations)                                                                                       \
+    X(approve_operation)                                                                                     \
+    X(reject_operation)                                                                                      \
+    X(cancel_operation)
 
 #define KMS_OPS_DECLARE(name)                                                                                \
     enum kms_status kms_ops_##name(void *context, struct kms_call *call, const ProtobufCMessage *request,    \

@@ -27,6 +27,7 @@ void kms_rpc_bench_prepare(struct kms_rpc_bench *bench, const struct kms_rpc_cal
     seen->arena = bench->arena;
     seen->identity = call->peer == NULL ? NULL : call->peer->identity;
     seen->peer = call->peer == NULL ? "" : call->peer->address;
+    seen->certificate = call->peer == NULL ? kms_slice_of(NULL, 0) : call->peer->certificate;
     seen->method = call->route != NULL ? call->route->path : call->path;
     memcpy(seen->request_id, call->request_id, sizeof seen->request_id);
     seen->deadline_mono_ns = call->deadline_ns;

@@ -47,14 +47,16 @@ static unsigned slot_of(const grpc_auth_context *context)
 
 /* The leaf certificate that TLS has verified. Only this property is looked at: the SAN properties mix types. */
 static enum kms_status identify(struct kms_auth *auth, const grpc_auth_context *context,
-                                const struct kms_identity **ret_identity, struct kms_error *err)
+                                const struct kms_identity **ret_identity, struct kms_slice *ret_certificate,
+                                struct kms_error *err)
 {
     grpc_auth_property_iterator it =
         grpc_auth_context_find_properties_by_name(context, GRPC_X509_PEM_CERT_PROPERTY_NAME);
     const grpc_auth_property *property = grpc_auth_property_iterator_next(&it);
     if (property == NULL || property->value == NULL || property->value_length == 0)
         return kms_fail(err, KMS_UNAUTHENTICATED, "the connection has no client certificate");
-    return kms_auth_identify(auth, kms_slice_of(property->value, property->value_length), ret_identity, err);
+    *ret_certificate = kms_slice_of(property->value, property->value_length);
+    return kms_auth_identify(auth, *ret_certificate, ret_identity, err);
 }
 
 /* A connection that is not cached; takes over the reference to `context`. */
@@ -62,14 +64,18 @@ static enum kms_status peer_new(struct kms_auth *auth, grpc_call *call, grpc_aut
                                 struct kms_rpc_peer **ret_peer, struct kms_error *err)
 {
     const struct kms_identity *identity = NULL;
-    enum kms_status status = identify(auth, context, &identity, err);
+    struct kms_slice certificate = {0};
+    enum kms_status status = identify(auth, context, &identity, &certificate, err);
     struct kms_rpc_peer *peer = status == KMS_OK ? malloc(sizeof *peer) : NULL;
     if (peer == NULL) {
         grpc_auth_context_release(context);
         return status != KMS_OK ? status : kms_fail(err, KMS_NO_MEMORY, "no memory for a connection");
     }
-    *peer = (struct kms_rpc_peer){
-        .refs = 1, .context = context, .identity = identity, .address = grpc_call_get_peer(call)};
+    *peer = (struct kms_rpc_peer){.refs = 1,
+                                  .context = context,
+                                  .identity = identity,
+                                  .address = grpc_call_get_peer(call),
+                                  .certificate = certificate};
     *ret_peer = peer;
     return KMS_OK;
 }

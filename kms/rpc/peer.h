@@ -14,6 +14,7 @@ struct kms_rpc_peer {
     grpc_auth_context *context;
     const struct kms_identity *identity; /* interned by auth */
     char *address;                       /* core's memory: "ipv4:127.0.0.1:4711", "unix:" */
+    struct kms_slice certificate;        /* PEM, in `context` */
 };
 
 /** A cache of the latest connections. NO_MEMORY leaves NULL. */
