@@ -24,6 +24,8 @@
     X(STORE, "the database's writing connection")                                                            \
     X(HSM_POOL, "the device's life cycle (open, lost, being recovered) and the pool of free sessions")       \
     X(HSM_MASTERS, "the cache of master-key handles")                                                        \
+    X(BACKUP_WAIT, "waiting for backup targets")                                                             \
+    X(BACKUP, "what is durable in a backup target")                                                          \
     X(AUTH, "one reload of the policy and the revocation list at a time")                                    \
     X(AUDIT, "the audit chain's head and its buffer")                                                        \
     X(DETECT, "what the detection rules remember, and their queue of alerts")                                \

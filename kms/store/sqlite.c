@@ -55,6 +55,9 @@ static const struct kms_store_ops sqlite_ops = {
             .resume = kms_sqlite_changes_resume,
             .snapshot = kms_sqlite_changes_snapshot,
             .silence = kms_sqlite_changes_silence,
+            .committed = kms_sqlite_changes_committed,
+            .take_mine = kms_sqlite_changes_take_mine,
+            .on_commit = kms_sqlite_changes_on_commit,
         },
     .operation =
         {
@@ -101,6 +104,7 @@ static void sqlite_free(struct kms_store *base)
         kms_sqlite_conn_close(&store->readers[i]);
     kms_sqlite_conn_close(&store->writer);
     (void)sem_destroy(&store->free_readers);
+    (void)pthread_rwlock_destroy(&store->notify_lock);
     kms_mutex_clear(&store->lock);
     kms_buf_clear(&store->payload);
     free(store->reservations);
@@ -294,6 +298,17 @@ static enum kms_status open_readers(struct kms_sqlite *store, const struct kms_s
     return KMS_OK;
 }
 
+/* What a change that comes next follows. */
+static enum kms_status learn_newest_change(struct kms_sqlite *store, struct kms_error *err)
+{
+    uint64_t newest = 0;
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(&store->base, false, &txn, err));
+    KMS_TRY(kms_sqlite_changes_last(txn.txn, &newest, err));
+    atomic_store(&store->committed_seq, newest);
+    return KMS_OK;
+}
+
 /* A store without connections; NULL without memory. */
 static struct kms_sqlite *store_new(const struct kms_store_sqlite_config *config)
 {
@@ -306,6 +321,7 @@ static struct kms_sqlite *store_new(const struct kms_store_sqlite_config *config
         config->busy_timeout_ms != 0 ? config->busy_timeout_ms : (unsigned)DEFAULT_TIMEOUT_MS;
     kms_mutex_init(&store->lock, KMS_LOCK_STORE);
     KMS_ASSERT(sem_init(&store->free_readers, 0, 0) == 0);
+    KMS_ASSERT(pthread_rwlock_init(&store->notify_lock, NULL) == 0);
     store->path = strdup(config->path);
     store->reservations = calloc(KMS_CHANGELOG_RESERVATIONS_MAX, sizeof *store->reservations);
     if (store->path == NULL || store->reservations == NULL) {
@@ -325,7 +341,8 @@ static enum kms_status open_all(struct kms_sqlite *store, const struct kms_store
     KMS_TRY(kms_lockfile_take(lock_path, &store->lock_fd, err));
     KMS_TRY(find_or_create(store->path, config, err));
     KMS_TRY(open_writer(store, config, err));
-    return open_readers(store, config, err);
+    KMS_TRY(open_readers(store, config, err));
+    return learn_newest_change(store, err);
 }
 
 enum kms_status kms_store_sqlite_open(const struct kms_store_sqlite_config *config,

@@ -89,3 +89,48 @@ void kms_sqlite_changes_silence(struct kms_store_txn *txn)
     KMS_ASSERT(txn->write);
     txn->silent = true;
 }
+
+static struct kms_sqlite *store_of(struct kms_store *store)
+{
+    return (struct kms_sqlite *)(void *)store;
+}
+
+/* What this thread has committed and not asked for yet. A thread works with one store; tests with several ask in between. */
+static _Thread_local struct {
+    const struct kms_sqlite *store;
+    uint64_t seq;
+} mine;
+
+void kms_sqlite_changes_note(struct kms_sqlite *store, uint64_t seq)
+{
+    uint64_t seen = atomic_load(&store->committed_seq);
+    while (seen < seq && !atomic_compare_exchange_weak(&store->committed_seq, &seen, seq))
+        continue;
+    mine.store = store;
+    mine.seq = seq;
+    KMS_ASSERT(pthread_rwlock_rdlock(&store->notify_lock) == 0);
+    if (store->notify != NULL)
+        store->notify(store->notify_context);
+    KMS_ASSERT(pthread_rwlock_unlock(&store->notify_lock) == 0);
+}
+
+uint64_t kms_sqlite_changes_committed(struct kms_store *store)
+{
+    return atomic_load(&store_of(store)->committed_seq);
+}
+
+uint64_t kms_sqlite_changes_take_mine(struct kms_store *store)
+{
+    const uint64_t seq = mine.store == store_of(store) ? mine.seq : 0;
+    mine.seq = 0;
+    return seq;
+}
+
+void kms_sqlite_changes_on_commit(struct kms_store *base, void (*notify)(void *context), void *context)
+{
+    struct kms_sqlite *store = store_of(base);
+    KMS_ASSERT(pthread_rwlock_wrlock(&store->notify_lock) == 0);
+    store->notify = notify;
+    store->notify_context = context;
+    KMS_ASSERT(pthread_rwlock_unlock(&store->notify_lock) == 0);
+}

@@ -13,6 +13,7 @@
 #include "store/statements.h"
 
 #include <semaphore.h>
+#include <stdatomic.h>
 #include <sqlite3.h>
 
 struct kms_sqlite;
@@ -32,6 +33,7 @@ struct kms_store_txn {
     bool silent;            /* nothing is appended to the change log */
     bool listing;           /* customer_list's statement is in use */
     enum kms_status failed; /* a write was lost: the transaction cannot be committed any more */
+    uint64_t logged_seq;    /* of the last change that was logged; 0: none */
     int64_t now_ns;         /* wall clock of a write transaction */
     struct kms_sqlite_memo tenant, customer;
 };
@@ -54,7 +56,11 @@ struct kms_sqlite {
     int wal_frames;                              /* pages in the write-ahead log after the last commit */
     struct kms_buf payload;                      /* the change record being written */
     struct kms_change_reservation *reservations; /* of this transaction, not yet in the change log */
-    size_t reservation_count;                    /* at most KMS_CHANGELOG_RESERVATIONS_MAX */
+    _Atomic uint64_t committed_seq;              /* the newest change that is durable */
+    pthread_rwlock_t notify_lock; /* held for reading while `notify` runs, for writing to change it */
+    void (*notify)(void *context);
+    void *notify_context;
+    size_t reservation_count; /* at most KMS_CHANGELOG_RESERVATIONS_MAX */
 
     sem_t free_readers; /* as many as there are readers whose `taken` is false */
     unsigned reader_count;
@@ -169,6 +175,11 @@ enum kms_status kms_sqlite_changes_resume(struct kms_store_txn *txn, uint64_t se
 enum kms_status kms_sqlite_changes_snapshot(struct kms_store_txn *txn, kms_change_visit visit, void *context,
                                             struct kms_error *err);
 void kms_sqlite_changes_silence(struct kms_store_txn *txn);
+uint64_t kms_sqlite_changes_committed(struct kms_store *store);
+uint64_t kms_sqlite_changes_take_mine(struct kms_store *store);
+void kms_sqlite_changes_on_commit(struct kms_store *store, void (*notify)(void *context), void *context);
+/** After a commit that has logged changes up to `seq`; the store's lock is not held any more. */
+void kms_sqlite_changes_note(struct kms_sqlite *store, uint64_t seq);
 
 /* sqlite_request.c */
 enum kms_status kms_sqlite_request_get(struct kms_store_txn *txn, const char *request_id,

@@ -128,6 +128,8 @@ enum kms_status kms_sqlite_log(struct kms_store_txn *txn, enum kms_change_kind k
     const enum kms_status status = kms_query_run(&query, "change record", err);
     if (status != KMS_OK)
         txn->failed = status;
+    else
+        txn->logged_seq = (uint64_t)sqlite3_last_insert_rowid(txn->conn->db);
     return status;
 }
 
@@ -184,7 +186,10 @@ enum kms_status kms_sqlite_commit(struct kms_store_txn *txn, struct kms_error *e
     abandon(txn->conn);
     if (status == KMS_OK)
         kms_sqlite_checkpoint_locked(store);
+    const uint64_t logged = txn->logged_seq;
     kms_mutex_unlock(&store->lock);
+    if (status == KMS_OK && logged != 0)
+        kms_sqlite_changes_note(store, logged);
     return status;
 }
 

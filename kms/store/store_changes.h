@@ -9,6 +9,7 @@
 
 #include "core/bytes.h"
 
+struct kms_store;
 struct kms_store_txn;
 
 /** One record; the payload is in the format of store/changelog.h. In a snapshot seq and time are 0. */
@@ -27,6 +28,10 @@ typedef enum kms_status (*kms_change_visit)(void *context, const struct kms_chan
  * prune            forget rows up to `up_to`, at most `limit` of them; their numbers are never used again.
  * resume           in an empty log: the next change gets the number `seq` + 1, as after a restore.
  * snapshot         every record of the store, as payloads in an order in which kms_store_apply() can take them.
+ * committed        the newest change that is durable in this database; needs no transaction.
+ * take_mine        the newest change that this thread has committed since it asked last; 0: none.
+ * on_commit        call `notify` after each commit that made changes, on the thread that has committed, with no lock of the store
+ *                  held; NULL ends that, and returns when no call is under way.
  * silence          from here to its end the transaction appends nothing to the change log: for a restore, whose changes are
  *                  in the backup already.
  */
@@ -40,6 +45,9 @@ struct kms_store_changes_ops {
     enum kms_status (*snapshot)(struct kms_store_txn *txn, kms_change_visit visit, void *context,
                                 struct kms_error *err);
     void (*silence)(struct kms_store_txn *txn);
+    uint64_t (*committed)(struct kms_store *store);
+    uint64_t (*take_mine)(struct kms_store *store);
+    void (*on_commit)(struct kms_store *store, void (*notify)(void *context), void *context);
 };
 
 #endif

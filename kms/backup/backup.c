@@ -1,0 +1,240 @@
+#include "backup/backup.h"
+
+#include "backup/base.h"
+#include "backup/keeper.h"
+#include "backup/lane.h"
+#include "core/cleanup.h"
+#include "core/clock.h"
+#include "core/lock.h"
+#include "core/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+enum { DEFAULT_WAIT_SECONDS = 5, PRUNE_ROWS = 5000 };
+static const uint64_t default_log_bytes = UINT64_C(64) << 20;
+static const uint64_t default_keep_changes = 2000000;
+
+struct kms_backup {
+    struct kms_store *store;
+    struct kms_backup_keeper keeper;
+    int64_t wait_ns;
+    uint64_t keep_changes;
+    size_t count;
+    struct kms_backup_lane *lanes[KMS_BACKUP_TARGETS_MAX];
+    bool same_disk[KMS_BACKUP_TARGETS_MAX];
+
+    struct kms_mutex lock; /* KMS_LOCK_BACKUP_WAIT */
+    pthread_cond_t changed;
+    uint64_t changes; /* grows with every word of a lane; protected by lock */
+};
+
+/* A lane has something to tell. */
+static void lane_changed(void *context)
+{
+    struct kms_backup *backup = context;
+    KMS_LOCKED(&backup->lock);
+    backup->changes++;
+    KMS_ASSERT(pthread_cond_broadcast(&backup->changed) == 0);
+}
+
+/* The store has committed changes. */
+static void committed(void *context)
+{
+    struct kms_backup *backup = context;
+    for (size_t i = 0; i < backup->count; i++)
+        kms_backup_lane_wake(backup->lanes[i]);
+}
+
+/* Whether two paths lie on one file system; one that cannot be looked at does not. */
+static bool on_same_disk(const char *left, const char *right)
+{
+    struct stat a;
+    struct stat b;
+    return stat(left, &a) == 0 && stat(right, &b) == 0 && a.st_dev == b.st_dev;
+}
+
+static enum kms_status start_lanes(struct kms_backup *backup, const struct kms_backup_config *config,
+                                   const char *database_path, struct kms_error *err)
+{
+    struct kms_backup_lane_config lane = {
+        .keeper = &backup->keeper,
+        .store = backup->store,
+        .log_bytes = config->log_bytes != 0 ? config->log_bytes : default_log_bytes,
+        .changed = lane_changed,
+        .context = backup,
+    };
+    for (size_t i = 0; i < config->count; i++) {
+        lane.directory = config->directories[i];
+        backup->same_disk[i] = on_same_disk(lane.directory, database_path);
+        if (backup->same_disk[i])
+            kms_log_warning(
+                "backup",
+                "the backup target %s is on the file system of the database: the loss of that disk takes "
+                "both; use another disk, or a directory of another machine",
+                lane.directory);
+        KMS_TRY(kms_backup_lane_start(&lane, &backup->lanes[i], err));
+        backup->count++;
+    }
+    return KMS_OK;
+}
+
+enum kms_status kms_backup_open(const struct kms_backup_config *config, struct kms_hsm *hsm,
+                                struct kms_store *store, const char *database_path,
+                                struct kms_backup **ret_backup, struct kms_error *err)
+{
+    KMS_ASSERT(config->count > 0 && config->count <= KMS_BACKUP_TARGETS_MAX);
+    struct kms_backup *backup = calloc(1, sizeof *backup);
+    if (backup == NULL)
+        return kms_fail(err, KMS_NO_MEMORY, "no memory for backups");
+    backup->store = store;
+    backup->wait_ns = config->wait_ns != 0 ? config->wait_ns : DEFAULT_WAIT_SECONDS * KMS_NS_PER_SECOND;
+    backup->keep_changes = config->keep_changes != 0 ? config->keep_changes : default_keep_changes;
+    kms_mutex_init(&backup->lock, KMS_LOCK_BACKUP_WAIT);
+    kms_cond_init(&backup->changed);
+    enum kms_status status = kms_backup_keeper_init(hsm, &backup->keeper, err);
+    if (status == KMS_OK)
+        status = start_lanes(backup, config, database_path, err);
+    if (status != KMS_OK) {
+        kms_backup_free(backup);
+        return status;
+    }
+    store->ops->changes.on_commit(store, committed, backup);
+    *ret_backup = backup;
+    return KMS_OK;
+}
+
+void kms_backup_free(struct kms_backup *backup)
+{
+    if (backup == NULL)
+        return;
+    backup->store->ops->changes.on_commit(backup->store, NULL, NULL);
+    for (size_t i = 0; i < backup->count; i++)
+        kms_backup_lane_stop(backup->lanes[i]);
+    KMS_ASSERT(pthread_cond_destroy(&backup->changed) == 0);
+    kms_mutex_clear(&backup->lock);
+    free(backup);
+}
+
+size_t kms_backup_targets(const struct kms_backup *backup)
+{
+    return backup->count;
+}
+
+void kms_backup_status(struct kms_backup *backup, size_t index, struct kms_backup_target_status *ret_status)
+{
+    KMS_ASSERT(index < backup->count);
+    kms_backup_lane_status(backup->lanes[index], ret_status);
+    ret_status->same_disk = backup->same_disk[index];
+}
+
+/* Targets that have every change up to `seq`; one that has not, for the message. */
+static size_t count_shipped(struct kms_backup *backup, uint64_t seq,
+                            struct kms_backup_target_status *ret_behind)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < backup->count; i++) {
+        struct kms_backup_target_status status;
+        kms_backup_status(backup, i, &status);
+        if (status.shipped_seq >= seq && !status.rolled_back)
+            count++;
+        else
+            *ret_behind = status;
+    }
+    return count;
+}
+
+/* Wait until so many targets have it. */
+static enum kms_status wait_for(struct kms_backup *backup, uint64_t seq, size_t wanted,
+                                int64_t deadline_mono_ns, struct kms_error *err)
+{
+    struct kms_backup_target_status behind = {0};
+    for (bool in_time = true;;) {
+        uint64_t seen;
+        {
+            KMS_LOCKED(&backup->lock);
+            seen = backup->changes;
+        }
+        if (count_shipped(backup, seq, &behind) >= wanted)
+            return KMS_OK;
+        if (!in_time)
+            break;
+        KMS_LOCKED(&backup->lock);
+        while (in_time && backup->changes == seen)
+            in_time = kms_cond_wait(&backup->changed, &backup->lock, deadline_mono_ns);
+    }
+    (void)kms_fail(err, KMS_UNAVAILABLE, "backup target %s has changes up to %llu, %llu are wanted: %.120s",
+                   behind.directory, (unsigned long long)behind.shipped_seq, (unsigned long long)seq,
+                   behind.failing ? behind.failure : "it is slow");
+    return kms_fail_public(
+        err, KMS_UNAVAILABLE,
+        "the change is made, but no backup of it could be written in time; try again later");
+}
+
+enum kms_status kms_backup_wait_any(struct kms_backup *backup, uint64_t seq, struct kms_error *err)
+{
+    return wait_for(backup, seq, 1, kms_clock_mono_ns() + backup->wait_ns, err);
+}
+
+enum kms_status kms_backup_wait_all(struct kms_backup *backup, uint64_t seq, int64_t deadline_mono_ns,
+                                    struct kms_error *err)
+{
+    return wait_for(backup, seq, backup->count, deadline_mono_ns, err);
+}
+
+enum kms_status kms_backup_prune_changes(struct kms_backup *backup, struct kms_error *err)
+{
+    uint64_t shipped = UINT64_MAX;
+    uint64_t newest = 0;
+    for (size_t i = 0; i < backup->count; i++) {
+        struct kms_backup_target_status status;
+        kms_backup_status(backup, i, &status);
+        if (status.rolled_back)
+            return KMS_OK;
+        shipped = status.shipped_seq < shipped ? status.shipped_seq : shipped;
+        newest = status.newest_seq > newest ? status.newest_seq : newest;
+    }
+    /* a target that is away for good must not make the database grow for ever: it gets a new base when it is back */
+    if (newest > backup->keep_changes && shipped < newest - backup->keep_changes)
+        shipped = newest - backup->keep_changes;
+    return kms_backup_prune_up_to(backup->store, shipped, err);
+}
+
+enum kms_status kms_backup_prune_up_to(struct kms_store *store, uint64_t seq, struct kms_error *err)
+{
+    if (seq == 0)
+        return KMS_OK;
+    KMS_TXN txn = {0};
+    size_t removed = 0;
+    KMS_TRY(kms_txn_begin(store, true, &txn, err));
+    KMS_TRY(store->ops->changes.prune(txn.txn, seq < INT64_MAX ? seq : INT64_MAX, PRUNE_ROWS, &removed, err));
+    return removed > 0 ? kms_txn_commit(&txn, err) : KMS_OK;
+}
+
+enum kms_status kms_backup_base(struct kms_backup *backup, bool (*progress)(void *context, uint64_t records),
+                                void *context, struct kms_backup_base_result *ret_result,
+                                struct kms_error *err)
+{
+    struct kms_backup_copy copies[KMS_BACKUP_TARGETS_MAX] = {0};
+    struct kms_backup_header header;
+    for (size_t i = 0; i < backup->count; i++) {
+        copies[i].descriptor = -1;
+        copies[i].directory = kms_backup_lane_directory(backup->lanes[i]);
+    }
+    KMS_TRY(kms_backup_base_write(&backup->keeper, backup->store, copies, backup->count, progress, context,
+                                  &header, ret_result, err));
+    for (size_t i = 0; i < backup->count; i++) {
+        if (copies[i].status == KMS_OK)
+            kms_backup_lane_note_base(backup->lanes[i], &header);
+        else
+            kms_log_error("backup", "the base %s is not in %s: %s", ret_result->name, copies[i].directory,
+                          kms_error_cause(&copies[i].error, copies[i].status));
+    }
+    return KMS_OK;
+}
+
+const struct kms_backup_keeper *kms_backup_keeper_of(const struct kms_backup *backup)
+{
+    return &backup->keeper;
+}
