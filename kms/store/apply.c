@@ -26,6 +26,17 @@ static enum kms_status apply_reserve(struct kms_store *store, struct kms_store_t
     return KMS_OK;
 }
 
+/* The same for rewraps. */
+static enum kms_status apply_rewrapped(struct kms_store *store, struct kms_store_txn *txn,
+                                       const struct kms_change_rewrapped *change, struct kms_error *err)
+{
+    struct kms_kek_record kek;
+    KMS_TRY(store->ops->kek_by_id(txn, change->kek_id, &kek, err));
+    if (change->rewrapped < kek.rewrapped)
+        return kms_fail(err, KMS_STORE_CORRUPT, "a KEK's counter of rewraps goes back in the change log");
+    return store->ops->rekey.kek_add_rewrapped(txn, change->kek_id, change->rewrapped - kek.rewrapped, err);
+}
+
 /* One change by its kind. */
 static enum kms_status apply(struct kms_store *store, struct kms_store_txn *txn,
                              const struct kms_change *change, struct kms_error *err)
@@ -69,6 +80,22 @@ static enum kms_status apply(struct kms_store *store, struct kms_store_txn *txn,
         return store->ops->shred.retention_put(txn, &change->retention, err);
     case KMS_CHANGE_SHRED_CLOCK:
         return store->ops->shred.clock_put(txn, &change->shred_clock, err);
+    case KMS_CHANGE_BATCH:
+        return store->ops->rekey.batch_insert(txn, &change->batch, err);
+    case KMS_CHANGE_BATCH_STATE:
+        return store->ops->rekey.batch_update(txn, &change->batch, err);
+    case KMS_CHANGE_TOMBSTONE:
+        return store->ops->rekey.tombstone_put(txn, &change->tombstone, err);
+    case KMS_CHANGE_FREE_SLOT:
+        return store->ops->rekey.free_slot_put(txn, &change->slot.tenant, change->slot.slot, err);
+    case KMS_CHANGE_SLOT_TAKEN:
+        return store->ops->rekey.free_slot_take(txn, &change->slot.tenant, change->slot.slot, err);
+    case KMS_CHANGE_KEK_SHREDDED:
+        return store->ops->rekey.kek_shred(txn, change->kek_shredded, err);
+    case KMS_CHANGE_CUSTOMER_REMOVED:
+        return store->ops->rekey.customer_remove(txn, &change->customer_removed, err);
+    case KMS_CHANGE_REWRAPPED:
+        return apply_rewrapped(store, txn, &change->rewrapped, err);
     }
     KMS_ASSERT(false && "a change of an unknown kind is never decoded");
     return KMS_INTERNAL;

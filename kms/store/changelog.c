@@ -3,6 +3,7 @@
 #include "core/cleanup.h"
 #include "store/changelog_operation.h"
 #include "store/changelog_shred.h"
+#include "store/changelog_rekey.h"
 #include "store/codec.h"
 #include "store/record.h"
 
@@ -171,6 +172,15 @@ enum kms_status kms_changelog_encode(struct kms_change *change, struct kms_buf *
         return kms_changelog_retention(&change->retention, out);
     case KMS_CHANGE_SHRED_CLOCK:
         return kms_changelog_shred_clock(&change->shred_clock, out);
+    case KMS_CHANGE_BATCH:
+    case KMS_CHANGE_BATCH_STATE:
+    case KMS_CHANGE_TOMBSTONE:
+    case KMS_CHANGE_FREE_SLOT:
+    case KMS_CHANGE_SLOT_TAKEN:
+    case KMS_CHANGE_KEK_SHREDDED:
+    case KMS_CHANGE_CUSTOMER_REMOVED:
+    case KMS_CHANGE_REWRAPPED:
+        return kms_changelog_rekey(change, out);
     }
     KMS_ASSERT(false && "a change of an unknown kind is never made");
     return KMS_INTERNAL;
@@ -339,6 +349,15 @@ static enum kms_status take_body(struct kms_reader *reader, struct kms_change *c
     case KMS_CHANGE_SHRED_CLOCK:
         kms_changelog_take_shred_clock(reader, &change->shred_clock);
         return KMS_OK;
+    case KMS_CHANGE_BATCH:
+    case KMS_CHANGE_BATCH_STATE:
+    case KMS_CHANGE_TOMBSTONE:
+    case KMS_CHANGE_FREE_SLOT:
+    case KMS_CHANGE_SLOT_TAKEN:
+    case KMS_CHANGE_KEK_SHREDDED:
+    case KMS_CHANGE_CUSTOMER_REMOVED:
+    case KMS_CHANGE_REWRAPPED:
+        return kms_changelog_take_rekey(reader, change);
     }
     reader->failed = true;
     return KMS_OK;
@@ -386,6 +405,15 @@ static const char *change_problem(const struct kms_change *change)
         return kms_retention_problem(&change->retention);
     case KMS_CHANGE_SHRED_CLOCK:
         return kms_shred_clock_problem(&change->shred_clock);
+    case KMS_CHANGE_BATCH:
+    case KMS_CHANGE_BATCH_STATE:
+    case KMS_CHANGE_TOMBSTONE:
+    case KMS_CHANGE_FREE_SLOT:
+    case KMS_CHANGE_SLOT_TAKEN:
+    case KMS_CHANGE_KEK_SHREDDED:
+    case KMS_CHANGE_CUSTOMER_REMOVED:
+    case KMS_CHANGE_REWRAPPED:
+        return kms_changelog_rekey_problem(change);
     }
     return "unknown kind";
 }
@@ -427,5 +455,7 @@ void kms_change_clear(struct kms_change *change)
         kms_approval_record_clear(&change->approval);
     else if (change->kind == KMS_CHANGE_CERTIFICATE)
         free(change->certificate.document);
+    else if (change->kind == KMS_CHANGE_BATCH)
+        kms_batch_record_clear(&change->batch);
     *change = (struct kms_change){0};
 }

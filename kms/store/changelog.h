@@ -33,6 +33,20 @@
  *                | signature_len u32 | signature | time time
  *  12 OPERATION_REMOVED = uuid 16
  *  13 SHRED_JOB to 19 SHRED_CLOCK: store/changelog_shred.h
+ *  20 BATCH      = uuid 16 | tenant 16 | kind u8 | reference text | old_epoch u64 | old_master_id 16 | new_master_id 16
+ *                | created time | document_len u32 | document | signature_len u8 | signature | progress
+ *  21 BATCH_STATE = uuid 16 | progress
+ *     progress   = state u8 | pages u64 | keys_rewrapped u64 | keys_shredded u64 | customers u64 | pages_digest 32
+ *                | committed time | sealed time
+ *  22 TOMBSTONE  = tenant 16 | customer 16 | purpose text | version u32 | id_mac 32 | epoch u64 | batch 16 | created time
+ *  23 FREE_SLOT  = tenant 16 | slot u64
+ *  24 SLOT_TAKEN = tenant 16 | slot u64
+ *  25 KEK_SHREDDED = kek_id 16          state SHREDDED, and its slot is free
+ *  26 CUSTOMER_REMOVED = uuid 16        with its KEKs, whose slots are free
+ *  27 REWRAPPED  = kek_id 16 | rewrapped u64
+ *
+ * A CUSTOMER record loses its id (which becomes "shredded/" and a random UUID) and its labels when the customer is removed: the one
+ * case in which a record changes. Copies that were shipped before keep them, under the keys of the backup.
  *
  * 1, 2, 3, 7 and 8 hold the whole record: insert it, or replace the one of the same key. 4, 9 and 11 insert;
  * what 9 inserts is pending, and 10 replaces everything that its record does not say. 12 removes with the approvals. 6 holds
@@ -72,12 +86,30 @@ enum kms_change_kind {
     KMS_CHANGE_CERTIFICATE = 16,
     KMS_CHANGE_SHRED_SETTING = 17,
     KMS_CHANGE_RETENTION = 18,
-    KMS_CHANGE_SHRED_CLOCK = 19
+    KMS_CHANGE_SHRED_CLOCK = 19,
+    KMS_CHANGE_BATCH = 20,
+    KMS_CHANGE_BATCH_STATE = 21,
+    KMS_CHANGE_TOMBSTONE = 22,
+    KMS_CHANGE_FREE_SLOT = 23,
+    KMS_CHANGE_SLOT_TAKEN = 24,
+    KMS_CHANGE_KEK_SHREDDED = 25,
+    KMS_CHANGE_CUSTOMER_REMOVED = 26,
+    KMS_CHANGE_REWRAPPED = 27
 };
 
 struct kms_change_reservation {
     uint8_t kek_id[KMS_KEK_ID_SIZE];
     uint64_t wraps_reserved; /* after the change */
+};
+
+struct kms_change_slot {
+    struct kms_uuid tenant;
+    uint64_t slot;
+};
+
+struct kms_change_rewrapped {
+    uint8_t kek_id[KMS_KEK_ID_SIZE];
+    uint64_t rewrapped; /* after the change */
 };
 
 /** One decoded change; `kind` says which member counts. */
@@ -108,6 +140,12 @@ struct kms_change {
         struct kms_shred_setting_record shred_setting;
         struct kms_retention_record retention;
         struct kms_shred_clock_record shred_clock;
+        struct kms_batch_record batch; /* BATCH_STATE: the uuid, and from `state` on */
+        struct kms_tombstone_record tombstone;
+        struct kms_change_slot slot; /* FREE_SLOT, SLOT_TAKEN */
+        uint8_t kek_shredded[KMS_KEK_ID_SIZE];
+        struct kms_uuid customer_removed;
+        struct kms_change_rewrapped rewrapped;
     };
 };
 

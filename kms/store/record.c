@@ -83,6 +83,8 @@ const char *kms_record_kek_problem(const struct kms_kek_record *kek)
         return "KEK state: unknown";
     if (!number_fits(kek->slot) || kek->wraps_reserved > KMS_STORE_WRAPS_MAX)
         return "KEK slot: at most 2^63-1; wraps reserved: at most 2^62";
+    if (kek->rewrapped > KMS_STORE_WRAPS_MAX)
+        return "KEK rewraps: at most 2^62";
     return NULL;
 }
 

@@ -27,6 +27,8 @@ const char *kms_record_customer_problem(const struct kms_customer_record *custom
 const char *kms_record_kek_problem(const struct kms_kek_record *kek);
 const char *kms_record_page_problem(const struct kms_page_record *page);
 const char *kms_record_request_problem(const struct kms_request_record *request);
+/** As kms_batch_problem(), of the members from `state` on. */
+const char *kms_batch_progress_problem(const struct kms_batch_record *batch);
 /** True when a text in an array of `size` bytes is terminated there, printable, and has at least `min` bytes. */
 bool kms_record_text_fits(const char *text, size_t size, size_t min);
 bool kms_record_kek_state_known(enum kms_kek_state state);

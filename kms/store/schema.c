@@ -3,6 +3,7 @@
 #include "core/cleanup.h"
 #include "store/schema_operation.h"
 #include "store/schema_shred.h"
+#include "store/schema_rekey.h"
 #include "store/sqlite_error.h"
 
 #include <stdlib.h>
@@ -104,6 +105,7 @@ static const char *const migration_sql[] = {
     ") STRICT;",
     kms_schema_operation,
     kms_schema_shred,
+    kms_schema_rekey,
 };
 
 const struct kms_schema_migrations kms_schema_migrations = {migration_sql,

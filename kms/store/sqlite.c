@@ -8,6 +8,7 @@
 #include "store/sqlite_impl.h"
 #include "store/sqlite_operation.h"
 #include "store/sqlite_shred.h"
+#include "store/sqlite_rekey.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -94,6 +95,7 @@ static const struct kms_store_ops sqlite_ops = {
             .clock_put = kms_sqlite_shred_clock_put,
             .clock_get = kms_sqlite_shred_clock_get,
         },
+    .rekey = KMS_SQLITE_REKEY_OPS,
 };
 
 /* Frees a store in any state of being opened; the writer last, so that it empties the write-ahead log. */

@@ -55,7 +55,7 @@ static int configure(sqlite3 *db, const struct kms_store_sqlite_config *config, 
     (void)sqlite3_snprintf(
         sizeof sql, sql,
         "PRAGMA mmap_size=0;PRAGMA trusted_schema=OFF;PRAGMA foreign_keys=ON;"
-        "PRAGMA synchronous=FULL;PRAGMA temp_store=MEMORY;PRAGMA cell_size_check=ON;"
+        "PRAGMA synchronous=FULL;PRAGMA temp_store=MEMORY;PRAGMA cell_size_check=ON;PRAGMA secure_delete=ON;"
         "PRAGMA cache_size=-%u;PRAGMA wal_autocheckpoint=0;PRAGMA journal_size_limit=%d;%s",
         config->cache_kib != 0 ? config->cache_kib : (unsigned)DEFAULT_CACHE_KIB, WAL_SIZE_KEPT,
         role == KMS_SQLITE_READER ? "PRAGMA query_only=ON;" : "");

@@ -1,10 +1,11 @@
 #include "store/query.h"
 #include "store/record.h"
 #include "store/snapshot.h"
+#include "store/changelog_rekey.h"
+#include "store/sqlite_rekey.h"
 
-/* One row of KMS_KEK_COLUMNS. */
-static enum kms_status take_kek(struct kms_query *query, struct kms_kek_record *ret_kek,
-                                struct kms_error *err)
+enum kms_status kms_sqlite_kek_take(struct kms_query *query, struct kms_kek_record *ret_kek,
+                                    struct kms_error *err)
 {
     struct kms_kek_record kek = {0};
     kms_query_take_blob(query, kek.kek_id, sizeof kek.kek_id);
@@ -16,6 +17,7 @@ static enum kms_status take_kek(struct kms_query *query, struct kms_kek_record *
     kek.state = kms_query_take_state(query);
     kek.wraps_reserved = kms_query_take_u64(query);
     kek.created_ns = kms_query_take_i64(query);
+    kek.rewrapped = kms_query_take_u64(query);
     KMS_TRY(kms_query_row_ok(query, kms_record_kek_problem(&kek), err));
     *ret_kek = kek;
     return KMS_OK;
@@ -117,7 +119,7 @@ enum kms_status kms_sqlite_kek_by_id(struct kms_store_txn *txn, const uint8_t ke
     const enum kms_status status = kms_query_row(&query, err);
     if (status == KMS_NOT_FOUND)
         return kms_fail(err, KMS_NOT_FOUND, "no such KEK");
-    return status == KMS_OK ? take_kek(&query, ret_kek, err) : status;
+    return status == KMS_OK ? kms_sqlite_kek_take(&query, ret_kek, err) : status;
 }
 
 enum kms_status kms_sqlite_kek_primary(struct kms_store_txn *txn, const struct kms_uuid *customer,
@@ -133,7 +135,7 @@ enum kms_status kms_sqlite_kek_primary(struct kms_store_txn *txn, const struct k
     const enum kms_status status = kms_query_row(&query, err);
     if (status == KMS_NOT_FOUND)
         return kms_fail(err, KMS_NOT_FOUND, "the customer has no enabled KEK for this purpose");
-    return status == KMS_OK ? take_kek(&query, ret_kek, err) : status;
+    return status == KMS_OK ? kms_sqlite_kek_take(&query, ret_kek, err) : status;
 }
 
 enum kms_status kms_sqlite_kek_list(struct kms_store_txn *txn, const struct kms_uuid *customer,
@@ -160,13 +162,24 @@ enum kms_status kms_sqlite_kek_list(struct kms_store_txn *txn, const struct kms_
             break;
         KMS_TRY(status);
         struct kms_kek_record kek;
-        KMS_TRY(take_kek(&query, &kek, err));
+        KMS_TRY(kms_sqlite_kek_take(&query, &kek, err));
         if (kms_buf_append(&list, &kek, sizeof kek) != KMS_OK)
             return kms_fail(err, KMS_NO_MEMORY, "no memory for a list of KEKs");
     }
     *ret_list = (struct kms_kek_record *)(void *)KMS_TAKE(list.data);
     *ret_count = count;
     return KMS_OK;
+}
+
+/* The counter of rewraps has a record of its own, because a KEK is inserted without. */
+static enum kms_status snapshot_rewrapped(struct kms_snapshot *snapshot, const struct kms_kek_record *kek,
+                                          struct kms_error *err)
+{
+    if (kek->rewrapped == 0)
+        return KMS_OK;
+    struct kms_change_rewrapped change = {.rewrapped = kek->rewrapped};
+    memcpy(change.kek_id, kek->kek_id, sizeof change.kek_id);
+    return kms_snapshot_give(snapshot, kms_changelog_rewrapped(&change, kms_snapshot_payload(snapshot)), err);
 }
 
 enum kms_status kms_sqlite_kek_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
@@ -179,7 +192,8 @@ enum kms_status kms_sqlite_kek_snapshot(struct kms_store_txn *txn, struct kms_sn
             return KMS_OK;
         KMS_TRY(status);
         struct kms_kek_record kek;
-        KMS_TRY(take_kek(&query, &kek, err));
+        KMS_TRY(kms_sqlite_kek_take(&query, &kek, err));
         KMS_TRY(kms_snapshot_give(snapshot, kms_changelog_kek(&kek, kms_snapshot_payload(snapshot)), err));
+        KMS_TRY(snapshot_rewrapped(snapshot, &kek, err));
     }
 }

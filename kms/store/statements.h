@@ -11,6 +11,7 @@
 
 #include "store/statements_operation.h"
 #include "store/statements_shred.h"
+#include "store/statements_rekey.h"
 
 /* wraps_reserved is kept plus this number: see schema.c */
 #define KMS_WRAPS_BIAS "1099511627776"
@@ -29,7 +30,7 @@
 /* Left joins: a parent that is missing shows as damage instead of hiding the row. */
 #define KMS_KEK_COLUMNS(customer)                                                                            \
     "k.kek_id, t.uuid, " customer ", k.purpose, k.version, k.slot, k.state, "                                \
-    "k.wraps_reserved - " KMS_WRAPS_BIAS ", k.created_ns"
+    "k.wraps_reserved - " KMS_WRAPS_BIAS ", k.created_ns, k.rewrapped"
 #define KMS_KEK_TENANT "FROM kek k LEFT JOIN tenant t ON t.no = k.tenant_no "
 
 /* name, who prepares it, SQL */
@@ -141,7 +142,8 @@
       "SELECT identity, request_id, request_hash, created_ns FROM request WHERE created_ns >= ? "            \
       "ORDER BY created_ns")                                                                                 \
     KMS_STATEMENT_TABLE_OPERATION(X)                                                                         \
-    KMS_STATEMENT_TABLE_SHRED(X)
+    KMS_STATEMENT_TABLE_SHRED(X)                                                                             \
+    KMS_STATEMENT_TABLE_REKEY(X)
 
 enum kms_statement {
 #define KMS_STATEMENT_ENUM(name, who, sql) KMS_STATEMENT_##name,

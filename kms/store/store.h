@@ -17,6 +17,7 @@
 #include "store/store_changes.h"
 #include "store/store_operation.h"
 #include "store/store_shred.h"
+#include "store/store_rekey.h"
 
 enum {
     KMS_TENANT_ID_MAX = 63,     /* [a-z0-9]([a-z0-9._-]*[a-z0-9])? */
@@ -95,6 +96,8 @@ struct kms_kek_record {
     enum kms_kek_state state;
     uint64_t wraps_reserved; /* upper bound of the wraps made so far */
     int64_t created_ns;
+    uint64_t
+        rewrapped; /* wraps known to have been replaced by wraps of a later version; not set by an insert */
 };
 
 /** One page of a tenant's key tree; `body` is its canonical bytes (keys/page.h), on the heap when read. */
@@ -201,6 +204,7 @@ struct kms_store_ops {
     struct kms_store_changes_ops changes;
     struct kms_store_operation_ops operation;
     struct kms_store_shred_ops shred;
+    struct kms_store_rekey_ops rekey;
 };
 
 struct kms_store {

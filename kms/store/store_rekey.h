@@ -79,8 +79,10 @@ typedef enum kms_status (*kms_batch_visit)(void *context, const struct kms_batch
 typedef enum kms_status (*kms_tombstone_visit)(void *context, const struct kms_tombstone_record *tombstone);
 
 struct kms_store_rekey_ops {
-    enum kms_status (*batch_put)(struct kms_store_txn *txn, const struct kms_batch_record *batch,
-                                 struct kms_error *err);
+    enum kms_status (*batch_insert)(struct kms_store_txn *txn, const struct kms_batch_record *batch,
+                                    struct kms_error *err);
+    enum kms_status (*batch_update)(struct kms_store_txn *txn, const struct kms_batch_record *batch,
+                                    struct kms_error *err);
     enum kms_status (*batch_get)(struct kms_store_txn *txn, const struct kms_uuid *uuid,
                                  struct kms_batch_record *ret_batch, struct kms_error *err);
     enum kms_status (*batch_unfinished)(struct kms_store_txn *txn, const struct kms_uuid *tenant,
@@ -104,6 +106,8 @@ struct kms_store_rekey_ops {
 
     enum kms_status (*free_slots)(struct kms_store_txn *txn, const struct kms_uuid *tenant, size_t limit,
                                   uint64_t **ret_slots, size_t *ret_count, struct kms_error *err);
+    enum kms_status (*free_slot_put)(struct kms_store_txn *txn, const struct kms_uuid *tenant, uint64_t slot,
+                                     struct kms_error *err);
     enum kms_status (*free_slot_take)(struct kms_store_txn *txn, const struct kms_uuid *tenant, uint64_t slot,
                                       struct kms_error *err);
 
@@ -122,9 +126,10 @@ struct kms_store_rekey_ops {
 };
 
 /*
- * batch_put         inserts, or replaces what is behind `state` of the batch of that uuid; an ABANDONED one is replaced as a whole
- *                   (its uuid is used again). ALREADY_EXISTS when the tenant has another unfinished batch; NOT_FOUND when it has
- *                   no such tenant; INVALID_ARGUMENT for a record that breaks a limit.
+ * batch_insert      takes the place of an ABANDONED batch of that uuid. ALREADY_EXISTS when the uuid is another one's, or the
+ *                   tenant has an unfinished batch; NOT_FOUND when there is no such tenant.
+ * batch_update      replaces what is behind `state`, and looks at nothing before it but the uuid. NOT_FOUND.
+ * insert and update INVALID_ARGUMENT for a record that breaks a limit.
  * batch_get         NOT_FOUND. kms_batch_record_clear() it.
  * batch_unfinished  the tenant's batch in state INTENT or COMMITTED; NOT_FOUND.
  * batch_list        in the order of old_epoch, abandoned ones among them; begins behind `after_epoch`. Without documents.
@@ -134,6 +139,7 @@ struct kms_store_rekey_ops {
  * tombstone_list    those of one batch.
  * tombstone_any     whether a customer of the tenant is gone as a whole: spares the MAC for those that never shredded.
  * free_slots        the lowest KEK slots below next_slot that are free to be used again, ascending; free(*ret_slots).
+ * free_slot_put     makes one free; ALREADY_EXISTS. (kek_shred and customer_remove do it by themselves.)
  * free_slot_take    uses one; NOT_FOUND when it is not free.
  * kek_shred         state SHREDDED, and its slot is free: one change record for both. NOT_FOUND.
  * customer_remove   the customer with its KEKs' rows, whose slots become free; earlier change records of the customer lose its

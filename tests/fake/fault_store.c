@@ -297,6 +297,76 @@ FAULT_PASS_SHRED(clock_get,
                  (struct kms_store_txn * txn, struct kms_shred_clock_record *ret_clock,
                   struct kms_error *err),
                  (txn->inner, ret_clock, err))
+FAULT_PASS_IN(rekey, batch_insert,
+              (struct kms_store_txn * txn, const struct kms_batch_record *batch, struct kms_error *err),
+              (txn->inner, batch, err))
+FAULT_PASS_IN(rekey, batch_update,
+              (struct kms_store_txn * txn, const struct kms_batch_record *batch, struct kms_error *err),
+              (txn->inner, batch, err))
+FAULT_PASS_IN(rekey, batch_get,
+              (struct kms_store_txn * txn, const struct kms_uuid *uuid, struct kms_batch_record *ret_batch,
+               struct kms_error *err),
+              (txn->inner, uuid, ret_batch, err))
+FAULT_PASS_IN(rekey, batch_unfinished,
+              (struct kms_store_txn * txn, const struct kms_uuid *tenant, struct kms_batch_record *ret_batch,
+               struct kms_error *err),
+              (txn->inner, tenant, ret_batch, err))
+FAULT_PASS_IN(rekey, batch_list,
+              (struct kms_store_txn * txn, const struct kms_uuid *tenant, uint64_t after_epoch, size_t limit,
+               kms_batch_visit visit, void *context, struct kms_error *err),
+              (txn->inner, tenant, after_epoch, limit, visit, context, err))
+FAULT_PASS_IN(rekey, tombstone_put,
+              (struct kms_store_txn * txn, const struct kms_tombstone_record *tombstone,
+               struct kms_error *err),
+              (txn->inner, tombstone, err))
+FAULT_PASS_IN(rekey, tombstone_by_mac,
+              (struct kms_store_txn * txn, const struct kms_uuid *tenant,
+               const uint8_t id_mac[KMS_TOMBSTONE_MAC_SIZE], struct kms_tombstone_record *ret_tombstone,
+               struct kms_error *err),
+              (txn->inner, tenant, id_mac, ret_tombstone, err))
+FAULT_PASS_IN(rekey, tombstone_for,
+              (struct kms_store_txn * txn, const struct kms_uuid *customer, const char *purpose,
+               struct kms_tombstone_record *ret_tombstone, struct kms_error *err),
+              (txn->inner, customer, purpose, ret_tombstone, err))
+FAULT_PASS_IN(rekey, tombstone_list,
+              (struct kms_store_txn * txn, const struct kms_uuid *batch, kms_tombstone_visit visit,
+               void *context, struct kms_error *err),
+              (txn->inner, batch, visit, context, err))
+FAULT_PASS_IN(rekey, tombstone_any,
+              (struct kms_store_txn * txn, const struct kms_uuid *tenant, bool *ret_any,
+               struct kms_error *err),
+              (txn->inner, tenant, ret_any, err))
+FAULT_PASS_IN(rekey, free_slots,
+              (struct kms_store_txn * txn, const struct kms_uuid *tenant, size_t limit, uint64_t **ret_slots,
+               size_t *ret_count, struct kms_error *err),
+              (txn->inner, tenant, limit, ret_slots, ret_count, err))
+FAULT_PASS_IN(rekey, free_slot_put,
+              (struct kms_store_txn * txn, const struct kms_uuid *tenant, uint64_t slot,
+               struct kms_error *err),
+              (txn->inner, tenant, slot, err))
+FAULT_PASS_IN(rekey, free_slot_take,
+              (struct kms_store_txn * txn, const struct kms_uuid *tenant, uint64_t slot,
+               struct kms_error *err),
+              (txn->inner, tenant, slot, err))
+FAULT_PASS_IN(rekey, kek_shred, (struct kms_store_txn * txn, const uint8_t kek_id[16], struct kms_error *err),
+              (txn->inner, kek_id, err))
+FAULT_PASS_IN(rekey, customer_remove,
+              (struct kms_store_txn * txn, const struct kms_uuid *customer, struct kms_error *err),
+              (txn->inner, customer, err))
+FAULT_PASS_IN(rekey, keks_in_slots,
+              (struct kms_store_txn * txn, const struct kms_uuid *tenant, uint64_t first, uint64_t count,
+               struct kms_kek_record **ret_list, size_t *ret_count, struct kms_error *err),
+              (txn->inner, tenant, first, count, ret_list, ret_count, err))
+FAULT_PASS_IN(rekey, keks_due,
+              (struct kms_store_txn * txn, const struct kms_uuid *tenant, const char *purpose,
+               int64_t created_before_ns, uint64_t after, uint64_t scan, size_t limit,
+               struct kms_kek_record **ret_list, size_t *ret_count, uint64_t *ret_next,
+               struct kms_error *err),
+              (txn->inner, tenant, purpose, created_before_ns, after, scan, limit, ret_list, ret_count,
+               ret_next, err))
+FAULT_PASS_IN(rekey, kek_add_rewrapped,
+              (struct kms_store_txn * txn, const uint8_t kek_id[16], uint64_t count, struct kms_error *err),
+              (txn->inner, kek_id, count, err))
 
 static enum kms_status fault_kek_by_id(struct kms_store_txn *txn, const uint8_t kek_id[KMS_KEK_ID_SIZE],
                                        struct kms_kek_record *ret_kek, struct kms_error *err)
@@ -382,6 +452,27 @@ static const struct kms_store_ops fault_ops = {
             .retention_list = fault_shred_retention_list,
             .clock_put = fault_shred_clock_put,
             .clock_get = fault_shred_clock_get,
+        },
+    .rekey =
+        {
+            .batch_insert = fault_rekey_batch_insert,
+            .batch_update = fault_rekey_batch_update,
+            .batch_get = fault_rekey_batch_get,
+            .batch_unfinished = fault_rekey_batch_unfinished,
+            .batch_list = fault_rekey_batch_list,
+            .tombstone_put = fault_rekey_tombstone_put,
+            .tombstone_by_mac = fault_rekey_tombstone_by_mac,
+            .tombstone_for = fault_rekey_tombstone_for,
+            .tombstone_list = fault_rekey_tombstone_list,
+            .tombstone_any = fault_rekey_tombstone_any,
+            .free_slots = fault_rekey_free_slots,
+            .free_slot_put = fault_rekey_free_slot_put,
+            .free_slot_take = fault_rekey_free_slot_take,
+            .kek_shred = fault_rekey_kek_shred,
+            .customer_remove = fault_rekey_customer_remove,
+            .keks_in_slots = fault_rekey_keks_in_slots,
+            .keks_due = fault_rekey_keks_due,
+            .kek_add_rewrapped = fault_rekey_kek_add_rewrapped,
         },
 };
 

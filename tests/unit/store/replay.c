@@ -56,6 +56,57 @@ static void write_of_shredding(struct kms_store *store, struct kms_txn *txn)
     assert_ok(store->ops->shred.clock_put(txn->txn, &clock, &err));
 }
 
+struct kms_batch_record sample_batch(unsigned tenant, unsigned number)
+{
+    static uint8_t document[] = "{\"batch\":\"...\"}";
+    return (struct kms_batch_record){.uuid = sample_uuid(5, number),
+                                     .tenant = sample_tenant(tenant).uuid,
+                                     .kind = KMS_BATCH_SHRED,
+                                     .reference = "operations/17",
+                                     .old_epoch = number,
+                                     .old_master_id = {1, (uint8_t)number},
+                                     .new_master_id = {2, (uint8_t)number},
+                                     .created_ns = 4,
+                                     .document = document,
+                                     .document_len = sizeof document - 1,
+                                     .signature = {5, 6},
+                                     .signature_len = 70,
+                                     .state = KMS_BATCH_INTENT};
+}
+
+struct kms_tombstone_record sample_tombstone(unsigned tenant, unsigned customer, const char *purpose)
+{
+    struct kms_tombstone_record tombstone = {.tenant = sample_tenant(tenant).uuid,
+                                             .customer = sample_customer(tenant, customer).uuid,
+                                             .id_mac = {3, (uint8_t)customer},
+                                             .epoch = 4,
+                                             .batch = sample_uuid(5, 1),
+                                             .created_ns = 5};
+    (void)snprintf(tombstone.purpose, sizeof tombstone.purpose, "%s", purpose);
+    return tombstone;
+}
+
+/* Of the 40 customers one loses a version, one everything; another one gets a slot that became free. */
+static void shred_a_bit(struct kms_store *store)
+{
+    struct kms_error err = {0};
+    const struct kms_store_rekey_ops *ops = &store->ops->rekey;
+    struct kms_txn txn = begin_write(store);
+    struct kms_batch_record batch = sample_batch(1, 1);
+    const struct kms_uuid gone = sample_customer(1, 32).uuid;
+    assert_ok(ops->batch_insert(txn.txn, &batch, &err));
+    assert_ok(ops->kek_shred(txn.txn, sample_kek(1, 31, "service", 1).kek_id, &err));
+    assert_ok(ops->customer_remove(txn.txn, &gone, &err));
+    assert_ok(ops->kek_add_rewrapped(txn.txn, sample_kek(1, 33, "service", 1).kek_id, 44, &err));
+    struct kms_tombstone_record tombstone = sample_tombstone(1, 32, "");
+    assert_ok(ops->tombstone_put(txn.txn, &tombstone, &err));
+    batch.state = KMS_BATCH_SEALED;
+    batch.pages = 6;
+    assert_ok(ops->batch_update(txn.txn, &batch, &err));
+    assert_ok(ops->free_slot_take(txn.txn, &batch.tenant, sample_kek(1, 31, "service", 1).slot, &err));
+    commit(&txn);
+}
+
 void write_a_bit_of_everything(struct kms_store *store)
 {
     struct kms_error err = {0};
@@ -92,6 +143,7 @@ void write_a_bit_of_everything(struct kms_store *store)
     }
     write_of_shredding(store, &txn);
     commit(&txn);
+    shred_a_bit(store);
 }
 
 void replay_log(const char *from, struct kms_store *to)
@@ -140,7 +192,8 @@ static const char *const dumps[] = {
     "ORDER BY c.uuid",
     "SELECT 'kek '||hex(kek_id)||' '||hex(t.uuid)||' '||hex(c.uuid)||' '||purpose||' '||version||' "
     "'||slot||' '"
-    "||k.state||' '||wraps_reserved||' '||k.created_ns FROM kek k JOIN tenant t ON t.no = k.tenant_no "
+    "||k.state||' '||wraps_reserved||' '||k.created_ns||' '||rewrapped FROM kek k JOIN tenant t ON t.no = "
+    "k.tenant_no "
     "JOIN customer c ON c.no = k.customer_no ORDER BY kek_id",
     "SELECT 'page '||hex(t.uuid)||' '||level||' '||page_index||' '||hex(mac)||' '||hex(body) "
     "FROM tree_page p JOIN tenant t ON t.no = p.tenant_no ORDER BY t.uuid, level, page_index",
@@ -181,6 +234,19 @@ static const char *const dumps[] = {
     "SELECT 'retention '||hex(customer)||' '||purpose||' '||hex(t.uuid)||' '||due_ns FROM retention r "
     "JOIN tenant t ON t.no = r.tenant_no ORDER BY customer, purpose",
     "SELECT 'shred_clock '||trusted_ns||' '||boot_ns||' '||boot_id FROM shred_clock",
+    "SELECT 'batch '||hex(b.uuid)||' '||hex(t.uuid)||' '||kind||' '||reference||' '||old_epoch||' "
+    "'||hex(old_master_id)"
+    "||' '||hex(new_master_id)||' '||b.created_ns||' '||hex(document)||' '||hex(signature)||' '||b.state||' "
+    "'||pages"
+    "||' '||keys_rewrapped||' '||keys_shredded||' '||customers||' '||hex(pages_digest)||' '||committed_ns||' "
+    "'||sealed_ns "
+    "FROM rekey_batch b JOIN tenant t ON t.no = b.tenant_no ORDER BY b.uuid",
+    "SELECT 'tombstone '||hex(t.uuid)||' '||hex(customer)||' '||purpose||' '||version||' '||hex(id_mac)||' "
+    "'||s.epoch"
+    "||' '||hex(batch)||' '||s.created_ns FROM tombstone s JOIN tenant t ON t.no = s.tenant_no "
+    "ORDER BY customer, purpose, version",
+    "SELECT 'free slot '||hex(t.uuid)||' '||slot FROM free_slot f JOIN tenant t ON t.no = f.tenant_no "
+    "ORDER BY t.uuid, slot",
 };
 
 /* Append the first column of all rows to `out`, one a line; returns the number of rows. */

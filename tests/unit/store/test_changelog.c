@@ -5,7 +5,34 @@
 
 #include <stdlib.h>
 
-enum { KINDS = 19 };
+enum { KINDS = KMS_CHANGE_REWRAPPED };
+
+/* A batch in the middle of its life. */
+static struct kms_batch_record sample_batch(void)
+{
+    struct kms_batch_record batch = {.uuid = sample_uuid(5, 1),
+                                     .tenant = sample_tenant(7).uuid,
+                                     .kind = KMS_BATCH_SHRED,
+                                     .reference = "operations/17",
+                                     .old_epoch = 3,
+                                     .old_master_id = {1},
+                                     .new_master_id = {2},
+                                     .created_ns = 4,
+                                     .document = (uint8_t *)strdup("{}"),
+                                     .document_len = 2,
+                                     .signature = {5, 6},
+                                     .signature_len = 2,
+                                     .state = KMS_BATCH_COMMITTED,
+                                     .pages = 7,
+                                     .keys_rewrapped = 8,
+                                     .keys_shredded = 9,
+                                     .customers = 10,
+                                     .pages_digest = {11},
+                                     .committed_ns = 12,
+                                     .sealed_ns = 13};
+    assert_non_null(batch.document);
+    return batch;
+}
 
 /* A change of each kind, by kind number, with every member set. */
 static struct kms_change sample_change(enum kms_change_kind kind)
@@ -79,6 +106,33 @@ static struct kms_change sample_change(enum kms_change_kind kind)
         break;
     case KMS_CHANGE_SHRED_CLOCK:
         change.shred_clock = sample_shred_clock();
+        break;
+    case KMS_CHANGE_BATCH:
+    case KMS_CHANGE_BATCH_STATE:
+        change.batch = sample_batch();
+        break;
+    case KMS_CHANGE_TOMBSTONE:
+        change.tombstone = (struct kms_tombstone_record){.tenant = sample_tenant(7).uuid,
+                                                         .customer = sample_customer(7, 9).uuid,
+                                                         .purpose = "kyc",
+                                                         .version = 2,
+                                                         .id_mac = {3},
+                                                         .epoch = 4,
+                                                         .batch = sample_uuid(5, 1),
+                                                         .created_ns = 5};
+        break;
+    case KMS_CHANGE_FREE_SLOT:
+    case KMS_CHANGE_SLOT_TAKEN:
+        change.slot = (struct kms_change_slot){sample_tenant(7).uuid, 300};
+        break;
+    case KMS_CHANGE_KEK_SHREDDED:
+        memset(change.kek_shredded, 0x5b, sizeof change.kek_shredded);
+        break;
+    case KMS_CHANGE_CUSTOMER_REMOVED:
+        change.customer_removed = sample_customer(7, 9).uuid;
+        break;
+    case KMS_CHANGE_REWRAPPED:
+        change.rewrapped = (struct kms_change_rewrapped){{7}, 70000};
         break;
     }
     return change;
