@@ -1,11 +1,18 @@
 #include "daemon/config.h"
 
+#include "core/ids.h"
 #include "yaml/yaml.h"
 
 #include <limits.h>
 #include <sys/un.h>
 
-enum { LONGEST_PATH = 4096, MOST_LISTENERS = 16, LONGEST_WORD = 1024, LONGEST_PIN = 4096 };
+enum {
+    LONGEST_PATH = 4096,
+    MOST_LISTENERS = 16,
+    LONGEST_WORD = 1024,
+    LONGEST_PIN = 4096,
+    MOST_CANARIES = 1000
+};
 
 #define PATH(key, flags, type, member) CYAML_FIELD_STRING_PTR(key, flags, type, member, 1, LONGEST_PATH)
 #define WORD(key, flags, type, member) CYAML_FIELD_STRING_PTR(key, flags, type, member, 1, LONGEST_WORD)
@@ -51,6 +58,48 @@ static const cyaml_schema_field_t limits_fields[] = {
     NUMBER("drain_seconds", SECTION(limits), drain_seconds),
     CYAML_FIELD_END};
 
+/* The rules of detection. Each has a struct of the same type, and keys for those members that it looks at. */
+#define FLAG(key, type, member) CYAML_FIELD_BOOL(key, CYAML_FLAG_OPTIONAL, type, member)
+#define DETECTION_RULE(name, ...)                                                                            \
+    static const cyaml_schema_field_t name##_fields[] = {FLAG("off", struct kms_config_rule, off),           \
+                                                         __VA_ARGS__, CYAML_FIELD_END};
+#define RULE_FREEZE              FLAG("freeze", struct kms_config_rule, freeze)
+#define RULE_NUMBER(key, member) NUMBER(key, struct kms_config_rule, member)
+
+DETECTION_RULE(denied_burst, RULE_FREEZE, RULE_NUMBER("calls", limit),
+               RULE_NUMBER("window_seconds", window_seconds))
+DETECTION_RULE(customer_sweep, RULE_FREEZE, RULE_NUMBER("customers", limit),
+               RULE_NUMBER("window_seconds", window_seconds))
+DETECTION_RULE(shred_scheduled, RULE_FREEZE)
+DETECTION_RULE(new_place, RULE_FREEZE, RULE_NUMBER("ipv4_prefix", ipv4_prefix),
+               RULE_NUMBER("ipv6_prefix", ipv6_prefix))
+DETECTION_RULE(clock_backwards, RULE_NUMBER("tolerance_ms", limit))
+
+static const cyaml_schema_value_t canary_entry = {
+    CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 1, LONGEST_WORD)};
+
+static const cyaml_schema_field_t canary_fields[] = {
+    FLAG("off", struct kms_config_canary, off), FLAG("freeze", struct kms_config_canary, freeze),
+    CYAML_FIELD_SEQUENCE("customers", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct kms_config_canary,
+                         customers, &canary_entry, 0, MOST_CANARIES),
+    CYAML_FIELD_END};
+
+#define DETECTION_MAPPING(name)                                                                              \
+    CYAML_FIELD_MAPPING(#name, CYAML_FLAG_OPTIONAL, SECTION(detection), name, name##_fields)
+
+static const cyaml_schema_field_t detection_fields[] = {
+    PATH("places_file", CYAML_FLAG_OPTIONAL, SECTION(detection), places_file),
+    CYAML_FIELD_STRING_PTR("syslog_socket", CYAML_FLAG_OPTIONAL, SECTION(detection), syslog_socket, 0,
+                           LONGEST_PATH),
+    NUMBER("repeat_seconds", SECTION(detection), repeat_seconds),
+    DETECTION_MAPPING(denied_burst),
+    DETECTION_MAPPING(customer_sweep),
+    DETECTION_MAPPING(canary),
+    DETECTION_MAPPING(shred_scheduled),
+    DETECTION_MAPPING(new_place),
+    DETECTION_MAPPING(clock_backwards),
+    CYAML_FIELD_END};
+
 /* One more than the level, so that absent (0) differs from the first. */
 static const cyaml_strval_t level_words[] = {{"error", KMS_LOG_ERROR + 1},
                                              {"warning", KMS_LOG_WARNING + 1},
@@ -65,18 +114,19 @@ static const cyaml_schema_field_t log_fields[] = {CYAML_FIELD_ENUM("level", CYAM
 static const cyaml_schema_value_t listen_entry = {
     CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 1, LONGEST_PATH)};
 
-static const cyaml_schema_field_t config_fields[] = {CYAML_FIELD_SEQUENCE("listen", CYAML_FLAG_POINTER,
-                                                                          struct kms_config, listen,
-                                                                          &listen_entry, 1, MOST_LISTENERS),
-                                                     MAPPING(tls, 0, tls_fields),
-                                                     PATH("policy", 0, struct kms_config, policy),
-                                                     MAPPING(hsm, 0, hsm_fields),
-                                                     MAPPING(store, 0, store_fields),
-                                                     MAPPING(audit, 0, audit_fields),
-                                                     MAPPING(cache, CYAML_FLAG_OPTIONAL, cache_fields),
-                                                     MAPPING(limits, CYAML_FLAG_OPTIONAL, limits_fields),
-                                                     MAPPING(log, CYAML_FLAG_OPTIONAL, log_fields),
-                                                     CYAML_FIELD_END};
+static const cyaml_schema_field_t config_fields[] = {
+    CYAML_FIELD_SEQUENCE("listen", CYAML_FLAG_POINTER, struct kms_config, listen, &listen_entry, 1,
+                         MOST_LISTENERS),
+    MAPPING(tls, 0, tls_fields),
+    PATH("policy", 0, struct kms_config, policy),
+    MAPPING(hsm, 0, hsm_fields),
+    MAPPING(store, 0, store_fields),
+    MAPPING(audit, 0, audit_fields),
+    MAPPING(cache, CYAML_FLAG_OPTIONAL, cache_fields),
+    MAPPING(limits, CYAML_FLAG_OPTIONAL, limits_fields),
+    MAPPING(detection, CYAML_FLAG_OPTIONAL, detection_fields),
+    MAPPING(log, CYAML_FLAG_OPTIONAL, log_fields),
+    CYAML_FIELD_END};
 
 static const cyaml_schema_value_t config_schema = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct kms_config, config_fields)};
@@ -104,6 +154,20 @@ static const struct number_rule {
     RULE(limits, group, 1, 4096, 128),
     RULE(limits, connection_age_seconds, 10, 43200, 3600),
     RULE(limits, drain_seconds, 1, 3600, 10),
+    RULE(detection, repeat_seconds, 1, 86400, 300),
+#undef RULE
+#define RULE(rule, key, member, smallest, largest, standard)                                                 \
+    {                                                                                                        \
+        "detection." #rule "." key, offsetof(struct kms_config, detection.rule.member), smallest, largest,   \
+            standard                                                                                         \
+    }
+    RULE(denied_burst, "calls", limit, 2, 1000000, 50),
+    RULE(denied_burst, "window_seconds", window_seconds, 1, 86400, 60),
+    RULE(customer_sweep, "customers", limit, 2, 100000000, 1000),
+    RULE(customer_sweep, "window_seconds", window_seconds, 1, 86400, 600),
+    RULE(new_place, "ipv4_prefix", ipv4_prefix, 1, 32, 24),
+    RULE(new_place, "ipv6_prefix", ipv6_prefix, 1, 128, 64),
+    RULE(clock_backwards, "tolerance_ms", limit, 1, 3600000, 1000),
 #undef RULE
 };
 
@@ -127,6 +191,7 @@ static const struct path_rule {
     RULE(hsm, startup_lock, false),
     RULE(store, path, false),
     RULE(audit, directory, false),
+    RULE(detection, places_file, false),
 #undef RULE
     {"policy", offsetof(struct kms_config, policy), false},
 };
@@ -250,6 +315,40 @@ static enum kms_status check_hsm(const struct kms_config *config, const struct k
     return KMS_OK;
 }
 
+/* A string that was left out; it belongs to the document like those that were not. */
+static enum kms_status settle_text(char **text, const char *standard)
+{
+    if (*text == NULL)
+        *text = strdup(standard);
+    return *text != NULL ? KMS_OK : KMS_NO_MEMORY;
+}
+
+/* Places are remembered beside the database, and the machine's own syslog is told. */
+static enum kms_status settle_detection(struct kms_config *config, const char *directory,
+                                        const struct kms_yaml *document, struct kms_error *err)
+{
+    for (uint32_t i = 0; i < config->detection.canary.customers_count; i++) {
+        struct kms_uuid uuid;
+        char place[64];
+        (void)snprintf(place, sizeof place, "detection.canary.customers[%u]", i);
+        if (kms_uuid_parse(config->detection.canary.customers[i], &uuid) != KMS_OK || kms_uuid_is_zero(&uuid))
+            return kms_yaml_fail(document, place, err,
+                                 "'%.80s' is not the uid of a customer; `kmsctl customer get` shows it",
+                                 config->detection.canary.customers[i]);
+    }
+    char beside_store[LONGEST_PATH + 16];
+    (void)snprintf(beside_store, sizeof beside_store, "%s.places", config->store.path);
+    KMS_TRY(settle_text(&config->detection.places_file, beside_store));
+    KMS_TRY(settle_text(&config->detection.syslog_socket, "/dev/log"));
+    if (config->detection.syslog_socket[0] == '\0')
+        return KMS_OK;
+    KMS_TRY(resolve(&config->detection.syslog_socket, 0, directory));
+    if (strlen(config->detection.syslog_socket) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
+        return kms_yaml_fail(document, "detection.syslog_socket", err,
+                             "the path is too long for a Unix socket");
+    return KMS_OK;
+}
+
 /* All that the schema cannot say. */
 static enum kms_status settle(struct kms_config *config, const char *directory,
                               const struct kms_yaml *document, struct kms_error *err)
@@ -258,6 +357,7 @@ static enum kms_status settle(struct kms_config *config, const char *directory,
         config->log.level_word == 0 ? KMS_LOG_INFO : (enum kms_log_level)(config->log.level_word - 1);
     KMS_TRY(settle_numbers(config, document, err));
     KMS_TRY(check_hsm(config, document, err));
+    KMS_TRY(settle_detection(config, directory, document, err));
     for (size_t i = 0; i < config->listen_count; i++)
         KMS_TRY(settle_listener(config, i, directory, document, err));
     return settle_paths(config, directory);

@@ -12,6 +12,14 @@
 
 struct kms_yaml;
 
+/** One rule of detection; each has only some of these, the others stay 0. */
+struct kms_config_rule {
+    bool off, freeze;
+    uint32_t limit; /* calls, customers, milliseconds: what it counts */
+    uint32_t window_seconds;
+    uint32_t ipv4_prefix, ipv6_prefix;
+};
+
 /** See hsm-config/kmsd.yaml for what each key means. Paths are absolute unless noted. */
 struct kms_config {
     char **listen; /* "127.0.0.1:7443", "[::1]:0", "unix:/run/kms/kms.sock"; at least one */
@@ -46,6 +54,17 @@ struct kms_config {
     struct {
         uint32_t threads, max_message_bytes, max_live_calls, group, connection_age_seconds, drain_seconds;
     } limits;
+    struct {
+        char *places_file;   /* not NULL: beside the database unless it is named */
+        char *syslog_socket; /* not NULL; "": none */
+        uint32_t repeat_seconds;
+        struct kms_config_rule denied_burst, customer_sweep, shred_scheduled, new_place, clock_backwards;
+        struct kms_config_canary {
+            bool off, freeze;
+            char **customers; /* UUIDs as text, checked */
+            uint32_t customers_count;
+        } canary;
+    } detection;
     struct {
         enum kms_log_level level;
         int level_word; /* as loaded: level + 1; 0: absent */

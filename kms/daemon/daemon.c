@@ -2,6 +2,7 @@
 #include "daemon/daemon.h"
 
 #include "core/clock.h"
+#include "daemon/detection.h"
 #include "daemon/pinger.h"
 #include "daemon/services.h"
 #include "hsm/p11.h"
@@ -28,6 +29,7 @@ struct kms_daemon {
     struct kms_hsm *hsm;
     struct kms_store *store;
     struct kms_audit *audit;
+    struct kms_detection detection;
     struct kms_keys *keys;
     struct kms_auth *auth;
     struct kms_rpc_server *server;
@@ -117,6 +119,7 @@ static enum kms_status open_ops(struct kms_daemon *daemon, struct kms_error *err
         .keys = daemon->keys,
         .audit = daemon->audit,
         .auth = daemon->auth,
+        .detect = daemon->detection.detect,
         .version = KMS_VERSION,
         .start_wall_ns = kms_clock_wall_ns(),
         .call_stats = call_stats,
@@ -180,6 +183,7 @@ static enum kms_status open_parts(struct kms_daemon *daemon, struct kms_error *e
     KMS_TRY(open_records(daemon, err));
     KMS_TRY(open_keys(daemon, err));
     KMS_TRY(record(daemon, "start", "daemon.start", KMS_OK, NULL, err));
+    KMS_TRY(kms_detection_open(daemon->config, daemon->audit, &daemon->detection, err));
     KMS_TRY(open_ops(daemon, err));
     KMS_TRY(open_server(daemon, err));
     KMS_TRY(kms_pinger_start(daemon->hsm, &daemon->pinger, err));
@@ -282,21 +286,23 @@ bool kms_daemon_close(struct kms_daemon *daemon)
     if (daemon == NULL)
         return true;
     (void)sd_notify(0, "STOPPING=1");
-    if (daemon->server != NULL)
-        kms_rpc_server_drain(daemon->server, daemon->config->limits.drain_seconds * KMS_NS_PER_SECOND);
-    const bool works_on = !kms_ops_runner_stop(&daemon->ops);
+    const int64_t grace_ns = daemon->config->limits.drain_seconds * KMS_NS_PER_SECOND;
+    const bool drained = daemon->server == NULL || kms_rpc_server_drain(daemon->server, grace_ns);
+    const bool works_on = !kms_ops_runner_stop(&daemon->ops) || !drained;
     const bool hung = !kms_pinger_stop(daemon->pinger);
+    kms_detection_stop(&daemon->detection);
     struct kms_error err = {0};
     if (daemon->server != NULL && record(daemon, "stop", "daemon.stop", KMS_OK, NULL, &err) != KMS_OK)
         kms_log_error("daemon", "the stop is not in the audit log: %s",
                       kms_error_cause(&err, KMS_AUDIT_UNAVAILABLE));
     if (hung || works_on) {
         kms_log_error("daemon", "%s: leaving without closing it",
-                      hung ? "the HSM hangs" : "an operation does not come back");
+                      hung ? "the HSM hangs" : "a call or an operation does not come back");
         kms_audit_free(daemon->audit);
         return false;
     }
     kms_rpc_server_free(daemon->server);
+    kms_detection_free(&daemon->detection);
     kms_keys_free(daemon->keys);
     kms_audit_free(daemon->audit);
     kms_store_free(daemon->store);

@@ -165,6 +165,7 @@ static enum kms_status prepare(struct kms_detect_delivery *delivery, struct kms_
             return kms_fail(err, KMS_CONFIG_INVALID, "the path of the syslog socket is too long");
         KMS_TRY(status);
     }
+    kms_detect_tick(config->detect); /* from here on the clock must not go back */
     if (pthread_create(&delivery->thread, NULL, delivery_loop, delivery) != 0)
         return kms_fail(err, KMS_INTERNAL, "cannot start the thread that tells of alerts");
     (void)pthread_setname_np(delivery->thread, "kms-detect");

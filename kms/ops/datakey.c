@@ -21,6 +21,7 @@ static enum kms_status run_item(struct ops_run *run, const struct ops_datakey_ve
     run->event.purpose = facts.purpose;
     run->event.customer = facts.customer;
     run->event.kek_version = facts.kek_version;
+    run->shred_scheduled = facts.shred_scheduled;
     return status;
 }
 
@@ -82,6 +83,7 @@ static enum kms_status record_batch(struct ops_run *run, struct batch_record *re
     run->event.customer = (struct kms_uuid){0};
     run->event.purpose = NULL;
     run->event.kek_version = 0;
+    run->shred_scheduled = false;
     run->event.items = (uint32_t)count;
     run->event.items_failed = (uint32_t)failed;
     run->event.detail_json = record->text;
@@ -114,6 +116,7 @@ enum kms_status ops_datakey_batch(struct kms_ops *ops, struct kms_call *call,
         ProtobufCMessage *response = NULL;
         const enum kms_status item = run_item(&run, verb, requests.items[i], &response);
         failed += item != KMS_OK;
+        ops_run_observe(&run, item);
         batch_record_item(&record, &run.event, item);
         results.items[i] = ops_result_new(call, verb->result, item, response);
         if (results.items[i] == NULL)

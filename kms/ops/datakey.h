@@ -16,6 +16,7 @@ struct ops_datakey_facts {
     const char *purpose;
     struct kms_uuid customer;
     uint32_t kek_version;
+    bool shred_scheduled; /* the customer waits to be shredded */
 };
 
 /** One verb: how an item is done, and the types of its messages. */

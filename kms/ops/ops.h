@@ -16,6 +16,7 @@
 #include "audit/audit.h"
 #include "auth/auth.h"
 #include "core/call.h"
+#include "detect/detect.h"
 #include "keys/keys.h"
 
 #include <protobuf-c/protobuf-c.h>
@@ -42,6 +43,7 @@ struct kms_ops {
     struct kms_keys *keys;
     struct kms_audit *audit;
     struct kms_auth *auth;
+    struct kms_detect *detect; /* sees what the audit log sees; NULL: nobody looks */
     const char *version;
     int64_t start_wall_ns;
     void (*call_stats)(void *context, struct kms_ops_call_stats *ret_stats); /* may be NULL */

@@ -14,8 +14,27 @@ struct ops_run ops_run_begin(struct kms_ops *ops, struct kms_call *call, enum km
     };
 }
 
+void ops_run_observe(const struct ops_run *run, enum kms_status status)
+{
+    if (run->ops->detect == NULL)
+        return;
+    const struct kms_detect_event event = {
+        .identity = run->event.identity,
+        .peer = run->event.peer,
+        .action = run->event.action,
+        .tenant = run->event.tenant,
+        .request_id = run->event.request_id,
+        .customer = run->event.customer,
+        .unwraps = run->action == KMS_ACTION_DATAKEY_UNWRAP,
+        .shred_scheduled = run->shred_scheduled,
+        .status = status,
+    };
+    kms_detect_observe(run->ops->detect, &event);
+}
+
 enum kms_status ops_run_record(struct ops_run *run, enum kms_status status)
 {
+    ops_run_observe(run, status);
     run->event.outcome = kms_status_name(status);
     if (status != KMS_OK)
         run->event.reason = kms_error_cause(&run->call->error, status);
@@ -72,4 +91,12 @@ void kms_ops_refused(void *context, const struct kms_call *call, enum kms_status
     /* Nothing is served here, so there is nothing to withhold when the log is failing: it reports that
      * itself. */
     (void)!kms_audit_append(ops->audit, &event, NULL);
+    if (ops->detect == NULL)
+        return;
+    const struct kms_detect_event seen = {.identity = event.identity,
+                                          .peer = event.peer,
+                                          .action = event.action,
+                                          .request_id = event.request_id,
+                                          .status = status};
+    kms_detect_observe(ops->detect, &seen);
 }

@@ -15,7 +15,8 @@ struct ops_run {
     struct kms_ops *ops;
     struct kms_call *call;
     enum kms_action action;
-    bool changes; /* writes an intent record before it acts */
+    bool changes;         /* writes an intent record before it acts */
+    bool shred_scheduled; /* its customer waits to be shredded: an alert */
     struct kms_audit_event event;
 };
 
@@ -29,9 +30,15 @@ enum kms_status ops_control(void *context, struct kms_call *call, enum kms_actio
 
 /** Begin a run whose audit record is appended by ops_run_record(). */
 struct ops_run ops_run_begin(struct kms_ops *ops, struct kms_call *call, enum kms_action action);
-/** Append the audit record of the run with this outcome. Returns `status`, or why the record could not be
+/** Append the audit record of the run with this outcome, and have it observed. Returns `status`, or why the record could not be
  * appended. */
 enum kms_status ops_run_record(struct ops_run *run, enum kms_status status) KMS_MUST_USE;
+
+/**
+ * Let the detection rules look at what the run has turned out to be about. ops_run_record() does it by itself; a batch does it
+ * for each item.
+ */
+void ops_run_observe(const struct ops_run *run, enum kms_status status);
 
 /**
  * First act of every body: PERMISSION_DENIED unless the policy allows the run's action in this tenant (NULL:

@@ -18,6 +18,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     KMS_ASSERT(config.tls.certificate[0] == '/' && config.audit.directory[0] == '/');
     KMS_ASSERT(config.limits.threads >= 1 && config.limits.threads <= 64);
     KMS_ASSERT(config.cache.absolute_seconds >= config.cache.idle_seconds);
+    KMS_ASSERT(config.detection.places_file[0] == '/' && config.detection.repeat_seconds >= 1);
+    KMS_ASSERT(config.detection.denied_burst.limit >= 2 && config.detection.customer_sweep.limit >= 2);
+    KMS_ASSERT(config.detection.canary.customers_count <= 1000);
     KMS_ASSERT((config.hsm.pin_file != NULL) + (config.hsm.pin_env != NULL) +
                    (config.hsm.pin_credential != NULL) ==
                1);

@@ -236,6 +236,79 @@ static void addresses_are_checked(void **state)
     expect_refusal(1, line, "too long for a Unix socket (107 bytes at most)");
 }
 
+#define UID "d4400adb-1819-4a3a-bdb6-882cab864993"
+
+static void detection_has_defaults_and_takes_what_is_said(void **state)
+{
+    (void)state;
+    KMS_CONFIG config = {0};
+    parse_good(0, "", &config);
+    assert_string_equal(config.detection.places_file, "/etc/kms/kms.db.places");
+    assert_string_equal(config.detection.syslog_socket, "/dev/log");
+    assert_int_equal(config.detection.repeat_seconds, 300);
+    assert_int_equal(config.detection.denied_burst.limit, 50);
+    assert_int_equal(config.detection.denied_burst.window_seconds, 60);
+    assert_int_equal(config.detection.customer_sweep.limit, 1000);
+    assert_int_equal(config.detection.customer_sweep.window_seconds, 600);
+    assert_int_equal(config.detection.canary.customers_count, 0);
+    assert_int_equal(config.detection.new_place.ipv4_prefix, 24);
+    assert_int_equal(config.detection.new_place.ipv6_prefix, 64);
+    assert_int_equal(config.detection.clock_backwards.limit, 1000);
+    assert_false(config.detection.denied_burst.off || config.detection.denied_burst.freeze);
+
+    KMS_CONFIG said = {0};
+    parse_good(17,
+               "detection: {places_file: p, syslog_socket: log.sock, repeat_seconds: 1,\n"
+               " denied_burst: {off: true, freeze: true, calls: 2, window_seconds: 3},\n"
+               " customer_sweep: {freeze: true, customers: 4, window_seconds: 5},\n"
+               " canary: {freeze: true, customers: ['" UID "']}, shred_scheduled: {off: true},\n"
+               " new_place: {ipv4_prefix: 32, ipv6_prefix: 128}, clock_backwards: {tolerance_ms: 6}}",
+               &said);
+    assert_string_equal(said.detection.places_file, "/etc/kms/p");
+    assert_string_equal(said.detection.syslog_socket, "/etc/kms/log.sock");
+    assert_int_equal(said.detection.repeat_seconds, 1);
+    assert_true(said.detection.denied_burst.off && said.detection.denied_burst.freeze);
+    assert_int_equal(said.detection.denied_burst.limit, 2);
+    assert_int_equal(said.detection.denied_burst.window_seconds, 3);
+    assert_true(said.detection.customer_sweep.freeze && !said.detection.customer_sweep.off);
+    assert_int_equal(said.detection.customer_sweep.limit, 4);
+    assert_int_equal(said.detection.customer_sweep.window_seconds, 5);
+    assert_true(said.detection.canary.freeze);
+    assert_int_equal(said.detection.canary.customers_count, 1);
+    assert_string_equal(said.detection.canary.customers[0], UID);
+    assert_true(said.detection.shred_scheduled.off);
+    assert_int_equal(said.detection.new_place.ipv4_prefix, 32);
+    assert_int_equal(said.detection.new_place.ipv6_prefix, 128);
+    assert_int_equal(said.detection.clock_backwards.limit, 6);
+
+    KMS_CONFIG silent = {0};
+    parse_good(17, "detection: {syslog_socket: '', canary: {customers: []}}", &silent);
+    assert_string_equal(silent.detection.syslog_socket, "");
+    assert_int_equal(silent.detection.canary.customers_count, 0);
+}
+
+static void senseless_detection_is_refused(void **state)
+{
+    (void)state;
+    expect_refusal(17, "detection: {denied_burst: {calls: 1}}",
+                   "detection.denied_burst.calls: 1 is out of range");
+    expect_refusal(17, "detection: {denied_burst: {window_seconds: 86401}}", "out of range");
+    expect_refusal(17, "detection: {denied_burst: {customers: 5}}", "unknown key 'customers'");
+    expect_refusal(17, "detection: {customer_sweep: {customers: 100000001}}", "out of range");
+    expect_refusal(17, "detection: {new_place: {ipv4_prefix: 33}}", "out of range");
+    expect_refusal(17, "detection: {new_place: {ipv6_prefix: 129}}", "out of range");
+    expect_refusal(17, "detection: {clock_backwards: {freeze: true}}", "unknown key 'freeze'");
+    expect_refusal(17, "detection: {clock_backwards: {tolerance_ms: 3600001}}", "out of range");
+    expect_refusal(17, "detection: {repeat_seconds: 86401}", "out of range");
+    expect_refusal(17, "detection: {canary: {customers: ['" UID "', 'customer 4711']}}",
+                   "'customer 4711' is not the uid of a customer");
+    expect_refusal(17, "detection: {canary: {customers: ['00000000-0000-0000-0000-000000000000']}}", "uid");
+    expect_refusal(17, "detection: {rules: []}", "unknown key 'rules'");
+    char line[300];
+    (void)snprintf(line, sizeof line, "detection: {syslog_socket: /%0*d}", 150, 1);
+    expect_refusal(17, line, "too long for a Unix socket");
+}
+
 static void the_pin_comes_from_exactly_one_place_outside(void **state)
 {
     (void)state;
@@ -453,6 +526,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(numbers_must_be_whole_and_in_range),
         cmocka_unit_test(truth_values_and_levels_must_be_exact),
         cmocka_unit_test(addresses_are_checked),
+        cmocka_unit_test(detection_has_defaults_and_takes_what_is_said),
+        cmocka_unit_test(senseless_detection_is_refused),
         cmocka_unit_test(the_pin_comes_from_exactly_one_place_outside),
         cmocka_unit_test(values_that_yaml_or_c_would_bend_are_refused),
         cmocka_unit_test(a_pin_file_is_read_and_must_be_private),
