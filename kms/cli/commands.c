@@ -33,6 +33,17 @@ static const char health_details[] = "Exit code 0 when the service serves, 3 whe
 static const char audit_details[] =
     "Checks every record of the audit log in DIR, off-line. Exit code 5 when something is wrong with it.";
 
+static const char approve_details[] =
+    "Shows the document that says what will be done, asks, and signs its bytes with the private key of the\n"
+    "connection. With --digest no other document is signed. Characters beyond ASCII are shown escaped.";
+static const char wait_details[] =
+    "Exit code 0 when it has succeeded, 1 when it failed, was rejected, cancelled or "
+    "has expired.";
+static const char operation_verify_details[] = "FILE is what \"kmsctl operation show UID --json\" printed; "
+                                               "--ca names the certificate authorities of the\n"
+                                               "clients. Checks every signature over the document. Exit code "
+                                               "5 when an approval is not good, or too few are.";
+
 static const struct kms_cli_command commands[] = {
     {"tenant", "create", "TENANT", 1, 1, KMS_CLI_ONLINE | BIT(DISPLAY_NAME) | BIT(REQUEST_ID), 0,
      "create a tenant and its master key in the HSM", NULL, kms_cli_tenant_create},
@@ -83,6 +94,21 @@ static const struct kms_cli_command commands[] = {
      "open a wrapped data key", unwrap_details, kms_cli_datakey_unwrap},
     {"datakey", "rewrap", "[FILE]", 0, 1, DATAKEY | BIT(WRAPPED_OUT), BIT(TENANT),
      "wrap a data key anew, under the current version", rewrap_details, kms_cli_datakey_rewrap},
+
+    {"operation", "list", "", 0, 0, LIST_OPTIONS | BIT(TENANT) | BIT(KIND) | BIT(STATE), 0,
+     "list operations, newest first", NULL, kms_cli_operation_list},
+    {"operation", "show", "UID", 1, 1, KMS_CLI_ONLINE, 0, "show an operation and its document", NULL,
+     kms_cli_operation_get},
+    {"operation", "approve", "UID", 1, 1, KMS_CLI_ONLINE | BIT(DIGEST) | BIT(YES) | BIT(WAIT), 0,
+     "sign an operation's document, so that it may run", approve_details, kms_cli_operation_approve},
+    {"operation", "reject", "UID", 1, 1, KMS_CLI_ONLINE | BIT(REASON), 0,
+     "end an operation of another person", NULL, kms_cli_operation_reject},
+    {"operation", "cancel", "UID", 1, 1, KMS_CLI_ONLINE, 0, "take back an operation of your own", NULL,
+     kms_cli_operation_cancel},
+    {"operation", "wait", "UID", 1, 1, KMS_CLI_ONLINE, 0, "wait for the end of an operation", wait_details,
+     kms_cli_operation_await},
+    {"operation", "verify", "FILE", 1, 1, BIT(CA), BIT(CA), "check off-line who approved an operation",
+     operation_verify_details, kms_cli_operation_verify},
 
     {"encrypt", NULL, "[IN] [OUT]", 0, 2, DATAKEY | BIT(FORCE), OWNER, "encrypt a file or stream",
      crypt_details, kms_cli_encrypt},

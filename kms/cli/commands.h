@@ -39,6 +39,14 @@ int kms_cli_datakey_wrap(struct kms_cli *cli);
 int kms_cli_datakey_unwrap(struct kms_cli *cli);
 int kms_cli_datakey_rewrap(struct kms_cli *cli);
 
+int kms_cli_operation_list(struct kms_cli *cli);
+int kms_cli_operation_get(struct kms_cli *cli);
+int kms_cli_operation_approve(struct kms_cli *cli);
+int kms_cli_operation_reject(struct kms_cli *cli);
+int kms_cli_operation_cancel(struct kms_cli *cli);
+int kms_cli_operation_await(struct kms_cli *cli);
+int kms_cli_operation_verify(struct kms_cli *cli);
+
 int kms_cli_encrypt(struct kms_cli *cli);
 int kms_cli_decrypt(struct kms_cli *cli);
 

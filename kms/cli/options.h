@@ -35,7 +35,8 @@
       "how long the law wants the data kept: 10y, 90d, 3600s; 0: not")                                       \
     X(ROTATION, "rotation", "TIME", false, "period of automatic key rotation: 1y, 90d; 0: none")             \
     X(LABEL, "label", "KEY=VALUE", true, "a label, or a label to filter by")                                 \
-    X(STATE, "state", "active|closed", false, "only those in this state")                                    \
+    X(STATE, "state", "STATE", false,                                                                        \
+      "only those in this state: active, closed; of operations: pending, ...")                               \
     X(ID_PREFIX, "id-prefix", "TEXT", false, "only ids that begin with TEXT")                                \
     X(CREATED_FROM, "created-from", "TIME", false,                                                           \
       "only those created at or after TIME (2026-01-31T12:00:00Z)")                                          \
@@ -55,7 +56,11 @@
     X(LIVE, "live", NULL, false, "a daemon may be writing: an unfinished last line is no finding")           \
     X(ARCHIVED, "archived", NULL, false, "the log may begin later than with record 1")                       \
     X(KNOWN_SEQ, "known-seq", "NUMBER", false, "a record that must be there")                                \
-    X(KNOWN_HASH, "known-hash", "HEX", false, "the hash of that record")
+    X(KNOWN_HASH, "known-hash", "HEX", false, "the hash of that record")                                     \
+    X(KIND, "kind", "KIND", false, "only operations of this kind, for example shred")                        \
+    X(DIGEST, "digest", "HEX", false, "sign only the document with this SHA-256 digest")                     \
+    X(REASON, "reason", "TEXT", false, "why; shown to everybody who may see it")                             \
+    X(WAIT, "wait", NULL, false, "wait for the end of the operation")
 
 enum kms_cli_option {
 #define KMS_CLI_OPTIONS_ENUM(name, text, argument, repeat, help) KMS_CLI_##name,

@@ -31,11 +31,15 @@ URI = {
     "app": "spiffe://kms.example/app/demo",
     "operator": "spiffe://kms.example/operator/alice",
     "auditor": "spiffe://kms.example/auditor/carol",
+    "approver1": "spiffe://kms.example/approver/dave",
+    "approver2": "spiffe://kms.example/approver/erin",
 }
 DEFAULT_BINDINGS = [
     {"identity": URI["app"], "role": "application", "tenants": ["*"], "purposes": ["*"]},
     {"identity": URI["operator"], "role": "operator", "tenants": ["*"], "purposes": ["*"]},
     {"identity": URI["auditor"], "role": "auditor", "tenants": ["*"]},
+    {"identity": URI["approver1"], "role": "approver", "tenants": ["*"]},
+    {"identity": URI["approver2"], "role": "approver", "tenants": ["*"]},
 ]
 
 
@@ -271,6 +275,7 @@ class Client:
         self.keys = protos.Stub(channel, protos.service(protos.datakeys, "DataKeyService"))
         self.directory = protos.Stub(channel, protos.service(protos.directory, "DirectoryService"))
         self.server = protos.Stub(channel, protos.service(protos.server, "ServerService"))
+        self.operations = protos.Stub(channel, protos.service(protos.operation, "OperationService"))
         self.health = protos.Stub(channel, protos.service(protos.health, "Health"))
         self.reflection = protos.Stub(channel, protos.service(protos.reflection, "ServerReflection"))
 

@@ -22,6 +22,7 @@ FILES = (
     "kms/v1/datakeys.proto",
     "kms/v1/directory.proto",
     "kms/v1/server.proto",
+    "kms/v1/operation.proto",
     "google/rpc/status.proto",
     "google/rpc/error_details.proto",
     "grpc/health/v1/health.proto",
@@ -46,6 +47,7 @@ load()
 datakeys = importlib.import_module("kms.v1.datakeys_pb2")
 directory = importlib.import_module("kms.v1.directory_pb2")
 server = importlib.import_module("kms.v1.server_pb2")
+operation = importlib.import_module("kms.v1.operation_pb2")
 status = importlib.import_module("google.rpc.status_pb2")
 error_details = importlib.import_module("google.rpc.error_details_pb2")
 health = importlib.import_module("grpc.health.v1.health_pb2")
