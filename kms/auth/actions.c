@@ -39,6 +39,17 @@ bool kms_action_only_reads(enum kms_action action)
     return end != NULL && (strcmp(end, ".read") == 0 || strcmp(end, ".status") == 0);
 }
 
+bool kms_action_goes_on_frozen(enum kms_action action)
+{
+    static const char *const starts[] = {"freeze.", "unfreeze.", "policy.", "operation."};
+    const char *text = kms_action_text(action);
+    for (unsigned i = 0; i < sizeof starts / sizeof starts[0]; i++) {
+        if (strncmp(text, starts[i], strlen(starts[i])) == 0)
+            return true;
+    }
+    return kms_action_only_reads(action);
+}
+
 enum kms_action kms_action_of_text(const char *text)
 {
     unsigned action = 0;

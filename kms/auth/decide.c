@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 /* How far the best binding came; each step excludes more. */
-enum stage { NO_BINDING, LACKS_ACTION, LACKS_PURPOSE, ALLOWED };
+enum stage { NO_BINDING, LACKS_ACTION, LACKS_PURPOSE, LACKS_RESTRICTED, ALLOWED };
 
 /* Order of bsearch(3): a text against a member of the list. */
 static int compare_texts(const void *key, const void *member)
@@ -45,7 +45,9 @@ static enum stage weigh(const struct kms_policy_binding *binding, const struct k
         return NO_BINDING;
     if ((kms_action_roles(question->action) & binding->role) == 0)
         return LACKS_ACTION;
-    return purpose_matches(binding, question) ? ALLOWED : LACKS_PURPOSE;
+    if (!purpose_matches(binding, question))
+        return LACKS_PURPOSE;
+    return question->restricted && !binding->restricted ? LACKS_RESTRICTED : ALLOWED;
 }
 
 /* The best of one subject's bindings, if it beats what was found before. */
@@ -77,6 +79,7 @@ struct kms_decision kms_decide(const struct kms_policy *policy, const struct kms
         [NO_BINDING] = "no binding",
         [LACKS_ACTION] = "role lacks action",
         [LACKS_PURPOSE] = "purpose not bound",
+        [LACKS_RESTRICTED] = "not bound for restricted customers",
         [ALLOWED] = NULL,
     };
     struct kms_policy_cursor cursor = {.policy = policy, .name = question->name};

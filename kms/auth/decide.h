@@ -17,10 +17,13 @@ struct kms_question {
     const char
         *purpose;     /* NULL: none named; then an action that needs one wants a binding for all purposes */
     bool any_purpose; /* it is enough that some purpose would be allowed */
+    bool restricted;  /* the key of a restricted customer: wants a binding that says so */
 };
 
 struct kms_decision {
-    const char *cause; /* NULL: allowed; else "no binding", "role lacks action" or "purpose not bound" */
+    const char *
+        cause; /* NULL: allowed; else "no binding", "role lacks action", "purpose not bound" or "not bound for
+                          restricted customers" */
     const struct kms_policy_binding *binding; /* that allowed, or that came nearest to it; NULL: none */
 };
 

@@ -195,34 +195,20 @@ static void free_policy(struct kms_policy **policy)
     kms_policy_free(*policy);
 }
 
-/* The common end of both ways in; takes the document over. */
-static enum kms_status finish(struct kms_yaml *document, struct kms_policy **ret_policy,
-                              struct kms_error *err)
-{
-    KMS_CLEANUP(free_policy) struct kms_policy *policy = calloc(1, sizeof *policy);
-    if (policy == NULL)
-        return KMS_NO_MEMORY;
-    policy->document = *document;
-    *document = (struct kms_yaml){0};
-    KMS_TRY(policy_check(policy, err));
-    KMS_TRY(compile(policy));
-    *ret_policy = KMS_TAKE(policy);
-    return KMS_OK;
-}
-
-enum kms_status kms_policy_load(const char *path, struct kms_policy **ret_policy, struct kms_error *err)
-{
-    KMS_YAML document = {0};
-    KMS_TRY(kms_yaml_load(path, &root_schema, &document, err));
-    return finish(&document, ret_policy, err);
-}
-
 enum kms_status kms_policy_parse(const char *name, struct kms_slice text, struct kms_policy **ret_policy,
                                  struct kms_error *err)
 {
     KMS_YAML document = {0};
     KMS_TRY(kms_yaml_parse(name, text, &root_schema, &document, err));
-    return finish(&document, ret_policy, err);
+    KMS_CLEANUP(free_policy) struct kms_policy *policy = calloc(1, sizeof *policy);
+    if (policy == NULL)
+        return KMS_NO_MEMORY;
+    policy->document = document;
+    document = (struct kms_yaml){0};
+    KMS_TRY(policy_check(policy, err));
+    KMS_TRY(compile(policy));
+    *ret_policy = KMS_TAKE(policy);
+    return KMS_OK;
 }
 
 /* All tables are freed alike. */

@@ -82,10 +82,10 @@ struct kms_policy_binding {
     const struct kms_policy_binding *next; /* of the same subject */
 };
 
-/** Load a policy of at most 1 MiB. CONFIG_INVALID with "file:line: what is wrong" as public text; NO_MEMORY. */
-enum kms_status kms_policy_load(const char *path, struct kms_policy **ret_policy,
-                                struct kms_error *err) KMS_MUST_USE;
-/** The same from memory; `name` stands for the file in messages. */
+/**
+ * Parse a policy of at most 1 MiB; `name` stands for the file in messages. CONFIG_INVALID with "name:line: what is wrong" as public
+ * text; NO_MEMORY.
+ */
 enum kms_status kms_policy_parse(const char *name, struct kms_slice text, struct kms_policy **ret_policy,
                                  struct kms_error *err) KMS_MUST_USE;
 /** NULL-safe. */

@@ -118,7 +118,8 @@ static const cyaml_schema_field_t config_fields[] = {
     CYAML_FIELD_SEQUENCE("listen", CYAML_FLAG_POINTER, struct kms_config, listen, &listen_entry, 1,
                          MOST_LISTENERS),
     MAPPING(tls, 0, tls_fields),
-    PATH("policy", 0, struct kms_config, policy),
+    PATH("policy", CYAML_FLAG_OPTIONAL, struct kms_config, policy),
+    WORD("bootstrap_admin", CYAML_FLAG_OPTIONAL, struct kms_config, bootstrap_admin),
     MAPPING(hsm, 0, hsm_fields),
     MAPPING(store, 0, store_fields),
     MAPPING(audit, 0, audit_fields),
@@ -358,6 +359,9 @@ static enum kms_status settle(struct kms_config *config, const char *directory,
     KMS_TRY(settle_numbers(config, document, err));
     KMS_TRY(check_hsm(config, document, err));
     KMS_TRY(settle_detection(config, directory, document, err));
+    if (config->policy != NULL && config->bootstrap_admin != NULL)
+        return kms_yaml_fail(document, "bootstrap_admin", err,
+                             "is for a service without a first policy: leave it or policy out");
     for (size_t i = 0; i < config->listen_count; i++)
         KMS_TRY(settle_listener(config, i, directory, document, err));
     return settle_paths(config, directory);

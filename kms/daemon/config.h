@@ -28,7 +28,8 @@ struct kms_config {
         char *certificate, *private_key, *client_ca;
         char *crl; /* NULL: none */
     } tls;
-    char *policy;
+    char *policy;          /* the first policy, when the store has none; NULL: not said */
+    char *bootstrap_admin; /* or who may apply the first one; NULL: not said; at most one of the two */
     struct {
         char *module;             /* without a slash: left to the dynamic loader's search */
         char *init_args;          /* NULL: none */

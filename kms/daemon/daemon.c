@@ -4,12 +4,13 @@
 #include "core/clock.h"
 #include "daemon/detection.h"
 #include "daemon/pinger.h"
+#include "daemon/policy.h"
+#include "daemon/records.h"
 #include "daemon/services.h"
 #include "hsm/p11.h"
 #include "kms_descriptor_set.h"
 #include "ops/operation.h"
 #include "ops/runner.h"
-#include "store/sqlite.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -57,19 +58,6 @@ static enum kms_status open_hsm(struct kms_daemon *daemon, struct kms_error *err
     return kms_hsm_p11_open(&p11, &daemon->hsm, err);
 }
 
-static enum kms_status open_records(struct kms_daemon *daemon, struct kms_error *err)
-{
-    const struct kms_config *config = daemon->config;
-    const struct kms_store_sqlite_config store = {.path = config->store.path};
-    const struct kms_audit_config audit = {
-        .directory = config->audit.directory,
-        .segment_bytes = (uint64_t)config->audit.segment_mib << 20,
-        .write_deadline_ns = config->audit.write_deadline_ms * KMS_NS_PER_MS,
-    };
-    KMS_TRY(kms_store_sqlite_open(&store, &daemon->store, err));
-    return kms_audit_open(&audit, &daemon->audit, err);
-}
-
 static enum kms_status open_keys(struct kms_daemon *daemon, struct kms_error *err)
 {
     const struct kms_config *config = daemon->config;
@@ -81,17 +69,6 @@ static enum kms_status open_keys(struct kms_daemon *daemon, struct kms_error *er
     };
     KMS_TRY(kms_keys_new(daemon->hsm, daemon->store, &keys, &daemon->keys, err));
     return kms_keys_check_roots(daemon->keys, err);
-}
-
-static enum kms_status open_auth(const struct kms_config *config, struct kms_auth **ret_auth,
-                                 struct kms_error *err)
-{
-    const struct kms_auth_config auth = {
-        .policy_path = config->policy,
-        .crl_path = config->tls.crl,
-        .client_ca_path = config->tls.client_ca,
-    };
-    return kms_auth_new(&auth, ret_auth, err);
 }
 
 /* The RPC layer's counters for the status operation, which lies below it. */
@@ -178,9 +155,9 @@ static void set_serving(struct kms_daemon *daemon, bool serving)
 /* Every part in the order in which they need each other. */
 static enum kms_status open_parts(struct kms_daemon *daemon, struct kms_error *err)
 {
-    KMS_TRY(open_auth(daemon->config, &daemon->auth, err));
     KMS_TRY(open_hsm(daemon, err));
-    KMS_TRY(open_records(daemon, err));
+    KMS_TRY(kms_daemon_open_records(daemon->config, &daemon->store, &daemon->audit, err));
+    KMS_TRY(kms_daemon_auth_open(daemon->config, daemon->store, daemon->audit, &daemon->auth, err));
     KMS_TRY(open_keys(daemon, err));
     KMS_TRY(record(daemon, "start", "daemon.start", KMS_OK, NULL, err));
     KMS_TRY(kms_detection_open(daemon->config, daemon->audit, &daemon->detection, err));
@@ -217,7 +194,7 @@ void kms_daemon_announce(const struct kms_daemon *daemon)
     (void)sd_notify(0, "READY=1");
 }
 
-/* SIGHUP: policy, CRL, certificate and client CA. Whatever cannot be read stays as it was. */
+/* SIGHUP: CRL, certificate and client CA. Whatever cannot be read stays as it was. */
 static void reload(struct kms_daemon *daemon)
 {
     (void)sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRId64, kms_clock_mono_ns() / 1000);
@@ -226,7 +203,7 @@ static void reload(struct kms_daemon *daemon)
     if (status == KMS_OK)
         status = kms_rpc_server_reload(daemon->server, &err);
     if (status == KMS_OK)
-        kms_log_info("daemon", "policy, revocation list, certificate and client CA are reloaded");
+        kms_log_info("daemon", "revocation list, certificate and client CA are reloaded");
     else
         kms_log_error("daemon", "reload failed, what was in force before stays: %s",
                       kms_error_cause(&err, status));
@@ -314,8 +291,5 @@ bool kms_daemon_close(struct kms_daemon *daemon)
 
 enum kms_status kms_daemon_check(const struct kms_config *config, struct kms_error *err)
 {
-    struct kms_auth *auth = NULL;
-    KMS_TRY(open_auth(config, &auth, err));
-    kms_auth_free(auth);
-    return KMS_OK;
+    return kms_daemon_auth_check(config, err);
 }

@@ -23,7 +23,7 @@ void kms_daemon_announce(const struct kms_daemon *daemon);
 void kms_daemon_run(struct kms_daemon *daemon);
 /** Drain, close, free; NULL-safe. False when the HSM hangs so that the process can only be left by _exit(). */
 bool kms_daemon_close(struct kms_daemon *daemon);
-/** Check what can be checked without opening the token, the database or a socket: the policy and the CRL. */
+/** Check what can be checked without opening the token, the database or a socket: the first policy and the CRL. */
 enum kms_status kms_daemon_check(const struct kms_config *config, struct kms_error *err) KMS_MUST_USE;
 
 #endif

@@ -1,6 +1,7 @@
 /* kmsd: the key service. Everything that it does is configured by one file; see kmsd(8). */
 #include "core/harden.h"
 #include "daemon/daemon.h"
+#include "daemon/policy.h"
 
 #include <popt.h>
 #include <signal.h>
@@ -12,6 +13,7 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_CONFIGURATION = 78 };
 
 struct options {
     char *config;
+    char *replace_policy;
     int check;
     int version;
 };
@@ -23,6 +25,8 @@ static int parse_options(int argc, const char **argv, struct options *options)
         {"config", 'c', POPT_ARG_STRING, &options->config, 0, "configuration file (required)", "FILE"},
         {"check", 0, POPT_ARG_NONE, &options->check, 0,
          "check configuration, policy and revocation list, then exit", NULL},
+        {"replace-policy", 0, POPT_ARG_STRING, &options->replace_policy, 0,
+         "with the service stopped: make FILE the policy, unfreeze identities, then exit", "FILE"},
         {"version", 0, POPT_ARG_NONE, &options->version, 0, "print the version, then exit", NULL},
         POPT_AUTOHELP POPT_TABLEEND};
     poptContext context = poptGetContext("kmsd", argc, argv, table, 0);
@@ -75,6 +79,7 @@ int main(int argc, char **argv)
     struct options options = {0};
     const int stop = parse_options(argc, (const char **)(uintptr_t)argv, &options);
     KMS_FREE char *path = options.config;
+    KMS_FREE char *replacement = options.replace_policy;
     if (stop != 0)
         return stop - 1;
     /* before any thread exists, so that all of them inherit it: signals are waited for in one place */
@@ -96,6 +101,10 @@ int main(int argc, char **argv)
         status = kms_daemon_check(&config, &err);
         if (status == KMS_OK)
             (void)printf("%s is good\n", path);
+        return status == KMS_OK ? EXIT_OK : fail(&err, status);
+    }
+    if (status == KMS_OK && replacement != NULL) {
+        status = kms_daemon_policy_replace(&config, replacement, &err);
         return status == KMS_OK ? EXIT_OK : fail(&err, status);
     }
     return status == KMS_OK ? serve(&config) : fail(&err, status);

@@ -96,6 +96,13 @@ static enum kms_status apply(struct kms_store *store, struct kms_store_txn *txn,
         return store->ops->rekey.customer_remove(txn, &change->customer_removed, err);
     case KMS_CHANGE_REWRAPPED:
         return apply_rewrapped(store, txn, &change->rewrapped, err);
+    case KMS_CHANGE_POLICY:
+        return store->ops->policy.insert(txn, &change->policy, err);
+    case KMS_CHANGE_FREEZE:
+        return store->ops->freeze.insert(txn, &change->freeze, err);
+    case KMS_CHANGE_UNFREEZE:
+        return store->ops->freeze.remove(txn, change->freeze.scope, change->freeze.tenant,
+                                         change->freeze.name, err);
     }
     KMS_ASSERT(false && "a change of an unknown kind is never decoded");
     return KMS_INTERNAL;
@@ -109,7 +116,8 @@ enum kms_status kms_store_apply(struct kms_store *store, struct kms_store_txn *t
     if (status == KMS_OK)
         return KMS_OK;
     const bool contradicts = status == KMS_NOT_FOUND || status == KMS_ALREADY_EXISTS ||
-                             status == KMS_INVALID_ARGUMENT || status == KMS_OUT_OF_RANGE;
+                             status == KMS_INVALID_ARGUMENT || status == KMS_OUT_OF_RANGE ||
+                             status == KMS_ABORTED;
     return kms_fail(err, contradicts ? KMS_STORE_CORRUPT : status, "change of kind %d of the change log: %s",
                     change->kind, kms_error_cause(&cause, status));
 }

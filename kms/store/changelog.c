@@ -2,6 +2,7 @@
 
 #include "core/cleanup.h"
 #include "store/changelog_operation.h"
+#include "store/changelog_policy.h"
 #include "store/changelog_shred.h"
 #include "store/changelog_rekey.h"
 #include "store/codec.h"
@@ -181,6 +182,12 @@ enum kms_status kms_changelog_encode(struct kms_change *change, struct kms_buf *
     case KMS_CHANGE_CUSTOMER_REMOVED:
     case KMS_CHANGE_REWRAPPED:
         return kms_changelog_rekey(change, out);
+    case KMS_CHANGE_POLICY:
+        return kms_changelog_policy(&change->policy, out);
+    case KMS_CHANGE_FREEZE:
+        return kms_changelog_freeze(&change->freeze, out);
+    case KMS_CHANGE_UNFREEZE:
+        return kms_changelog_unfreeze(&change->freeze, out);
     }
     KMS_ASSERT(false && "a change of an unknown kind is never made");
     return KMS_INTERNAL;
@@ -358,6 +365,14 @@ static enum kms_status take_body(struct kms_reader *reader, struct kms_change *c
     case KMS_CHANGE_CUSTOMER_REMOVED:
     case KMS_CHANGE_REWRAPPED:
         return kms_changelog_take_rekey(reader, change);
+    case KMS_CHANGE_POLICY:
+        return kms_changelog_take_policy(reader, &change->policy);
+    case KMS_CHANGE_FREEZE:
+        kms_changelog_take_freeze(reader, &change->freeze);
+        return KMS_OK;
+    case KMS_CHANGE_UNFREEZE:
+        kms_changelog_take_unfreeze(reader, &change->freeze);
+        return KMS_OK;
     }
     reader->failed = true;
     return KMS_OK;
@@ -414,6 +429,12 @@ static const char *change_problem(const struct kms_change *change)
     case KMS_CHANGE_CUSTOMER_REMOVED:
     case KMS_CHANGE_REWRAPPED:
         return kms_changelog_rekey_problem(change);
+    case KMS_CHANGE_POLICY:
+        return kms_policy_record_problem(&change->policy);
+    case KMS_CHANGE_FREEZE:
+        return kms_freeze_record_problem(&change->freeze);
+    case KMS_CHANGE_UNFREEZE:
+        return kms_freeze_names_problem(&change->freeze);
     }
     return "unknown kind";
 }
@@ -457,5 +478,7 @@ void kms_change_clear(struct kms_change *change)
         free(change->certificate.document);
     else if (change->kind == KMS_CHANGE_BATCH)
         kms_batch_record_clear(&change->batch);
+    else if (change->kind == KMS_CHANGE_POLICY)
+        kms_policy_record_clear(&change->policy);
     *change = (struct kms_change){0};
 }

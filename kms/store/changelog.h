@@ -44,6 +44,7 @@
  *  25 KEK_SHREDDED = kek_id 16          state SHREDDED, and its slot is free
  *  26 CUSTOMER_REMOVED = uuid 16        with its KEKs, whose slots are free
  *  27 REWRAPPED  = kek_id 16 | rewrapped u64
+ *  28 POLICY to 30 UNFREEZE: store/changelog_policy.h
  *
  * A CUSTOMER record loses its id (which becomes "shredded/" and a random UUID) and its labels when the customer is removed: the one
  * case in which a record changes. Copies that were shipped before keep them, under the keys of the backup.
@@ -94,7 +95,10 @@ enum kms_change_kind {
     KMS_CHANGE_SLOT_TAKEN = 24,
     KMS_CHANGE_KEK_SHREDDED = 25,
     KMS_CHANGE_CUSTOMER_REMOVED = 26,
-    KMS_CHANGE_REWRAPPED = 27
+    KMS_CHANGE_REWRAPPED = 27,
+    KMS_CHANGE_POLICY = 28,
+    KMS_CHANGE_FREEZE = 29,
+    KMS_CHANGE_UNFREEZE = 30
 };
 
 struct kms_change_reservation {
@@ -146,6 +150,8 @@ struct kms_change {
         uint8_t kek_shredded[KMS_KEK_ID_SIZE];
         struct kms_uuid customer_removed;
         struct kms_change_rewrapped rewrapped;
+        struct kms_policy_record policy;
+        struct kms_freeze_record freeze; /* FREEZE; UNFREEZE: its names */
     };
 };
 

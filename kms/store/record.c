@@ -61,7 +61,7 @@ const char *kms_record_customer_problem(const struct kms_customer_record *custom
         return "customer id: 1..256 bytes of printable UTF-8";
     if (!labels_fit(customer->labels))
         return "customer labels: a JSON object of at most 64 KiB";
-    if (customer->state != KMS_CUSTOMER_ACTIVE && customer->state != KMS_CUSTOMER_CLOSED)
+    if (customer->state < KMS_CUSTOMER_ACTIVE || customer->state > KMS_CUSTOMER_RESTRICTED)
         return "customer state: unknown";
     if (!number_fits(customer->revision))
         return "customer revision: at most 2^63-1";

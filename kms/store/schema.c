@@ -2,6 +2,7 @@
 
 #include "core/cleanup.h"
 #include "store/schema_operation.h"
+#include "store/schema_policy.h"
 #include "store/schema_shred.h"
 #include "store/schema_rekey.h"
 #include "store/sqlite_error.h"
@@ -106,6 +107,7 @@ static const char *const migration_sql[] = {
     kms_schema_operation,
     kms_schema_shred,
     kms_schema_rekey,
+    kms_schema_policy,
 };
 
 const struct kms_schema_migrations kms_schema_migrations = {migration_sql,

@@ -42,6 +42,10 @@ enum kms_status kms_sqlite_request_snapshot(struct kms_store_txn *txn, struct km
                                             struct kms_error *err) KMS_MUST_USE;
 enum kms_status kms_sqlite_operation_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
                                               struct kms_error *err) KMS_MUST_USE;
+enum kms_status kms_sqlite_policy_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
+                                           struct kms_error *err) KMS_MUST_USE;
+enum kms_status kms_sqlite_freeze_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
+                                           struct kms_error *err) KMS_MUST_USE;
 enum kms_status kms_sqlite_shred_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
                                           struct kms_error *err) KMS_MUST_USE;
 enum kms_status kms_sqlite_rekey_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,

@@ -7,6 +7,7 @@
 #include "store/sqlite_error.h"
 #include "store/sqlite_impl.h"
 #include "store/sqlite_operation.h"
+#include "store/sqlite_policy.h"
 #include "store/sqlite_shred.h"
 #include "store/sqlite_rekey.h"
 
@@ -71,6 +72,18 @@ static const struct kms_store_ops sqlite_ops = {
             .remove = kms_sqlite_operation_remove,
             .approve = kms_sqlite_operation_approve,
             .approvals = kms_sqlite_operation_approvals,
+        },
+    .policy =
+        {
+            .insert = kms_sqlite_policy_insert,
+            .get = kms_sqlite_policy_get,
+            .list = kms_sqlite_policy_list,
+        },
+    .freeze =
+        {
+            .insert = kms_sqlite_freeze_insert,
+            .remove = kms_sqlite_freeze_remove,
+            .list = kms_sqlite_freeze_list,
         },
     .shred =
         {

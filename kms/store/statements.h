@@ -10,6 +10,7 @@
 #define KMS_STORE_STATEMENTS_H
 
 #include "store/statements_operation.h"
+#include "store/statements_policy.h"
 #include "store/statements_shred.h"
 #include "store/statements_rekey.h"
 
@@ -143,7 +144,8 @@
       "ORDER BY created_ns")                                                                                 \
     KMS_STATEMENT_TABLE_OPERATION(X)                                                                         \
     KMS_STATEMENT_TABLE_SHRED(X)                                                                             \
-    KMS_STATEMENT_TABLE_REKEY(X)
+    KMS_STATEMENT_TABLE_REKEY(X)                                                                             \
+    KMS_STATEMENT_TABLE_POLICY(X)
 
 enum kms_statement {
 #define KMS_STATEMENT_ENUM(name, who, sql) KMS_STATEMENT_##name,

@@ -15,7 +15,9 @@
 #include "core/cleanup.h"
 #include "core/ids.h"
 #include "store/store_changes.h"
+#include "store/store_freeze.h"
 #include "store/store_operation.h"
+#include "store/store_policy.h"
 #include "store/store_shred.h"
 #include "store/store_rekey.h"
 
@@ -43,7 +45,11 @@ enum {
 /* Stored as these numbers: never renumber. */
 enum kms_tenant_state { KMS_TENANT_ACTIVE = 1, KMS_TENANT_CLOSED = 2 };
 enum kms_purpose_state { KMS_PURPOSE_ACTIVE = 1, KMS_PURPOSE_CLOSED = 2 };
-enum kms_customer_state { KMS_CUSTOMER_ACTIVE = 1, KMS_CUSTOMER_CLOSED = 2 };
+enum kms_customer_state {
+    KMS_CUSTOMER_ACTIVE = 1,
+    KMS_CUSTOMER_CLOSED = 2,
+    KMS_CUSTOMER_RESTRICTED = 3 /* only purposes that the law requires, and only for who may */
+};
 enum kms_kek_state { KMS_KEK_ENABLED = 1, KMS_KEK_DISABLED = 2, KMS_KEK_SHREDDED = 3 };
 
 struct kms_tenant_record {
@@ -205,6 +211,8 @@ struct kms_store_ops {
     struct kms_store_operation_ops operation;
     struct kms_store_shred_ops shred;
     struct kms_store_rekey_ops rekey;
+    struct kms_store_policy_ops policy;
+    struct kms_store_freeze_ops freeze;
 };
 
 struct kms_store {

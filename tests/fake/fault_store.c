@@ -368,6 +368,29 @@ FAULT_PASS_IN(rekey, kek_add_rewrapped,
               (struct kms_store_txn * txn, const uint8_t kek_id[16], uint64_t count, struct kms_error *err),
               (txn->inner, kek_id, count, err))
 
+FAULT_PASS_IN(policy, insert,
+              (struct kms_store_txn * txn, const struct kms_policy_record *policy, struct kms_error *err),
+              (txn->inner, policy, err))
+FAULT_PASS_IN(policy, get,
+              (struct kms_store_txn * txn, uint64_t version, struct kms_policy_record *ret,
+               struct kms_error *err),
+              (txn->inner, version, ret, err))
+FAULT_PASS_IN(policy, list,
+              (struct kms_store_txn * txn, uint64_t before, size_t limit, kms_policy_visit visit,
+               void *context, struct kms_error *err),
+              (txn->inner, before, limit, visit, context, err))
+FAULT_PASS_IN(freeze, insert,
+              (struct kms_store_txn * txn, const struct kms_freeze_record *freeze, struct kms_error *err),
+              (txn->inner, freeze, err))
+FAULT_PASS_IN(freeze, remove,
+              (struct kms_store_txn * txn, enum kms_freeze_scope scope, const char *tenant, const char *name,
+               struct kms_error *err),
+              (txn->inner, scope, tenant, name, err))
+FAULT_PASS_IN(freeze, list,
+              (struct kms_store_txn * txn, const struct kms_freeze_record *after, size_t limit,
+               kms_freeze_visit visit, void *context, struct kms_error *err),
+              (txn->inner, after, limit, visit, context, err))
+
 static enum kms_status fault_kek_by_id(struct kms_store_txn *txn, const uint8_t kek_id[KMS_KEK_ID_SIZE],
                                        struct kms_kek_record *ret_kek, struct kms_error *err)
 {
@@ -429,6 +452,18 @@ static const struct kms_store_ops fault_ops = {
             .remove = fault_operation_remove,
             .approve = fault_operation_approve,
             .approvals = fault_operation_approvals,
+        },
+    .policy =
+        {
+            .insert = fault_policy_insert,
+            .get = fault_policy_get,
+            .list = fault_policy_list,
+        },
+    .freeze =
+        {
+            .insert = fault_freeze_insert,
+            .remove = fault_freeze_remove,
+            .list = fault_freeze_list,
         },
     .shred =
         {

@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++) {
         for (unsigned action = 0; action < KMS_ACTION_COUNT; action++) {
-            struct kms_question question = {names[i], (enum kms_action)action, "acme", "service", false};
+            struct kms_question question = {names[i], (enum kms_action)action, "acme", "service", false, false};
             const struct kms_decision exact = kms_decide(policy, &question);
             KMS_ASSERT(exact.cause != NULL || exact.binding != NULL);
             question.any_purpose = true;
@@ -29,7 +29,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     KMS_ASSERT(!kms_reach_can(policy, KMS_ACTION_POLICY_APPROVE, NULL, names[0], 2) ||
                kms_reach_can(policy, KMS_ACTION_POLICY_APPROVE, NULL, names[0], 1));
     (void)!kms_reach_check_governable(policy, &err);
-    const struct kms_question nobody = {"nobody", KMS_ACTION_SERVER_STATUS, NULL, NULL, true};
+    const struct kms_question nobody = {"nobody", KMS_ACTION_SERVER_STATUS, NULL, NULL, true, false};
     KMS_ASSERT(kms_decide(policy, &nobody).cause != NULL);
     kms_policy_free(policy);
     return 0;

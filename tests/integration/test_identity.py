@@ -198,24 +198,14 @@ class Reload(IdentityTestCase):
         self.reload()
         self.assertRefused(UNAUTHENTICATED, client.keys.GenerateDataKey, generate_request())
 
-    def test_a_changed_policy_counts_at_once(self):
-        self.home.identity("later", "spiffe://kms.example/app/later")
-        client = self.connect("later")
-        self.assertRefused(DENIED, client.keys.GenerateDataKey, generate_request())
-        self.home.bindings.append(
-            {"identity": "spiffe://kms.example/app/later", "role": "application", "tenants": ["*"], "purposes": ["*"]}
-        )
-        self.reload()
-        self.assertEqual(len(self.generate(client).plaintext), 32)
-
-    def test_a_bad_policy_crl_or_certificate_leaves_the_old_one_in_force(self):
+    def test_a_bad_crl_or_certificate_leaves_the_old_one_in_force(self):
         pki = self.home.path / "pki"
-        for path in (self.home.path / "policy.yaml", pki / "ca.crl", pki / "server.pem", pki / "ca.pem"):
+        for path in (pki / "ca.crl", pki / "server.pem", pki / "ca.pem"):
             with self.subTest(path=path.name):
                 good = path.read_bytes()
                 before = len(self.daemon.log())
                 try:
-                    path.write_bytes(b"version: [not a policy, not PEM")
+                    path.write_bytes(b"not PEM")
                     self.daemon.signal(signal.SIGHUP)
                     eventually(lambda: "reload" in self.daemon.log()[before:], "reload logged")
                     path.write_bytes(good)

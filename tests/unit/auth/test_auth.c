@@ -21,7 +21,7 @@
 
 /* Files and clock of one test. */
 static struct pki_ca ca;
-static char *directory, *policy_path, *ca_path, *crl_path;
+static char *directory, *ca_path, *crl_path;
 static _Atomic int64_t wall_offset_ns, mono_offset_ns;
 
 static int64_t shifted_clock(clockid_t id, int64_t offset)
@@ -70,7 +70,6 @@ static int set_up(void **state)
     kms_clock_set_source(&source);
     directory = pki_directory_new();
     ca = pki_ca_new("Test CA", true);
-    write_file(&policy_path, "policy.yaml", POLICY_A);
     write_file(&ca_path, "ca.pem", ca.pem);
     write_crl(&(struct pki_crl){.serials = {"666"}});
     return 0;
@@ -81,17 +80,21 @@ static int tear_down(void **state)
     (void)state;
     kms_clock_set_source(NULL);
     pki_ca_clear(&ca);
-    free(policy_path);
     free(ca_path);
     free(crl_path);
-    policy_path = ca_path = crl_path = NULL;
+    ca_path = crl_path = NULL;
     pki_directory_free(directory);
     return 0;
 }
 
+static struct kms_auth_policy policy_of(const char *text)
+{
+    return (struct kms_auth_policy){"policy.yaml", kms_slice_str(text), 0};
+}
+
 static struct kms_auth *auth_with(bool crl, size_t max_identities)
 {
-    const struct kms_auth_config config = {.policy_path = policy_path,
+    const struct kms_auth_config config = {.policy = policy_of(POLICY_A),
                                            .crl_path = crl ? crl_path : NULL,
                                            .client_ca_path = ca_path,
                                            .max_identities = max_identities};
@@ -243,42 +246,58 @@ static void a_bad_start_is_refused(void **state)
     (void)state;
     struct kms_auth *auth = NULL;
     struct kms_error err = {0};
-    struct kms_auth_config config = {.policy_path = policy_path, .crl_path = crl_path};
+    struct kms_auth_config config = {.policy = policy_of(POLICY_A), .crl_path = crl_path};
     assert_int_equal(kms_auth_new(&config, &auth, &err), KMS_CONFIG_INVALID);
-    config = (struct kms_auth_config){.policy_path = "/nonexistent"};
+    config = (struct kms_auth_config){.policy = policy_of("bindings: 1")};
     assert_int_equal(kms_auth_new(&config, &auth, &err), KMS_CONFIG_INVALID);
     config = (struct kms_auth_config){
-        .policy_path = policy_path, .crl_path = "/nonexistent", .client_ca_path = ca_path};
+        .policy = policy_of(POLICY_A), .crl_path = "/nonexistent", .client_ca_path = ca_path};
     assert_int_equal(kms_auth_new(&config, &auth, &err), KMS_CONFIG_INVALID);
     assert_non_null(strstr(err.public_text, "/nonexistent"));
     assert_null(auth);
     kms_auth_free(NULL);
 }
 
-static void a_failed_reload_keeps_policy_and_list(void **state)
+static void a_failed_change_keeps_policy_and_list(void **state)
 {
     (void)state;
     struct kms_auth *auth = auth_with(true, 0);
     struct kms_error err;
     const struct kms_identity *app = identify(auth, &(struct pki_leaf){.cn = "app"}, &err);
-    write_file(&policy_path, "policy.yaml", POLICY_B);
     write_file(&crl_path, "ca.crl", "garbage");
     assert_int_equal(kms_auth_reload(auth, &err), KMS_CONFIG_INVALID);
-    assert_int_equal(kms_auth_decide(auth, app, KMS_ACTION_DATAKEY_GENERATE, "acme", "service", &err),
-                     KMS_OK);
-    write_crl(&(struct pki_crl){0});
-    write_file(&policy_path, "policy.yaml", "version: 1\nbindings: [x]\n");
-    assert_int_equal(kms_auth_reload(auth, &err), KMS_CONFIG_INVALID);
+    struct kms_auth_policy policy = policy_of("version: 1\nbindings: [x]\n");
+    assert_int_equal(kms_auth_set_policy(auth, &policy, &err), KMS_CONFIG_INVALID);
     assert_non_null(strstr(err.public_text, "policy.yaml:2:"));
     assert_int_equal(kms_auth_decide(auth, app, KMS_ACTION_DATAKEY_GENERATE, "acme", "service", &err),
                      KMS_OK);
     struct kms_auth_stats stats;
     kms_auth_stats(auth, &stats);
     assert_int_equal(stats.generation, 1);
-    write_file(&policy_path, "policy.yaml", POLICY_B);
-    assert_int_equal(kms_auth_reload(auth, &err), KMS_OK);
+    policy = policy_of(POLICY_B);
+    assert_int_equal(kms_auth_set_policy(auth, &policy, &err), KMS_OK);
     assert_int_equal(kms_auth_decide(auth, app, KMS_ACTION_DATAKEY_GENERATE, "acme", "service", &err),
                      KMS_PERMISSION_DENIED);
+    assert_int_equal(kms_auth_decide(auth, app, KMS_ACTION_CUSTOMER_READ, "acme", NULL, &err), KMS_OK);
+    kms_auth_free(auth);
+}
+
+static void an_older_version_does_not_replace_a_newer_one(void **state)
+{
+    (void)state;
+    struct kms_auth *auth = auth_with(false, 0);
+    struct kms_error err;
+    struct kms_auth_stats stats;
+    struct kms_auth_policy policy = policy_of(POLICY_B);
+    policy.version = 7;
+    assert_int_equal(kms_auth_set_policy(auth, &policy, &err), KMS_OK);
+    policy = policy_of(POLICY_A);
+    policy.version = 6;
+    assert_int_equal(kms_auth_set_policy(auth, &policy, &err), KMS_OK);
+    kms_auth_stats(auth, &stats);
+    assert_int_equal(stats.policy_version, 7);
+    assert_int_equal(stats.generation, 2);
+    const struct kms_identity *app = identify(auth, &(struct pki_leaf){.cn = "app"}, &err);
     assert_int_equal(kms_auth_decide(auth, app, KMS_ACTION_CUSTOMER_READ, "acme", NULL, &err), KMS_OK);
     kms_auth_free(auth);
 }
@@ -299,16 +318,26 @@ static void denials_tell_the_cause_to_the_operator_only(void **state)
     assert_int_equal(kms_auth_decide_any_purpose(auth, app, KMS_ACTION_DATAKEY_UNWRAP, "beta", &err),
                      KMS_PERMISSION_DENIED);
     assert_string_equal(err.cause, "no binding");
-    char text[128];
-    assert_string_equal(
-        kms_auth_explain(auth, app, KMS_ACTION_DATAKEY_WRAP, "acme", "service", text, sizeof text),
-        "allowed by bindings[0] (application)");
-    assert_string_equal(
-        kms_auth_explain(auth, app, KMS_ACTION_DATAKEY_WRAP, "acme", "kyc", text, sizeof text),
-        "denied: purpose not bound; nearest was bindings[0] (application)");
-    assert_string_equal(
-        kms_auth_explain(auth, app, KMS_ACTION_DATAKEY_WRAP, "beta", "kyc", text, sizeof text),
-        "denied: no binding");
+    kms_auth_free(auth);
+}
+
+static void a_decision_is_explained_for_any_name(void **state)
+{
+    (void)state;
+    struct kms_auth *auth = auth_with(false, 0);
+    char text[160];
+    assert_true(
+        kms_auth_explain(auth, "cn:app", KMS_ACTION_DATAKEY_WRAP, "acme", "service", text, sizeof text));
+    assert_string_equal(text, "allowed by bindings[0] (application)");
+    assert_false(kms_auth_explain(auth, "cn:app", KMS_ACTION_DATAKEY_WRAP, "acme", "kyc", text, sizeof text));
+    assert_string_equal(text, "denied: purpose not bound; nearest was bindings[0] (application)");
+    assert_false(kms_auth_explain(auth, "cn:app", KMS_ACTION_DATAKEY_WRAP, "beta", "kyc", text, sizeof text));
+    assert_string_equal(text, "denied: no binding");
+    const struct kms_auth_frozen frozen = {KMS_AUTH_PURPOSE, "acme", "service", "a dispute"};
+    assert_int_equal(kms_auth_freeze(auth, &frozen), KMS_OK);
+    assert_false(
+        kms_auth_explain(auth, "cn:app", KMS_ACTION_DATAKEY_WRAP, "acme", "service", text, sizeof text));
+    assert_string_equal(text, "denied: purpose frozen: a dispute; nearest was bindings[0] (application)");
     kms_auth_free(auth);
 }
 
@@ -394,7 +423,8 @@ static void readers_and_reloads_get_along(void **state)
     for (size_t i = 0; i < THREADS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, ask_until_stopped, &crowd), 0);
     for (int i = 0; i < RELOADS; i++) {
-        write_file(&policy_path, "policy.yaml", i % 2 == 0 ? POLICY_B : POLICY_A);
+        const struct kms_auth_policy policy = policy_of(i % 2 == 0 ? POLICY_B : POLICY_A);
+        assert_int_equal(kms_auth_set_policy(crowd.auth, &policy, &err), KMS_OK);
         assert_int_equal(kms_auth_reload(crowd.auth, &err), KMS_OK);
         const unsigned long before = atomic_load(&crowd.answers);
         while (atomic_load(&crowd.answers) == before)
@@ -406,7 +436,7 @@ static void readers_and_reloads_get_along(void **state)
     struct kms_auth_stats stats;
     kms_auth_stats(crowd.auth, &stats);
     assert_int_equal(stats.identities, 8);
-    assert_int_equal(stats.generation, 1 + RELOADS);
+    assert_int_equal(stats.generation, 1 + 2 * RELOADS);
     for (size_t i = 0; i < 8; i++)
         free(crowd.pems[i]);
     kms_auth_free(crowd.auth);
@@ -424,8 +454,10 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(an_issuer_without_a_list_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_bad_start_is_refused, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_failed_reload_keeps_policy_and_list, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_failed_change_keeps_policy_and_list, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(an_older_version_does_not_replace_a_newer_one, set_up, tear_down),
         cmocka_unit_test_setup_teardown(denials_tell_the_cause_to_the_operator_only, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_decision_is_explained_for_any_name, set_up, tear_down),
         cmocka_unit_test_setup_teardown(identities_are_bounded_and_long_expired_ones_make_room, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(a_wall_clock_set_wrong_for_a_while_forgets_nobody, set_up, tear_down),

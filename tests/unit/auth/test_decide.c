@@ -44,7 +44,7 @@ static int drop_policy(void **state)
 static void expect(const char *name, enum kms_action action, const char *tenant, const char *purpose,
                    const char *cause)
 {
-    const struct kms_question question = {name, action, tenant, purpose, false};
+    const struct kms_question question = {name, action, tenant, purpose, false, false};
     const struct kms_decision decision = kms_decide(policy, &question);
     if (cause == NULL && decision.cause != NULL)
         fail_msg("%s may not %s: %s", name, kms_action_text(action), decision.cause);
@@ -122,7 +122,8 @@ static void an_unnamed_purpose_needs_a_binding_for_all(void **state)
 static void any_purpose_asks_whether_some_would_do(void **state)
 {
     (void)state;
-    struct kms_question question = {"spiffe://td/app/pay", KMS_ACTION_DATAKEY_UNWRAP, "acme", NULL, true};
+    struct kms_question question = {
+        "spiffe://td/app/pay", KMS_ACTION_DATAKEY_UNWRAP, "acme", NULL, true, false};
     assert_null(kms_decide(policy, &question).cause);
     question.tenant = "zeta";
     assert_string_equal(kms_decide(policy, &question).cause, "no binding");

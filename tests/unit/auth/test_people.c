@@ -33,7 +33,7 @@ static void expect_refusal(const char *text, const char *what)
 static bool allowed(const struct kms_policy *policy, const char *name, enum kms_action action,
                     const char *tenant)
 {
-    const struct kms_question question = {name, action, tenant, NULL, false};
+    const struct kms_question question = {name, action, tenant, NULL, false, false};
     return kms_decide(policy, &question).cause == NULL;
 }
 

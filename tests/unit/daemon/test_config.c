@@ -176,9 +176,23 @@ static void unknown_missing_and_repeated_keys_are_refused(void **state)
     expect_refusal(12, "  pin: 1234", "unknown key 'pin'; known here: module, init_args");
     expect_refusal(17, "logs: {level: info}", "did you mean 'log'?");
     expect_refusal_at(9, "", 8, "hsm: key 'token' is missing");
-    expect_refusal_at(6, "", 1, "key 'policy' is missing");
+    expect_refusal_at(13, "", 1, "key 'store' is missing");
     expect_refusal(12, "  token: 'pkcs11:x'", "key 'token' stands here twice");
     expect_refusal(17, "log: {}", "log: key 'level' is missing");
+}
+
+static void the_first_policy_is_a_file_or_an_administrator(void **state)
+{
+    (void)state;
+    KMS_CONFIG config = {0};
+    parse_good(6, "bootstrap_admin: spiffe://td/admin", &config);
+    assert_null(config.policy);
+    assert_string_equal(config.bootstrap_admin, "spiffe://td/admin");
+    kms_config_clear(&config);
+    parse_good(6, "", &config); /* the store has one */
+    assert_null(config.policy);
+    assert_null(config.bootstrap_admin);
+    expect_refusal(6, "bootstrap_admin: a\npolicy: p.yaml", "leave it or policy out");
 }
 
 static void numbers_must_be_whole_and_in_range(void **state)
@@ -523,6 +537,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_is_left_out_gets_its_default),
         cmocka_unit_test(sections_with_defaults_only_may_be_left_out),
         cmocka_unit_test(unknown_missing_and_repeated_keys_are_refused),
+        cmocka_unit_test(the_first_policy_is_a_file_or_an_administrator),
         cmocka_unit_test(numbers_must_be_whole_and_in_range),
         cmocka_unit_test(truth_values_and_levels_must_be_exact),
         cmocka_unit_test(addresses_are_checked),

@@ -299,14 +299,13 @@ static void make_files(struct site *site)
     certs_write(site_path(site, "trust.pem"),
                 ca); /* what clients trust: tests replace the server's own file */
     free(ca);
-    certs_write(site_path(site, "policy.yaml"), policy);
     certs_write_crl(&site->ca, 0, site_path(site, "ca.crl"));
 }
 
 /* Policy and revocation list, the real module. */
 static void make_auth(struct site *site)
 {
-    const struct kms_auth_config config = {.policy_path = site_path(site, "policy.yaml"),
+    const struct kms_auth_config config = {.policy = {"policy.yaml", kms_slice_str(policy), 0},
                                            .crl_path = site_path(site, "ca.crl"),
                                            .client_ca_path = site_path(site, "ca.pem")};
     struct kms_error err = {.status = KMS_OK};

@@ -28,6 +28,24 @@ static void write_operations(struct kms_store *store)
     commit(&txn);
 }
 
+/* Two versions of the policy, and freezes of every scope, one of which is lifted. */
+static void write_policies(struct kms_store *store)
+{
+    struct kms_error err = {0};
+    struct kms_txn txn = begin_write(store);
+    for (uint64_t version = 1; version <= 2; version++) {
+        KMS_CLEANUP(kms_policy_record_clear) struct kms_policy_record policy = sample_policy(version);
+        assert_ok(store->ops->policy.insert(txn.txn, &policy, &err));
+    }
+    for (unsigned scope = KMS_FREEZE_TENANT; scope <= KMS_FREEZE_IDENTITY; scope++) {
+        const struct kms_freeze_record freeze = sample_freeze((enum kms_freeze_scope)scope, scope);
+        assert_ok(store->ops->freeze.insert(txn.txn, &freeze, &err));
+    }
+    const struct kms_freeze_record lifted = sample_freeze(KMS_FREEZE_PURPOSE, KMS_FREEZE_PURPOSE);
+    assert_ok(store->ops->freeze.remove(txn.txn, lifted.scope, lifted.tenant, lifted.name, &err));
+    commit(&txn);
+}
+
 /* Every kind of record of store/store_shred.h, in the tenant of fill(). */
 static void write_of_shredding(struct kms_store *store, struct kms_txn *txn)
 {
@@ -112,6 +130,7 @@ void write_a_bit_of_everything(struct kms_store *store)
     struct kms_error err = {0};
     fill(store, 40);
     write_operations(store);
+    write_policies(store);
     struct kms_txn txn = begin_write(store);
     struct kms_tenant_record tenant = sample_tenant(1);
     tenant.next_slot = 41;
@@ -247,6 +266,12 @@ static const char *const dumps[] = {
     "ORDER BY customer, purpose, version",
     "SELECT 'free slot '||hex(t.uuid)||' '||slot FROM free_slot f JOIN tenant t ON t.no = f.tenant_no "
     "ORDER BY t.uuid, slot",
+    "SELECT 'policy '||version||' '||hex(sha256)||' '||identity||' '||operation||' '||comment||' "
+    "'||created_ns||' '||"
+    "hex(document) FROM policy ORDER BY version",
+    "SELECT 'freeze '||scope||' '||tenant||' '||name||' '||reason||' '||identity||' '||created_ns FROM "
+    "freeze "
+    "ORDER BY scope, tenant, name",
 };
 
 /* Append the first column of all rows to `out`, one a line; returns the number of rows. */

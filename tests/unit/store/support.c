@@ -216,6 +216,32 @@ struct kms_page_record sample_page(unsigned tenant, uint32_t level, uint64_t ind
     return page;
 }
 
+struct kms_policy_record sample_policy(uint64_t version)
+{
+    struct kms_policy_record policy = {.version = version,
+                                       .identity = "spiffe://kms.example/admin/dan",
+                                       .operation = "018f4b1e-0000-4000-8000-000000000001",
+                                       .comment = "more approvers",
+                                       .created_ns = 1700000000000000000 + (int64_t)version};
+    memset(policy.sha256, (int)version, sizeof policy.sha256);
+    policy.document = (uint8_t *)strdup("version: 1\nbindings: []\n");
+    policy.document_len = strlen((const char *)policy.document);
+    return policy;
+}
+
+struct kms_freeze_record sample_freeze(enum kms_freeze_scope scope, unsigned number)
+{
+    struct kms_freeze_record freeze = {.scope = scope,
+                                       .reason = "a dispute",
+                                       .identity = "spiffe://kms.example/operator/alice",
+                                       .created_ns = 1700000000000000000 + number};
+    if (scope == KMS_FREEZE_TENANT || scope == KMS_FREEZE_PURPOSE)
+        (void)snprintf(freeze.tenant, sizeof freeze.tenant, "tenant-%04u", number);
+    if (scope != KMS_FREEZE_TENANT)
+        (void)snprintf(freeze.name, sizeof freeze.name, "name-%u", number);
+    return freeze;
+}
+
 struct kms_operation_record sample_operation(unsigned number)
 {
     struct kms_operation_record operation = {.uuid = sample_uuid(7, number),

@@ -51,6 +51,8 @@ struct kms_customer_record sample_customer(unsigned tenant, unsigned number); /*
 struct kms_kek_record sample_kek(unsigned tenant, unsigned customer, const char *purpose, uint32_t version);
 struct kms_page_record sample_page(unsigned tenant, uint32_t level, uint64_t index); /* body is static */
 struct kms_request_record sample_request(unsigned number);
+struct kms_policy_record sample_policy(uint64_t version); /* document on the heap */
+struct kms_freeze_record sample_freeze(enum kms_freeze_scope scope, unsigned number);
 struct kms_operation_record sample_operation(unsigned number); /* on the heap: clear it */
 struct kms_approval_record sample_approval(unsigned operation,
                                            const char *person); /* on the heap: clear it */

@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-enum { KINDS = KMS_CHANGE_REWRAPPED };
+enum { KINDS = KMS_CHANGE_UNFREEZE };
 
 /* A batch in the middle of its life. */
 static struct kms_batch_record sample_batch(void)
@@ -133,6 +133,13 @@ static struct kms_change sample_change(enum kms_change_kind kind)
         break;
     case KMS_CHANGE_REWRAPPED:
         change.rewrapped = (struct kms_change_rewrapped){{7}, 70000};
+        break;
+    case KMS_CHANGE_POLICY:
+        change.policy = sample_policy(3);
+        break;
+    case KMS_CHANGE_FREEZE:
+    case KMS_CHANGE_UNFREEZE:
+        change.freeze = sample_freeze(KMS_FREEZE_PURPOSE, 3);
         break;
     }
     return change;

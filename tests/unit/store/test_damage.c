@@ -230,7 +230,7 @@ static const struct hostile_row hostile_rows[] = {
     {"UPDATE customer SET labels = ''", CUSTOMER},
     {"UPDATE customer SET labels = '{' || printf('%.*c', 65536, 'x') || '}'", CUSTOMER},
     {"UPDATE customer SET labels = '{' || CAST(x'00' AS TEXT) || '}'", CUSTOMER},
-    {"UPDATE customer SET state = 3", CUSTOMER},
+    {"UPDATE customer SET state = 4", CUSTOMER},
     {"UPDATE customer SET revision = -9223372036854775808", CUSTOMER},
     {"UPDATE customer SET uuid = x'0102' WHERE id = 'customer-000001'", LIST},
     {"UPDATE customer SET tenant_no = 77", CUSTOMER},

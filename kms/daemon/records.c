@@ -1,0 +1,17 @@
+#include "daemon/records.h"
+
+#include "core/clock.h"
+#include "store/sqlite.h"
+
+enum kms_status kms_daemon_open_records(const struct kms_config *config, struct kms_store **ret_store,
+                                        struct kms_audit **ret_audit, struct kms_error *err)
+{
+    const struct kms_store_sqlite_config store = {.path = config->store.path};
+    const struct kms_audit_config audit = {
+        .directory = config->audit.directory,
+        .segment_bytes = (uint64_t)config->audit.segment_mib << 20,
+        .write_deadline_ns = config->audit.write_deadline_ms * KMS_NS_PER_MS,
+    };
+    KMS_TRY(kms_store_sqlite_open(&store, ret_store, err));
+    return kms_audit_open(&audit, ret_audit, err);
+}

@@ -1,0 +1,18 @@
+/*
+ * Purpose:   open what the service writes: the database and the audit log.
+ * Owns:      nothing.
+ * Threads:   main thread.
+ * Never:     needs the HSM.
+ */
+#ifndef KMS_DAEMON_RECORDS_H
+#define KMS_DAEMON_RECORDS_H
+
+#include "audit/audit.h"
+#include "daemon/config.h"
+#include "store/store.h"
+
+/** As configured. On failure what was opened is in the outputs all the same, for the caller to close. */
+enum kms_status kms_daemon_open_records(const struct kms_config *config, struct kms_store **ret_store,
+                                        struct kms_audit **ret_audit, struct kms_error *err) KMS_MUST_USE;
+
+#endif
