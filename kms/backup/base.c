@@ -119,7 +119,7 @@ static enum kms_status write_snapshot(struct making *making, const struct kms_ba
     KMS_TRY(store->ops->changes.last(txn.txn, &header->seq, making->err));
     KMS_TRY(kms_backup_writer_new(keeper, header, &making->out, &making->writer, making->err));
     char name[KMS_BACKUP_NAME_SIZE];
-    kms_backup_name(header->kind, header->seq, &header->file, name);
+    kms_backup_name(header, name);
     (void)snprintf(making->partial, sizeof making->partial, ".partial-%s", name);
     create_all(making);
     KMS_TRY(still_going(making));
@@ -159,7 +159,7 @@ enum kms_status kms_backup_base_write(const struct kms_backup_keeper *keeper, st
     struct kms_backup_base_result result = {
         .seq = header.seq, .records = making.records, .bytes = making.bytes};
     char name[KMS_BACKUP_NAME_SIZE];
-    kms_backup_name(header.kind, header.seq, &header.file, name);
+    kms_backup_name(&header, name);
     (void)snprintf(result.name, sizeof result.name, "%s", name);
     for (size_t i = 0; i < count; i++) {
         if (copies[i].descriptor < 0)

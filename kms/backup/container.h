@@ -82,7 +82,10 @@ struct kms_backup_keeper {
 
 struct kms_backup_writer;
 
-/** A new file with a new key; `header->file`, `key_id` and `created_ns` are filled in. Its first bytes are appended to `out`. */
+/**
+ * A new file with a new key; `header->file`, `key_id` and `created_ns` are filled in, the time not earlier than what stands
+ * there already. Its first bytes are appended to `out`.
+ */
 enum kms_status kms_backup_writer_new(const struct kms_backup_keeper *keeper,
                                       struct kms_backup_header *header, struct kms_buf *out,
                                       struct kms_backup_writer **ret_writer,

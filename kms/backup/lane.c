@@ -29,6 +29,7 @@ struct kms_backup_lane {
     bool needs_base;           /* there is none, or the change log does not reach back */
     uint64_t shipped;          /* every change up to this one is durable in the target */
     struct kms_backup_end end; /* of the newest log; zero: the next one begins a chain */
+    int64_t created_ns;        /* of the newest log */
     int descriptor;            /* of the open log; -1: none */
     struct kms_backup_writer *writer;
     uint64_t bytes;     /* of the open log */
@@ -142,6 +143,7 @@ static enum kms_status look(struct kms_backup_lane *lane, struct kms_error *err)
     const bool log_is_newest = log.place.end.frames > 0 && log.last_seq >= base.seq;
     lane->end = log_is_newest ? log.place.end : (struct kms_backup_end){0};
     lane->shipped = log_is_newest ? log.last_seq : base.seq;
+    lane->created_ns = log.place.header.created_ns;
     lane->needs_base = !has_base;
     KMS_TRY(check_not_rolled_back(lane, err));
     lane->known = true;
@@ -193,17 +195,20 @@ static enum kms_status make_base(struct kms_backup_lane *lane, struct kms_error 
     lane->needs_base = false;
     lane->end = (struct kms_backup_end){0};
     lane->shipped = header.seq;
-    report(lane);
     return KMS_OK;
 }
 
 /* A new log that goes on where the last one has ended. */
 static enum kms_status open_log(struct kms_backup_lane *lane, struct kms_error *err)
 {
-    struct kms_backup_header header = {.kind = KMS_BACKUP_LOG, .seq = lane->shipped, .previous = lane->end};
+    struct kms_backup_header header = {.kind = KMS_BACKUP_LOG,
+                                       .created_ns = lane->created_ns + 1,
+                                       .seq = lane->shipped,
+                                       .previous = lane->end};
     char name[KMS_BACKUP_NAME_SIZE];
     KMS_TRY(kms_backup_writer_new(lane->config.keeper, &header, &lane->out, &lane->writer, err));
-    kms_backup_name(header.kind, header.seq, &header.file, name);
+    kms_backup_name(&header, name);
+    lane->created_ns = header.created_ns;
     KMS_TRY(kms_backup_target_create(lane->config.directory, name, &lane->descriptor, err));
     lane->bytes = 0;
     return kms_backup_target_sync(lane->config.directory, err);
@@ -217,6 +222,16 @@ static enum kms_status flush(struct kms_backup_lane *lane, struct kms_error *err
         return kms_fail_public(err, KMS_IO, "cannot flush a backup log: %s", strerror(errno));
     lane->bytes += lane->out.len;
     lane->out.len = 0;
+    return KMS_OK;
+}
+
+/* A chain begins with a log that holds nothing yet: without it, a base whose logs were lost would look like a new one. */
+static enum kms_status begin_chain(struct kms_backup_lane *lane, struct kms_error *err)
+{
+    KMS_TRY(open_log(lane, err));
+    KMS_TRY(kms_backup_writer_seal(lane->writer, false, &lane->out, err));
+    KMS_TRY(flush(lane, err));
+    lane->end = kms_backup_writer_end(lane->writer);
     return KMS_OK;
 }
 
@@ -271,7 +286,8 @@ static enum kms_status begin_anew(struct kms_backup_lane *lane, struct kms_error
                     "the change log does not reach back to change %llu, the last one in %s: a new base",
                     (unsigned long long)lane->shipped, lane->config.directory);
     drop_log(lane);
-    return make_base(lane, err);
+    KMS_TRY(make_base(lane, err));
+    return begin_chain(lane, err);
 }
 
 /* True when there may be something to ship. */
@@ -312,6 +328,8 @@ static enum kms_status work(struct kms_backup_lane *lane, struct kms_error *err)
         KMS_TRY(look(lane, err));
     if (lane->needs_base)
         KMS_TRY(make_base(lane, err));
+    if (kms_uuid_is_zero(&lane->end.file))
+        KMS_TRY(begin_chain(lane, err));
     for (bool more = true; more;)
         KMS_TRY(ship_frame(lane, &more, err));
     return KMS_OK;

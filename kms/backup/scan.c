@@ -58,7 +58,7 @@ static enum kms_status check_name(const struct kms_backup_file *file, const stru
                                   struct kms_error *err)
 {
     char name[KMS_BACKUP_NAME_SIZE];
-    kms_backup_name(header->kind, header->seq, &header->file, name);
+    kms_backup_name(header, name);
     return strcmp(name, file->name) == 0 ? KMS_OK
                                          : kms_fail_public(err, KMS_TAMPERED, "was renamed: it is %s", name);
 }

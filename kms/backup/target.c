@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SEQ_DIGITS = 20, FILE_DIGITS = 8 };
+enum { SEQ_DIGITS = 20, TIME_DIGITS = 16 };
 
 static const char suffix[] = ".kmsb";
 
@@ -29,13 +29,11 @@ static enum kms_status failed(const char *what, const char *name, struct kms_err
                            strerror(error));
 }
 
-void kms_backup_name(enum kms_backup_kind kind, uint64_t seq, const struct kms_uuid *file,
-                     char out[KMS_BACKUP_NAME_SIZE])
+void kms_backup_name(const struct kms_backup_header *header, char out[KMS_BACKUP_NAME_SIZE])
 {
-    char digits[FILE_DIGITS + 1];
-    kms_hex_encode(file->bytes, FILE_DIGITS / 2, digits);
-    (void)snprintf(out, KMS_BACKUP_NAME_SIZE, "%s-%020" PRIu64 "-%s%s",
-                   kind == KMS_BACKUP_BASE ? "base" : "log", seq, digits, suffix);
+    (void)snprintf(out, KMS_BACKUP_NAME_SIZE, "%s-%020" PRIu64 "-%016" PRIx64 "%s",
+                   header->kind == KMS_BACKUP_BASE ? "base" : "log", header->seq,
+                   (uint64_t)header->created_ns, suffix);
 }
 
 /* Exactly `count` characters of an alphabet; moves on. */
@@ -55,7 +53,7 @@ bool kms_backup_name_parse(const char *name, enum kms_backup_kind *ret_kind, uin
     const char *next = name + (base ? 5 : 4);
     const char *digits = next;
     if (!skip_of(&next, "0123456789", SEQ_DIGITS) || *next++ != '-' ||
-        !skip_of(&next, "0123456789abcdef", FILE_DIGITS) || strcmp(next, suffix) != 0)
+        !skip_of(&next, "0123456789abcdef", TIME_DIGITS) || strcmp(next, suffix) != 0)
         return false;
     errno = 0;
     const uint64_t seq = strtoull(digits, NULL, 10);

@@ -4,8 +4,8 @@
  * Threads:   no shared state.
  * Never:     overwrites a file, follows a link, or believes a name: what a file is, its header says.
  *
- *     base-<seq, 20 digits>-<first 8 digits of the file's UUID>.kmsb
- *     log-<seq, 20 digits>-<first 8 digits of the file's UUID>.kmsb
+ *     base-<seq, 20 digits>-<time of creation in ns, 16 hex digits>.kmsb
+ *     log-<seq, 20 digits>-<time of creation in ns, 16 hex digits>.kmsb
  *     .partial-...    a base that is being written, or was when its service ended
  */
 #ifndef KMS_BACKUP_TARGET_H
@@ -13,7 +13,7 @@
 
 #include "backup/container.h"
 
-enum { KMS_BACKUP_NAME_SIZE = 48, KMS_BACKUP_FILES_MAX = 1000000 };
+enum { KMS_BACKUP_NAME_SIZE = 64, KMS_BACKUP_FILES_MAX = 1000000 };
 
 /** A file as its name tells. */
 struct kms_backup_file {
@@ -24,13 +24,13 @@ struct kms_backup_file {
 };
 
 struct kms_backup_listing {
-    struct kms_backup_file *files; /* by seq, at equal seq bases first, then by name */
+    struct kms_backup_file *files; /* by seq, at equal seq bases first, then by creation */
     size_t count;
     size_t foreign; /* names that no service makes */
 };
 
-void kms_backup_name(enum kms_backup_kind kind, uint64_t seq, const struct kms_uuid *file,
-                     char out[KMS_BACKUP_NAME_SIZE]);
+/** The name of the file with that header. */
+void kms_backup_name(const struct kms_backup_header *header, char out[KMS_BACKUP_NAME_SIZE]);
 /** False when no service makes such a name. */
 bool kms_backup_name_parse(const char *name, enum kms_backup_kind *ret_kind, uint64_t *ret_seq);
 /** NOT_FOUND: there is no such directory; IO; NO_MEMORY; TOO_LARGE. */

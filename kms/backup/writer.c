@@ -34,7 +34,8 @@ enum kms_status kms_backup_writer_new(const struct kms_backup_keeper *keeper,
     if (writer == NULL)
         return kms_fail(err, KMS_NO_MEMORY, "no memory for a backup file");
     header->file = kms_uuid_random();
-    header->created_ns = kms_clock_wall_ns();
+    const int64_t now = kms_clock_wall_ns();
+    header->created_ns = header->created_ns > now ? header->created_ns : now;
     memcpy(header->key_id, keeper->key_id, KMS_BACKUP_KEY_ID_SIZE);
     writer->end.file = header->file;
     uint8_t bytes[KMS_BACKUP_HEADER_SIZE];
