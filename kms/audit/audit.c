@@ -1,5 +1,6 @@
 #define _GNU_SOURCE /* pthread_setname_np */
 #include "audit/audit_io.h"
+#include "audit/follow.h"
 #include "audit/log.h"
 #include "audit/record.h"
 #include "core/cleanup.h"
@@ -36,6 +37,7 @@ struct kms_audit {
     struct kms_mutex lock;
     pthread_cond_t wake; /* for the writer: something to do */
     pthread_cond_t done; /* for callers: an attempt ended */
+    pthread_cond_t far;  /* for the follower: what it waits for */
     pthread_t writer;
     int64_t deadline_ns;
     struct kms_audit_log *log; /* the writer's */
@@ -58,8 +60,10 @@ struct kms_audit {
     bool failing;
     char failure[256];
     uint64_t commits, failures;
-    struct kms_audit_head head; /* the last durable record */
-    int64_t stamped_second;     /* `stamp` is the text of this second */
+    struct kms_audit_position position;
+    uint64_t followed_seq, followed_finished; /* what the follower waits for; UINT64_MAX: nothing */
+    bool follow_stopped;
+    int64_t stamped_second; /* `stamp` is the text of this second */
     char stamp[KMS_TIME_TEXT_SIZE];
 };
 
@@ -123,6 +127,24 @@ static void begin_attempt_locked(struct kms_audit *audit)
     audit->attempts++;
 }
 
+static bool is_far_enough_locked(const struct kms_audit *audit)
+{
+    return audit->follow_stopped || audit->position.durable.head.seq >= audit->followed_seq ||
+           audit->position.finished.head.seq > audit->followed_finished;
+}
+
+/* A group is durable: move on, note the end of a segment, wake the follower if that is what it waits for. */
+static void advance_locked(struct kms_audit *audit)
+{
+    struct kms_audit_position *position = &audit->position;
+    const uint64_t segment = kms_audit_log_segment(audit->log);
+    if (segment != position->durable.segment && position->durable.segment != 0)
+        position->finished = position->durable; /* no group lies in two segments */
+    position->durable = (struct kms_audit_mark){*kms_audit_log_head(audit->log), segment};
+    if (is_far_enough_locked(audit))
+        (void)pthread_cond_signal(&audit->far);
+}
+
 /* Tell how the attempt ended. Returns whether the log recovered by it. */
 static bool end_attempt_locked(struct kms_audit *audit, enum kms_status status,
                                const struct kms_error *failure)
@@ -140,7 +162,7 @@ static bool end_attempt_locked(struct kms_audit *audit, enum kms_status status,
     audit->durable = audit->group_ticket;
     audit->group.len = 0;
     audit->group_records = 0;
-    audit->head = *kms_audit_log_head(audit->log);
+    advance_locked(audit);
     audit->failure[0] = '\0';
     return was_failing;
 }
@@ -169,6 +191,7 @@ static void release(struct kms_audit *audit)
     kms_buf_clear(&audit->pending);
     (void)pthread_cond_destroy(&audit->wake);
     (void)pthread_cond_destroy(&audit->done);
+    (void)pthread_cond_destroy(&audit->far);
     kms_mutex_clear(&audit->lock);
     free(audit);
 }
@@ -230,13 +253,16 @@ enum kms_status kms_audit_open_io(const struct kms_audit_config *config, const s
     kms_mutex_init(&audit->lock, KMS_LOCK_AUDIT);
     kms_cond_init(&audit->wake);
     kms_cond_init(&audit->done);
+    kms_cond_init(&audit->far);
+    audit->followed_seq = audit->followed_finished = UINT64_MAX;
     audit->deadline_ns = config->write_deadline_ns > 0 ? config->write_deadline_ns : 2 * KMS_NS_PER_SECOND;
     const uint64_t segment_bytes = config->segment_bytes > 0 ? config->segment_bytes : DEFAULT_SEGMENT_BYTES;
     enum kms_status status = make_buffers(audit);
     if (status == KMS_OK)
-        status = kms_audit_log_open(config->directory, segment_bytes, io, &audit->log, err);
+        status = kms_audit_log_open(config->directory, segment_bytes, config->segment_age_ns, io, &audit->log,
+                                    err);
     if (status == KMS_OK) {
-        audit->head = *kms_audit_log_head(audit->log);
+        advance_locked(audit);
         if (!start_writer(audit))
             status = kms_fail(err, KMS_RESOURCE_EXHAUSTED, "cannot start the audit log's thread");
     }
@@ -381,12 +407,31 @@ void kms_audit_status(struct kms_audit *audit, struct kms_audit_status *ret_stat
 {
     KMS_LOCKED(&audit->lock);
     *ret_status = (struct kms_audit_status){
-        .last_seq = audit->head.seq + audit->group_records + audit->pending_records,
-        .durable_seq = audit->head.seq,
+        .last_seq = audit->position.durable.head.seq + audit->group_records + audit->pending_records,
+        .durable_seq = audit->position.durable.head.seq,
         .commits = audit->commits,
         .failures = audit->failures,
         .failing = audit->failing,
     };
     memcpy(ret_status->failure, audit->failure, sizeof ret_status->failure);
-    kms_hex_encode(audit->head.hash, sizeof audit->head.hash, ret_status->head_hash);
+    kms_hex_encode(audit->position.durable.head.hash, KMS_AUDIT_HASH_SIZE, ret_status->head_hash);
+}
+
+struct kms_audit_position kms_audit_follow(struct kms_audit *audit, uint64_t seq, uint64_t finished_seq,
+                                           int64_t deadline_mono_ns)
+{
+    KMS_LOCKED(&audit->lock);
+    audit->followed_seq = seq;
+    audit->followed_finished = finished_seq;
+    while (!is_far_enough_locked(audit) && kms_cond_wait(&audit->far, &audit->lock, deadline_mono_ns))
+        continue;
+    audit->followed_seq = audit->followed_finished = UINT64_MAX;
+    return audit->position;
+}
+
+void kms_audit_follow_stop(struct kms_audit *audit)
+{
+    KMS_LOCKED(&audit->lock);
+    audit->follow_stopped = true;
+    (void)pthread_cond_signal(&audit->far);
 }

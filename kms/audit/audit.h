@@ -24,13 +24,14 @@ struct kms_audit;
 struct kms_audit_config {
     const char *directory;     /* created with mode 0700 when missing */
     uint64_t segment_bytes;    /* a new segment begins after this size; 0: 256 MiB */
+    int64_t segment_age_ns;    /* and after this time; 0: only after the size */
     int64_t write_deadline_ns; /* a commit that takes longer fails closed; 0: 2 s */
 };
 
 /** One record. NULL strings and zero members are left out. Strings may hold hostile text: they are escaped.
  */
 struct kms_audit_event {
-    const char *type;   /* "call", "intent", "outcome", "start", "stop", "alert" */
+    const char *type;   /* "call", "intent", "outcome", "start", "stop", "alert", "checkpoint" */
     const char *action; /* "datakey.generate" */
     const char *request_id;
     const char *identity;

@@ -13,7 +13,10 @@
 
 struct kms_audit_log {
     uint64_t segment_bytes;
-    int directory_fd; /* holds the lock that keeps a second writer out */
+    int64_t segment_age_ns;   /* 0: no limit */
+    uint64_t segment_seq;     /* number of the open segment, or of the one before while none is open */
+    int64_t segment_begun_ns; /* wall time of its first record */
+    int directory_fd;         /* holds the lock that keeps a second writer out */
     struct kms_audit_chain *chain;
     struct kms_audit_head head; /* the last durable record */
     struct kms_audit_segment segment;
@@ -87,7 +90,8 @@ static enum kms_status add_segment_record(struct kms_audit_log *log, struct kms_
     const char *lost = log->lost[0] != '\0' ? log->lost : NULL;
     const char *reason = log->reason[0] != '\0' && strcmp(log->reason, log->lost) != 0 ? log->reason : NULL;
     kms_hex_encode(head->hash, sizeof head->hash, previous);
-    (void)kms_clock_format(kms_clock_wall_ns(), time_text);
+    log->segment_begun_ns = kms_clock_wall_ns();
+    (void)kms_clock_format(log->segment_begun_ns, time_text);
     const size_t len = kms_audit_record_format_segment(time_text, previous, lost, reason, body);
     return kms_audit_chain_append(log->chain, head, kms_slice_of(body, len), &log->lines);
 }
@@ -106,6 +110,13 @@ static enum kms_status add_bodies(struct kms_audit_log *log, struct kms_slice bo
     return KMS_OK;
 }
 
+/* Full, or old. A clock that was set back makes a segment older than it says, never immortal: the size still counts. */
+static bool is_finished(const struct kms_audit_log *log)
+{
+    return log->segment.end >= log->segment_bytes ||
+           (log->segment_age_ns > 0 && kms_clock_wall_ns() - log->segment_begun_ns >= log->segment_age_ns);
+}
+
 /* kms_audit_log_write() without the book-keeping of failures. */
 static enum kms_status write_group(struct kms_audit_log *log, struct kms_slice bodies, struct kms_error *err)
 {
@@ -113,7 +124,7 @@ static enum kms_status write_group(struct kms_audit_log *log, struct kms_slice b
     if (log->broken && segment->fd >= 0)
         KMS_TRY(abandon_segment(log, err));
     log->broken = true; /* until everything below went well */
-    if (segment->fd >= 0 && segment->end >= log->segment_bytes)
+    if (segment->fd >= 0 && is_finished(log))
         KMS_TRY(finish_segment(log, err));
     struct kms_audit_head head = log->head;
     log->lines.len = 0;
@@ -125,8 +136,10 @@ static enum kms_status write_group(struct kms_audit_log *log, struct kms_slice b
     }
     KMS_TRY(add_bodies(log, bodies, &head));
     KMS_TRY(kms_audit_segment_write(segment, kms_buf_slice(&log->lines), err));
-    if (begins)
+    if (begins) {
         log->reason[0] = log->lost[0] = '\0';
+        log->segment_seq = log->head.seq + 1;
+    }
     log->head = head;
     log->broken = false;
     return KMS_OK;
@@ -156,6 +169,11 @@ void kms_audit_log_make_room(struct kms_audit_log *log)
 const struct kms_audit_head *kms_audit_log_head(const struct kms_audit_log *log)
 {
     return &log->head;
+}
+
+uint64_t kms_audit_log_segment(const struct kms_audit_log *log)
+{
+    return log->segment_seq;
 }
 
 /* The directory, made when missing, safe from others, and ours alone. */
@@ -222,6 +240,8 @@ static enum kms_status resume(struct kms_audit_log *log, const struct kms_audit_
                             name);
         KMS_TRY(kms_audit_segment_sync_directory(segment, err));
     }
+    log->segment_seq = recovery->segment;
+    log->segment_begun_ns = recovery->segment_begun_ns;
     if (recovery->segment != 0)
         KMS_TRY(kms_audit_segment_continue(segment, recovery->segment, recovery->end, err));
     if (recovery->torn_segment != 0 || recovery->empty_segment != 0)
@@ -232,7 +252,7 @@ static enum kms_status resume(struct kms_audit_log *log, const struct kms_audit_
     return KMS_OK;
 }
 
-enum kms_status kms_audit_log_open(const char *directory, uint64_t segment_bytes,
+enum kms_status kms_audit_log_open(const char *directory, uint64_t segment_bytes, int64_t segment_age_ns,
                                    const struct kms_audit_io *io, struct kms_audit_log **ret_log,
                                    struct kms_error *err)
 {
@@ -240,6 +260,7 @@ enum kms_status kms_audit_log_open(const char *directory, uint64_t segment_bytes
     if (log == NULL)
         return KMS_NO_MEMORY;
     log->segment_bytes = segment_bytes;
+    log->segment_age_ns = segment_age_ns;
     log->directory_fd = log->segment.fd = -1;
     struct kms_audit_recovery recovery;
     enum kms_status status = kms_audit_segment_init(&log->segment, io, directory);

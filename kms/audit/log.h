@@ -15,8 +15,11 @@
 
 struct kms_audit_log;
 
-/** Open as kms_audit_open() says, without a thread. `io` lives as long as the log. */
-enum kms_status kms_audit_log_open(const char *directory, uint64_t segment_bytes,
+/**
+ * Open as kms_audit_open() says, without a thread. `io` lives as long as the log. A segment ends when it has
+ * `segment_bytes`, or when its first record is `segment_age_ns` old (0: never for that reason).
+ */
+enum kms_status kms_audit_log_open(const char *directory, uint64_t segment_bytes, int64_t segment_age_ns,
                                    const struct kms_audit_io *io, struct kms_audit_log **ret_log,
                                    struct kms_error *err) KMS_MUST_USE;
 /** Close; the zero bytes behind the last record are cut off if that works. NULL-safe. */
@@ -32,5 +35,7 @@ enum kms_status kms_audit_log_write(struct kms_audit_log *log, struct kms_slice 
 void kms_audit_log_make_room(struct kms_audit_log *log);
 /** The last durable record. */
 const struct kms_audit_head *kms_audit_log_head(const struct kms_audit_log *log);
+/** Number of the segment that it lies in. */
+uint64_t kms_audit_log_segment(const struct kms_audit_log *log);
 
 #endif

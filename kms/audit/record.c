@@ -201,37 +201,88 @@ size_t kms_audit_record_format_segment(const char *time_text, const char previou
     return (size_t)(cursor.next - out);
 }
 
+/* Two, four or six digits; -1 when there is another character. */
+static int take_digits(const char *text, size_t count)
+{
+    int value = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (text[i] < '0' || text[i] > '9')
+            return -1;
+        value = value * 10 + (text[i] - '0');
+    }
+    return value;
+}
+
+/* Days from 1970-01-01 to a date of the Gregorian calendar: years begin in March, so that the leap day comes last. */
+static int64_t days_of(int year, int month, int day)
+{
+    const int64_t y = month <= 2 ? year - 1 : year;
+    const int64_t era = y / 400;
+    const int64_t year_of_era = y - era * 400;
+    const int64_t day_of_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
+    return era * 146097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719468;
+}
+
+bool kms_audit_time_parse(const char text[KMS_AUDIT_TIME_LEN], int64_t *ret_ns)
+{
+    static const char form[] = "0000-00-00T00:00:00.000000Z";
+    for (size_t i = 0; i < KMS_AUDIT_TIME_LEN; i++) {
+        if (form[i] != '0' && text[i] != form[i])
+            return false;
+    }
+    const int year = take_digits(text, 4);
+    const int month = take_digits(text + 5, 2);
+    const int day = take_digits(text + 8, 2);
+    const int hour = take_digits(text + 11, 2);
+    const int minute = take_digits(text + 14, 2);
+    const int second = take_digits(text + 17, 2);
+    const int micros = take_digits(text + 20, 6);
+    /* the years of 64 bits of nanoseconds */
+    if (year < 1970 || year > 2261 || month < 1 || month > 12 || day < 1 || day > 31 || hour < 0 ||
+        hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60 || micros < 0)
+        return false;
+    const int64_t seconds = ((days_of(year, month, day) * 24 + hour) * 60 + minute) * 60 + second;
+    *ret_ns = seconds * KMS_NS_PER_SECOND + (int64_t)micros * 1000;
+    return true;
+}
+
 static const char time_start[] = ",\"time\":\"";
 static const char type_start[] = "\",\"type\":\"";
+
+enum { TIME_AT = KMS_AUDIT_TIME_AT, TYPE_AT = TIME_AT + KMS_AUDIT_TIME_LEN + sizeof type_start - 1 };
+_Static_assert(TIME_AT == sizeof time_start - 1, "the time comes first");
+
+struct kms_slice kms_audit_record_type(struct kms_slice body)
+{
+    if (body.len <= TYPE_AT || memcmp(body.data, time_start, TIME_AT) != 0 ||
+        memcmp(body.data + TIME_AT + KMS_AUDIT_TIME_LEN, type_start, sizeof type_start - 1) != 0)
+        return kms_slice_of(NULL, 0);
+    const uint8_t *type = body.data + TYPE_AT;
+    const uint8_t *quote = memchr(type, '"', body.len - TYPE_AT);
+    return quote == NULL ? kms_slice_of(NULL, 0) : kms_slice_of(type, (size_t)(quote - type));
+}
 
 bool kms_audit_record_parse_start(struct kms_slice body, char ret_time[KMS_AUDIT_TIME_LEN + 1],
                                   struct kms_slice *ret_type)
 {
-    const size_t time_at = sizeof time_start - 1;
-    const size_t end_at = time_at + KMS_AUDIT_TIME_LEN;
-    const size_t type_at = end_at + sizeof type_start - 1;
-    if (body.len < type_at || memcmp(body.data, time_start, time_at) != 0 ||
-        memcmp(body.data + end_at, type_start, sizeof type_start - 1) != 0 ||
-        !kms_utf8_printable(body.data + time_at, KMS_AUDIT_TIME_LEN))
+    const struct kms_slice type = kms_audit_record_type(body);
+    if (type.data == NULL || !kms_utf8_printable(body.data + TIME_AT, KMS_AUDIT_TIME_LEN))
         return false;
-    const uint8_t *type = body.data + type_at;
-    const uint8_t *quote = memchr(type, '"', body.len - type_at);
-    if (quote == NULL)
-        return false;
-    memcpy(ret_time, body.data + time_at, KMS_AUDIT_TIME_LEN);
+    memcpy(ret_time, body.data + TIME_AT, KMS_AUDIT_TIME_LEN);
     ret_time[KMS_AUDIT_TIME_LEN] = '\0';
-    *ret_type = kms_slice_of(type, (size_t)(quote - type));
+    *ret_type = type;
     return true;
 }
 
-bool kms_audit_record_parse_segment(struct kms_slice body, uint8_t ret_previous[32], bool *ret_lost)
+bool kms_audit_record_parse_segment(struct kms_slice body, int64_t *ret_time_ns, uint8_t ret_previous[32],
+                                    bool *ret_lost)
 {
     char time_text[KMS_AUDIT_TIME_LEN + 1];
     struct kms_slice type;
     if (!kms_audit_record_parse_start(body, time_text, &type) ||
-        !kms_slice_equal(type, kms_slice_str("segment")))
+        !kms_slice_equal(type, kms_slice_str("segment")) || !kms_audit_time_parse(time_text, ret_time_ns))
         return false;
-    const size_t type_at = sizeof time_start - 1 + KMS_AUDIT_TIME_LEN + 1;
+    const size_t type_at = TIME_AT + KMS_AUDIT_TIME_LEN + 1;
     const size_t hash_at = type_at + sizeof segment_start - 1;
     const size_t end = hash_at + KMS_AUDIT_HASH_HEX + 1;
     if (body.len < end || memcmp(body.data + type_at, segment_start, sizeof segment_start - 1) != 0 ||

@@ -17,6 +17,7 @@
 #include "core/clock.h"
 
 enum {
+    KMS_AUDIT_TIME_AT = 9,             /* offset of the time's text in any body */
     KMS_AUDIT_TIME_LEN = 27,           /* of the text of kms_clock_format() */
     KMS_AUDIT_DETAIL_MAX = 240 * 1024, /* bytes of detail_json: a batch of 1,000 items, each named */
     KMS_AUDIT_BODY_MAX = 256 * 1024,   /* of any body: all names at their limits and escaped, and a detail */
@@ -47,9 +48,14 @@ size_t kms_audit_record_format_segment(const char *time_text, const char previou
                                        const char *lost, const char *reason, char *out);
 /**
  * Read back a body made by kms_audit_record_format_segment(). False when it is none; else the previous hash
- * is in `ret_previous` (32 bytes) and `*ret_lost` says whether a loss is declared.
+ * is in `ret_previous` (32 bytes), its time in `*ret_time_ns`, and `*ret_lost` says whether a loss is declared.
  */
-bool kms_audit_record_parse_segment(struct kms_slice body, uint8_t ret_previous[32], bool *ret_lost);
+bool kms_audit_record_parse_segment(struct kms_slice body, int64_t *ret_time_ns, uint8_t ret_previous[32],
+                                    bool *ret_lost);
+/** The time of a record, as kms_clock_format() writes it, in nanoseconds since 1970. False for any other form. */
+bool kms_audit_time_parse(const char text[KMS_AUDIT_TIME_LEN], int64_t *ret_ns);
+/** The type of any body, borrowed from it; empty when it does not begin as one does. Looks at nothing else. */
+struct kms_slice kms_audit_record_type(struct kms_slice body);
 /**
  * Time and type that any body begins with. False when it does not begin so; else `ret_time` has the text and
  * `*ret_type` borrows from the body.

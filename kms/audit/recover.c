@@ -16,6 +16,7 @@ struct walk {
     struct kms_audit_reader *reader;
     struct kms_audit_head head;   /* the last intact record */
     struct kms_audit_head before; /* as the first record states it */
+    int64_t begun_ns;             /* as well */
     bool lost;
     uint64_t end;
 };
@@ -41,7 +42,7 @@ static bool take_first(struct walk *walk, const struct kms_audit_line *line)
 {
     static const uint8_t nothing[KMS_AUDIT_HASH_SIZE];
     if (line->seq != walk->first_seq ||
-        !kms_audit_record_parse_segment(line->body, walk->before.hash, &walk->lost) ||
+        !kms_audit_record_parse_segment(line->body, &walk->begun_ns, walk->before.hash, &walk->lost) ||
         (line->seq == 1 && memcmp(walk->before.hash, nothing, sizeof nothing) != 0))
         return false;
     walk->before.seq = line->seq - 1;
@@ -104,6 +105,7 @@ enum kms_status kms_audit_recover_segment(int fd, const char *name, uint64_t fir
         KMS_TRY(take_tail(&walk, &item, &torn, err));
         *ret_recovery = (struct kms_audit_recovery){.head = walk.head,
                                                     .segment = first_seq,
+                                                    .segment_begun_ns = walk.begun_ns,
                                                     .end = walk.end,
                                                     .torn_bytes = torn,
                                                     .torn_segment = torn > 0 ? first_seq : 0};

@@ -4,6 +4,7 @@
 #include "audit/reader.h"
 #include "audit/record.h"
 #include "audit/segment.h"
+#include "audit/witness.h"
 #include "core/cleanup.h"
 
 #include <errno.h>
@@ -40,8 +41,7 @@ struct walk {
     struct kms_audit_segments segments;
     uint64_t bytes_all;
     uint64_t progress_at; /* bytes at which the next call is due */
-    uint64_t known_seq;
-    bool known_seen;
+    struct kms_audit_witness *witness;
 
     /* the file that is being read */
     const char *file; /* `name`, or a foreign one */
@@ -62,6 +62,7 @@ static void clear_walk(struct walk *walk)
 {
     kms_audit_chain_free(walk->chain);
     kms_audit_reader_free(walk->reader);
+    kms_audit_witness_free(walk->witness);
     free(walk->segments.first_seqs);
 }
 
@@ -108,8 +109,9 @@ static void take_first(struct walk *walk, const struct kms_audit_item *item,
                        const struct kms_audit_line *line)
 {
     uint8_t previous[KMS_AUDIT_HASH_SIZE];
+    int64_t time_ns;
     bool lost;
-    if (!kms_audit_record_parse_segment(line->body, previous, &lost)) {
+    if (!kms_audit_record_parse_segment(line->body, &time_ns, previous, &lost)) {
         report(walk, KMS_AUDIT_FINDING_START, item, line,
                "the file does not begin with a record of type segment");
         return;
@@ -157,41 +159,43 @@ static bool hash_matches(struct walk *walk, const struct kms_audit_line *line,
     return memcmp(other, line->stated, KMS_AUDIT_HASH_SIZE) == 0;
 }
 
-/* What the summary tells of a record. */
-static void note_record(struct walk *walk, const struct kms_audit_line *line)
+/* What the summary tells of a record. Time texts are kept as they are and judged at the end. */
+static struct kms_slice note_record(struct walk *walk, const struct kms_audit_line *line)
 {
     struct kms_audit_verify_result *result = walk->result;
     result->records++;
     if (result->first_seq == 0)
         result->first_seq = line->seq;
     result->last_seq = line->seq;
-    kms_hex_encode(line->stated, sizeof line->stated, result->head_hash);
-    char time_text[KMS_AUDIT_TIME_LEN + 1];
-    struct kms_slice type;
-    if (!kms_audit_record_parse_start(line->body, time_text, &type))
-        return;
+    const struct kms_slice type = kms_audit_record_type(line->body);
+    if (type.data == NULL)
+        return type;
+    const uint8_t *time_text = line->body.data + KMS_AUDIT_TIME_AT;
     if (result->first_time[0] == '\0')
-        memcpy(result->first_time, time_text, sizeof time_text);
-    memcpy(result->last_time, time_text, sizeof time_text);
-    if (kms_slice_equal(type, kms_slice_str("recovered")))
-        result->recoveries++;
+        memcpy(result->first_time, time_text, KMS_AUDIT_TIME_LEN);
+    memcpy(result->last_time, time_text, KMS_AUDIT_TIME_LEN);
+    return type;
 }
 
-/* The record that is known from elsewhere. */
-static void check_known(struct walk *walk, const struct kms_audit_item *item,
-                        const struct kms_audit_line *line)
+/* What is known besides the chain. */
+static void check_witness(struct walk *walk, const struct kms_audit_item *item,
+                          const struct kms_audit_line *line, struct kms_slice type)
 {
-    if (line->seq != walk->known_seq)
-        return;
-    walk->known_seen = true;
-    uint8_t known[KMS_AUDIT_HASH_SIZE];
-    const char *hex = walk->options->known_hash;
-    if (hex[0] != '\0' && (kms_hex_decode(hex, strlen(hex), known, sizeof known) != KMS_OK ||
-                           memcmp(known, line->stated, sizeof known) != 0))
+    if (!kms_audit_witness_record(walk->witness, line->seq, line->stated))
         report(walk, KMS_AUDIT_FINDING_TRUNCATED, item, line,
-               "this is not the record %" PRIu64 " that is known: the "
-               "log was written anew",
-               line->seq);
+               "this is not the record %" PRIu64 " that is known: the log was written anew", line->seq);
+    if (kms_slice_equal(type, kms_slice_str("recovered")))
+        walk->result->recoveries++;
+    if (!kms_slice_equal(type, kms_slice_str("checkpoint")))
+        return;
+    struct kms_error err = {0};
+    const enum kms_audit_verdict verdict =
+        kms_audit_witness_checkpoint(walk->witness, line->seq, line->body, &err);
+    if (verdict != KMS_AUDIT_CHECKPOINT_GOOD)
+        report(walk,
+               verdict == KMS_AUDIT_CHECKPOINT_BAD ? KMS_AUDIT_FINDING_BAD_CHECKPOINT
+                                                   : KMS_AUDIT_FINDING_REWRITTEN,
+               item, line, "%s", err.cause);
 }
 
 /* One whole line. */
@@ -230,8 +234,7 @@ static void take_line(struct walk *walk, const struct kms_audit_item *item)
     walk->head.seq = line.seq;
     memcpy(walk->head.hash, line.stated, sizeof line.stated);
     walk->begun = walk->hash_known = true;
-    note_record(walk, &line);
-    check_known(walk, item, &line);
+    check_witness(walk, item, &line, note_record(walk, &line));
 }
 
 /* The end of a file. */
@@ -333,15 +336,60 @@ static void add_up_sizes(struct walk *walk, const char *directory)
     }
 }
 
+/* A time text as some line states it, for people's eyes. */
+static void keep_time(char text[KMS_AUDIT_TIME_LEN + 1])
+{
+    int64_t ns;
+    if (!kms_audit_time_parse(text, &ns))
+        text[0] = '\0';
+}
+
 /* What shows only when everything was read. */
 static void check_end(struct walk *walk)
 {
-    if (walk->known_seq == 0 || walk->known_seen)
-        return;
+    struct kms_audit_verify_result *result = walk->result;
+    struct kms_audit_testimony testimony;
+    kms_audit_witness_end(walk->witness, walk->options->archived ? result->first_seq : 0, &testimony);
+    result->checkpoints = testimony.checkpoints;
+    result->brought = testimony.brought;
+    result->covered_seq = testimony.covered_seq;
+    memcpy(result->covered_time, testimony.covered_time, sizeof result->covered_time);
+    if (result->records > 0)
+        kms_hex_encode(walk->head.hash, sizeof walk->head.hash, result->head_hash);
+    keep_time(result->first_time);
+    keep_time(result->last_time);
     walk->file = "";
-    report(walk, KMS_AUDIT_FINDING_TRUNCATED, NULL, NULL,
-           "record %" PRIu64 " is known to have existed and is not there; the log ends with record %" PRIu64,
-           walk->known_seq, walk->result->last_seq);
+    if (testimony.missing > 0)
+        report(walk, KMS_AUDIT_FINDING_TRUNCATED, NULL, NULL,
+               "record %" PRIu64
+               " is known to have existed and is not there; the log ends with record %" PRIu64,
+               testimony.missing_newest, result->last_seq);
+    if (walk->options->key_count > 0 && result->records > 0 && testimony.checkpoints == 0)
+        report(
+            walk, KMS_AUDIT_FINDING_NO_CHECKPOINT, NULL, NULL,
+            "no checkpoint in the log is signed by a key that was given: nothing shows that the log was not "
+            "written anew");
+}
+
+/* Keys, brought checkpoints and the known record. */
+static enum kms_status call_witness(struct walk *walk, struct kms_error *err)
+{
+    const struct kms_audit_verify_options *options = walk->options;
+    KMS_TRY(kms_audit_witness_new(&walk->witness));
+    for (size_t i = 0; i < options->key_count; i++)
+        KMS_TRY(kms_audit_witness_add_key(walk->witness, options->keys[i], err));
+    for (size_t i = 0; i < options->brought_count; i++)
+        KMS_TRY(kms_audit_witness_bring(walk->witness, options->brought[i], err));
+    uint8_t hash[KMS_AUDIT_HASH_SIZE];
+    const char *hex = options->known_hash;
+    if (hex[0] != '\0' &&
+        kms_hex_decode(hex, strnlen(hex, sizeof options->known_hash), hash, sizeof hash) != KMS_OK)
+        return kms_fail_public(err, KMS_INVALID_ARGUMENT, "the known hash is not 64 hexadecimal digits");
+    if (options->known_seq != 0)
+        KMS_TRY(
+            kms_audit_witness_bring_record(walk->witness, options->known_seq, hex[0] != '\0' ? hash : NULL));
+    kms_audit_witness_begin(walk->witness);
+    return KMS_OK;
 }
 
 enum kms_status kms_audit_verify(const char *directory, const struct kms_audit_verify_options *options,
@@ -354,13 +402,7 @@ enum kms_status kms_audit_verify(const char *directory, const struct kms_audit_v
                         .result = &result,
                         .progress_at = PROGRESS_STEP,
                         .hash_known = true};
-    walk.known_seq = walk.options->known_seq;
-    uint8_t known[KMS_AUDIT_HASH_SIZE];
-    const char *known_hash = walk.options->known_hash;
-    if (known_hash[0] != '\0' &&
-        kms_hex_decode(known_hash, strnlen(known_hash, sizeof walk.options->known_hash), known,
-                       sizeof known) != KMS_OK)
-        return kms_fail_public(err, KMS_INVALID_ARGUMENT, "the known hash is not 64 hexadecimal digits");
+    KMS_TRY(call_witness(&walk, err));
     KMS_TRY(kms_audit_chain_new(&walk.chain));
     KMS_TRY(kms_audit_reader_new(&walk.reader));
     KMS_TRY(kms_audit_segment_list(directory, report_foreign, &walk, &walk.segments, err));

@@ -42,7 +42,8 @@
     X(CUSTOMER_RESTRICT, "customer.restrict", false, KMS_ROLE_OPERATOR)                                      \
     X(OPERATION_READ, "operation.read", false,                                                               \
       KMS_ROLE_ADMIN | KMS_ROLE_APPROVER | KMS_ROLE_CUSTODIAN | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)        \
-    X(OPERATION_CANCEL, "operation.cancel", false, KMS_ROLE_ADMIN | KMS_ROLE_CUSTODIAN | KMS_ROLE_OPERATOR)
+    X(OPERATION_CANCEL, "operation.cancel", false, KMS_ROLE_ADMIN | KMS_ROLE_CUSTODIAN | KMS_ROLE_OPERATOR)  \
+    X(ATTESTATION_READ, "attestation.read", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)
 
 enum {
     KMS_ROLE_APPLICATION = 1,

@@ -31,7 +31,16 @@ static const char purpose_details[] = "TIME is a number with y (365 days), d, h,
 static const char label_details[] = "With --label, the labels given replace all labels that there are.";
 static const char health_details[] = "Exit code 0 when the service serves, 3 when it does not.";
 static const char audit_details[] =
-    "Checks every record of the audit log in DIR, off-line. Exit code 5 when something is wrong with it.";
+    "Checks every record of the audit log in DIR, off-line. Exit code 5 when something is wrong with it.\n"
+    "With --key the signatures of its checkpoints are checked: nobody can have written the log anew up to "
+    "the\n"
+    "newest one. With --checkpoint (checkpoints.jsonl of the second directory, lines of the system log, or "
+    "one\n"
+    "line) it also shows when the log was cut at its end.";
+static const char attestation_details[] =
+    "Prints the public key, PEM, or writes it to a new FILE and shows its id. Compare its id with what was "
+    "written down when\n"
+    "the HSM was set up: an auditor who trusts this key needs to trust nothing else of the service.";
 
 static const char approve_details[] =
     "Shows the document that says what will be done, asks, and signs its bytes with the private key of the\n"
@@ -118,8 +127,11 @@ static const struct kms_cli_command commands[] = {
     {"status", NULL, "", 0, 0, KMS_CLI_ONLINE, 0, "show how the service is doing", NULL, kms_cli_status},
     {"health", NULL, "[SERVICE]", 0, 1, KMS_CLI_ONLINE, 0, "ask whether the service serves", health_details,
      kms_cli_health},
-    {"audit", "verify", "DIR", 1, 1, BIT(LIVE) | BIT(ARCHIVED) | BIT(KNOWN_SEQ) | BIT(KNOWN_HASH), 0,
+    {"audit", "verify", "DIR", 1, 1,
+     BIT(LIVE) | BIT(ARCHIVED) | BIT(KNOWN_SEQ) | BIT(KNOWN_HASH) | BIT(KEY) | BIT(CHECKPOINT), 0,
      "check an audit log", audit_details, kms_cli_audit_verify},
+    {"attestation", "get", "[FILE]", 0, 1, KMS_CLI_ONLINE, 0,
+     "get the key that signs checkpoints and certificates", attestation_details, kms_cli_attestation_get},
     {"completion", "bash", "", 0, 0, 0, 0, "print a completion script: source <(kmsctl completion bash)",
      NULL, kms_cli_completion_bash},
 };

@@ -60,7 +60,10 @@
     X(KIND, "kind", "KIND", false, "only operations of this kind, for example shred")                        \
     X(DIGEST, "digest", "HEX", false, "sign only the document with this SHA-256 digest")                     \
     X(REASON, "reason", "TEXT", false, "why; shown to everybody who may see it")                             \
-    X(WAIT, "wait", NULL, false, "wait for the end of the operation")
+    X(WAIT, "wait", NULL, false, "wait for the end of the operation")                                        \
+    X(KEY, "key", "FILE", true, "PEM of the attestation key that signed checkpoints; repeat for older keys") \
+    X(CHECKPOINT, "checkpoint", "FILE|LINE", true,                                                           \
+      "checkpoints kept elsewhere: what they cover must be in the log")
 
 enum kms_cli_option {
 #define KMS_CLI_OPTIONS_ENUM(name, text, argument, repeat, help) KMS_CLI_##name,

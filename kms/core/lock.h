@@ -29,6 +29,7 @@
     X(AUTH, "one reload of the policy and the revocation list at a time")                                    \
     X(AUDIT, "the audit chain's head and its buffer")                                                        \
     X(DETECT, "what the detection rules remember, and their queue of alerts")                                \
+    X(AUDIT_OUTBOX, "checkpoints on their way out of the machine, and what signing them last said")          \
     X(RPC_CALL, "one call's outgoing messages")                                                              \
     X(CLIENT, "the client library's data-key cache")                                                         \
     X(RPC_TLS, "the certificate, key and client CA that new connections get")                                \

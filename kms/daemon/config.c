@@ -41,8 +41,16 @@ static const cyaml_schema_field_t hsm_fields[] = {
 static const cyaml_schema_field_t store_fields[] = {PATH("path", 0, SECTION(store), path), CYAML_FIELD_END};
 
 static const cyaml_schema_field_t audit_fields[] = {
-    PATH("directory", 0, SECTION(audit), directory), NUMBER("segment_mib", SECTION(audit), segment_mib),
-    NUMBER("write_deadline_ms", SECTION(audit), write_deadline_ms), CYAML_FIELD_END};
+    PATH("directory", 0, SECTION(audit), directory),
+    NUMBER("segment_mib", SECTION(audit), segment_mib),
+    NUMBER("segment_hours", SECTION(audit), segment_hours),
+    NUMBER("write_deadline_ms", SECTION(audit), write_deadline_ms),
+    NUMBER("checkpoint_records", SECTION(audit), checkpoint_records),
+    NUMBER("checkpoint_seconds", SECTION(audit), checkpoint_seconds),
+    PATH("second_directory", CYAML_FLAG_OPTIONAL, SECTION(audit), second_directory),
+    CYAML_FIELD_STRING_PTR("syslog_socket", CYAML_FLAG_OPTIONAL, SECTION(audit), syslog_socket, 0,
+                           LONGEST_PATH),
+    CYAML_FIELD_END};
 
 static const cyaml_schema_field_t cache_fields[] = {
     NUMBER("keks", SECTION(cache), keks), NUMBER("pages", SECTION(cache), pages),
@@ -144,7 +152,10 @@ static const struct number_rule {
     }
     RULE(hsm, sessions, 1, 1024, 0),
     RULE(audit, segment_mib, 1, 65536, 256),
+    RULE(audit, segment_hours, 1, 8760, 24),
     RULE(audit, write_deadline_ms, 10, 60000, 2000),
+    RULE(audit, checkpoint_records, 1, 10000000, 100000),
+    RULE(audit, checkpoint_seconds, 1, 86400, 60),
     RULE(cache, keks, 1, 10000000, 20000),
     RULE(cache, pages, 1, 10000000, 4000),
     RULE(cache, idle_seconds, 1, 86400, 600),
@@ -193,6 +204,8 @@ static const struct path_rule {
     RULE(store, path, false),
     RULE(audit, directory, false),
     RULE(detection, places_file, false),
+    RULE(audit, second_directory, false),
+    RULE(audit, syslog_socket, false),
 #undef RULE
     {"policy", offsetof(struct kms_config, policy), false},
 };
@@ -236,8 +249,9 @@ static enum kms_status settle_paths(struct kms_config *config, const char *direc
 {
     for (size_t i = 0; i < CYAML_ARRAY_LEN(path_rules); i++) {
         char **path = (char **)(void *)((char *)config + path_rules[i].offset);
-        const bool searched = path_rules[i].search && *path != NULL && strchr(*path, '/') == NULL;
-        if (*path != NULL && !searched)
+        if (*path == NULL || (*path)[0] == '\0')
+            continue;
+        if (!path_rules[i].search || strchr(*path, '/') != NULL)
             KMS_TRY(resolve(path, 0, directory));
     }
     return KMS_OK;

@@ -47,7 +47,9 @@ struct kms_config {
     } store;
     struct {
         char *directory;
-        uint32_t segment_mib, write_deadline_ms;
+        char *second_directory; /* NULL: none */
+        char *syslog_socket;    /* NULL: /dev/log; "": none */
+        uint32_t segment_mib, segment_hours, write_deadline_ms, checkpoint_records, checkpoint_seconds;
     } audit;
     struct {
         uint32_t keks, pages, idle_seconds, absolute_seconds;

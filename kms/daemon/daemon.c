@@ -2,6 +2,7 @@
 #include "daemon/daemon.h"
 
 #include "core/clock.h"
+#include "daemon/attestation.h"
 #include "daemon/detection.h"
 #include "daemon/pinger.h"
 #include "daemon/policy.h"
@@ -31,6 +32,7 @@ struct kms_daemon {
     struct kms_store *store;
     struct kms_audit *audit;
     struct kms_detection detection;
+    struct kms_attestation attestation;
     struct kms_keys *keys;
     struct kms_auth *auth;
     struct kms_rpc_server *server;
@@ -95,6 +97,8 @@ static enum kms_status open_ops(struct kms_daemon *daemon, struct kms_error *err
         .store = daemon->store,
         .keys = daemon->keys,
         .audit = daemon->audit,
+        .checkpoints = daemon->attestation.checkpoints,
+        .outbox = daemon->attestation.outbox,
         .auth = daemon->auth,
         .detect = daemon->detection.detect,
         .version = KMS_VERSION,
@@ -136,12 +140,20 @@ static enum kms_status open_server(struct kms_daemon *daemon, struct kms_error *
     return kms_rpc_server_start(daemon->server, err);
 }
 
-/* A record of the daemon's own life, durable when this returns OK. */
+/* A record of the daemon's own life, durable when this returns OK. It names the start and the key of its checkpoints. */
 static enum kms_status record(struct kms_daemon *daemon, const char *type, const char *action,
                               enum kms_status outcome, const char *reason, struct kms_error *err)
 {
-    const struct kms_audit_event event = {
-        .type = type, .action = action, .outcome = kms_status_name(outcome), .reason = reason};
+    char start_id[KMS_UUID_TEXT_SIZE];
+    char detail[256];
+    (void)snprintf(detail, sizeof detail, "{\"daemon\":\"%s\",\"key\":\"%s\",\"version\":\"%s\"}",
+                   kms_uuid_format(&daemon->attestation.start_id, start_id), daemon->attestation.key_id,
+                   KMS_VERSION);
+    const struct kms_audit_event event = {.type = type,
+                                          .action = action,
+                                          .outcome = kms_status_name(outcome),
+                                          .reason = reason,
+                                          .detail_json = detail};
     KMS_TRY(kms_audit_append(daemon->audit, &event, err));
     return kms_audit_commit(daemon->audit, err);
 }
@@ -156,11 +168,13 @@ static void set_serving(struct kms_daemon *daemon, bool serving)
 static enum kms_status open_parts(struct kms_daemon *daemon, struct kms_error *err)
 {
     KMS_TRY(open_hsm(daemon, err));
+    KMS_TRY(kms_attestation_open(daemon->hsm, &daemon->attestation, err));
     KMS_TRY(kms_daemon_open_records(daemon->config, &daemon->store, &daemon->audit, err));
     KMS_TRY(kms_daemon_auth_open(daemon->config, daemon->store, daemon->audit, &daemon->auth, err));
     KMS_TRY(open_keys(daemon, err));
     KMS_TRY(record(daemon, "start", "daemon.start", KMS_OK, NULL, err));
     KMS_TRY(kms_detection_open(daemon->config, daemon->audit, &daemon->detection, err));
+    KMS_TRY(kms_attestation_start(&daemon->attestation, daemon->config, daemon->audit, err));
     KMS_TRY(open_ops(daemon, err));
     KMS_TRY(open_server(daemon, err));
     KMS_TRY(kms_pinger_start(daemon->hsm, &daemon->pinger, err));
@@ -221,6 +235,7 @@ static void reload(struct kms_daemon *daemon)
 static void tick(struct kms_daemon *daemon)
 {
     kms_keys_expire(daemon->keys);
+    kms_audit_checkpoints_tick(daemon->attestation.checkpoints);
     struct kms_audit_status audit;
     kms_audit_status(daemon->audit, &audit);
     const bool healthy = kms_pinger_healthy(daemon->pinger) && !audit.failing;
@@ -275,9 +290,10 @@ bool kms_daemon_close(struct kms_daemon *daemon)
     if (hung || works_on) {
         kms_log_error("daemon", "%s: leaving without closing it",
                       hung ? "the HSM hangs" : "a call or an operation does not come back");
-        kms_audit_free(daemon->audit);
-        return false;
+        return false; /* what was recorded is durable, and what hangs may still use the rest */
     }
+    if (!kms_attestation_stop(&daemon->attestation))
+        return false;
     kms_rpc_server_free(daemon->server);
     kms_detection_free(&daemon->detection);
     kms_keys_free(daemon->keys);

@@ -10,6 +10,7 @@ enum kms_status kms_daemon_open_records(const struct kms_config *config, struct 
     const struct kms_audit_config audit = {
         .directory = config->audit.directory,
         .segment_bytes = (uint64_t)config->audit.segment_mib << 20,
+        .segment_age_ns = config->audit.segment_hours * 3600 * KMS_NS_PER_SECOND,
         .write_deadline_ns = config->audit.write_deadline_ms * KMS_NS_PER_MS,
     };
     KMS_TRY(kms_store_sqlite_open(&store, ret_store, err));

@@ -53,6 +53,7 @@ static const struct kms_rpc_method directory_methods[] = {
 
 static const struct kms_rpc_method server_methods[] = {
     UNARY("GetServerStatus", KMS_RPC_CONTROL, kms_ops_get_server_status),
+    UNARY("GetAttestationKey", KMS_RPC_CONTROL, kms_ops_get_attestation_key),
 };
 
 /* They only ask for work and look at it; the work runs on the runner's thread. */

@@ -74,8 +74,8 @@ static const EVP_MD *digest_of(const EVP_PKEY *key)
     return EVP_PKEY_get_base_id(key) == EVP_PKEY_ED25519 ? NULL : EVP_sha256();
 }
 
-enum kms_status kms_signature_verify(struct kms_slice pem, struct kms_slice message,
-                                     struct kms_slice signature, struct kms_error *err)
+/* The key of a PEM text that is strong enough. The caller frees it. */
+static enum kms_status read_strong(struct kms_slice pem, EVP_PKEY **ret_key, struct kms_error *err)
 {
     KMS_CLEANUP(clear_key) EVP_PKEY *key = read_public(pem);
     if (key == NULL || !is_strong(key))
@@ -83,6 +83,31 @@ enum kms_status kms_signature_verify(struct kms_slice pem, struct kms_slice mess
             err, KMS_INVALID_ARGUMENT,
             "the key is no PEM public key or certificate of a kind that is accepted (P-256, P-384, "
             "P-521, RSA of 2048 bits or more, Ed25519)");
+    *ret_key = KMS_TAKE(key);
+    return KMS_OK;
+}
+
+enum kms_status kms_signature_key_id(struct kms_slice pem, char ret_id[KMS_EVIDENCE_KEY_ID_SIZE],
+                                     struct kms_error *err)
+{
+    KMS_CLEANUP(clear_key) EVP_PKEY *key = NULL;
+    KMS_TRY(read_strong(pem, &key, err));
+    uint8_t *der = NULL;
+    const int len = i2d_PUBKEY(key, &der);
+    uint8_t digest[EVP_MAX_MD_SIZE];
+    const bool hashed = len > 0 && EVP_Digest(der, (size_t)len, digest, NULL, EVP_sha256(), NULL) == 1;
+    OPENSSL_free(der);
+    if (!hashed)
+        return kms_fail(err, KMS_NO_MEMORY, "no memory to name a key");
+    kms_hex_encode(digest, (KMS_EVIDENCE_KEY_ID_SIZE - 1) / 2, ret_id);
+    return KMS_OK;
+}
+
+enum kms_status kms_signature_verify(struct kms_slice pem, struct kms_slice message,
+                                     struct kms_slice signature, struct kms_error *err)
+{
+    KMS_CLEANUP(clear_key) EVP_PKEY *key = NULL;
+    KMS_TRY(read_strong(pem, &key, err));
     KMS_CLEANUP(clear_digest) EVP_MD_CTX *context = EVP_MD_CTX_new();
     if (context == NULL || EVP_DigestVerifyInit(context, NULL, digest_of(key), NULL, key) != 1)
         return kms_fail(err, KMS_NO_MEMORY, "no memory to check a signature");

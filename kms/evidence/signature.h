@@ -13,7 +13,14 @@
 
 #include "core/bytes.h"
 
-enum { KMS_EVIDENCE_PEM_MAX = 64 * 1024, KMS_EVIDENCE_SIGNATURE_MAX = 1024 };
+enum { KMS_EVIDENCE_PEM_MAX = 64 * 1024, KMS_EVIDENCE_SIGNATURE_MAX = 1024, KMS_EVIDENCE_KEY_ID_SIZE = 65 };
+
+/**
+ * What evidence calls a key: SHA-256 over its DER SubjectPublicKeyInfo (RFC 5280), as hex; the PEM as below. By hand:
+ * openssl pkey -pubin -in key.pem -outform DER | sha256sum. INVALID_ARGUMENT, NO_MEMORY.
+ */
+enum kms_status kms_signature_key_id(struct kms_slice pem, char ret_id[KMS_EVIDENCE_KEY_ID_SIZE],
+                                     struct kms_error *err) KMS_MUST_USE;
 
 /**
  * Check `signature` over `message` with the public key in a PEM text: a SubjectPublicKeyInfo or a certificate (its chain and

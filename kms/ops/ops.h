@@ -13,7 +13,7 @@
 #ifndef KMS_OPS_OPS_H
 #define KMS_OPS_OPS_H
 
-#include "audit/audit.h"
+#include "audit/checkpoints.h"
 #include "auth/auth.h"
 #include "core/call.h"
 #include "detect/detect.h"
@@ -42,6 +42,8 @@ struct kms_ops {
     struct kms_store *store;
     struct kms_keys *keys;
     struct kms_audit *audit;
+    struct kms_audit_checkpoints *checkpoints;
+    struct kms_audit_outbox *outbox;
     struct kms_auth *auth;
     struct kms_detect *detect; /* sees what the audit log sees; NULL: nobody looks */
     const char *version;
@@ -101,7 +103,8 @@ void kms_ops_refused(void *context, const struct kms_call *call, enum kms_status
     X(list_operations)                                                                                       \
     X(approve_operation)                                                                                     \
     X(reject_operation)                                                                                      \
-    X(cancel_operation)
+    X(cancel_operation)                                                                                      \
+    X(get_attestation_key)
 
 #define KMS_OPS_DECLARE(name)                                                                                \
     enum kms_status kms_ops_##name(void *context, struct kms_call *call, const ProtobufCMessage *request,    \

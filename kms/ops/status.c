@@ -1,4 +1,6 @@
 /* The state of the running service. */
+#include "core/cleanup.h"
+#include "evidence/signature.h"
 #include "ops/messages.h"
 #include "ops/run.h"
 
@@ -57,6 +59,29 @@ static enum kms_status keys_into(struct ops_run *run, Kms__V1__ServerStatus *sta
     return KMS_OK;
 }
 
+/* How far the log is signed, and whether checkpoints get out of the machine. */
+static enum kms_status checkpoints_into(struct ops_run *run, Kms__V1__ServerStatus__Audit *message)
+{
+    struct kms_arena *arena = run->call->arena;
+    struct kms_audit_checkpoints_status made = {0};
+    struct kms_audit_outbox_status sent = {0};
+    if (run->ops->checkpoints != NULL)
+        kms_audit_checkpoints_status(run->ops->checkpoints, &made);
+    if (run->ops->outbox != NULL)
+        kms_audit_outbox_status(run->ops->outbox, &sent);
+    message->checkpoint_seq = made.seq;
+    message->checkpoint_time = made.wall_ns != 0 ? ops_timestamp(arena, made.wall_ns) : NULL;
+    message->checkpoint_late = made.late;
+    message->checkpoint_failure = ops_string(arena, made.failure);
+    message->second_directory_failure = ops_string(arena, sent.failure);
+    message->second_directory_waiting = sent.waiting;
+    message->syslog_failure = ops_string(arena, sent.syslog_failure);
+    const bool whole = (made.wall_ns == 0 || message->checkpoint_time != NULL) &&
+                       message->checkpoint_failure != NULL && message->second_directory_failure != NULL &&
+                       message->syslog_failure != NULL;
+    return whole ? KMS_OK : KMS_NO_MEMORY;
+}
+
 /* How far the audit log is, and whether it fails. */
 static enum kms_status audit_into(struct ops_run *run, Kms__V1__ServerStatus *status)
 {
@@ -73,6 +98,7 @@ static enum kms_status audit_into(struct ops_run *run, Kms__V1__ServerStatus *st
     message->failure = ops_string(arena, audit.failure);
     message->head_hash = ops_string(arena, audit.head_hash);
     status->audit = message;
+    KMS_TRY(checkpoints_into(run, message));
     return message->failure != NULL && message->head_hash != NULL ? KMS_OK : KMS_NO_MEMORY;
 }
 
@@ -121,4 +147,32 @@ enum kms_status kms_ops_get_server_status(void *context, struct kms_call *call,
                                           const ProtobufCMessage *request, ProtobufCMessage **ret_reply)
 {
     return ops_control(context, call, KMS_ACTION_SERVER_STATUS, false, get_server_status, request, ret_reply);
+}
+
+static enum kms_status get_attestation_key(struct ops_run *run, const ProtobufCMessage *message,
+                                           ProtobufCMessage **ret_reply)
+{
+    (void)message; /* the request is empty */
+    struct kms_call *call = run->call;
+    KMS_TRY(ops_allow(run, NULL, NULL));
+    KMS_FREE char *pem = NULL;
+    KMS_TRY(kms_hsm_attestation_public_pem(run->ops->hsm, &pem, &call->error));
+    char id[KMS_EVIDENCE_KEY_ID_SIZE];
+    KMS_TRY(kms_signature_key_id(kms_slice_str(pem), id, &call->error));
+    Kms__V1__AttestationKey *key = ops_message_new(call->arena, &kms__v1__attestation_key__descriptor);
+    if (key == NULL)
+        return KMS_NO_MEMORY;
+    key->public_key_pem = ops_string(call->arena, pem);
+    key->key_id = ops_string(call->arena, id);
+    if (key->public_key_pem == NULL || key->key_id == NULL)
+        return KMS_NO_MEMORY;
+    *ret_reply = &key->base;
+    return KMS_OK;
+}
+
+enum kms_status kms_ops_get_attestation_key(void *context, struct kms_call *call,
+                                            const ProtobufCMessage *request, ProtobufCMessage **ret_reply)
+{
+    return ops_control(context, call, KMS_ACTION_ATTESTATION_READ, false, get_attestation_key, request,
+                       ret_reply);
 }

@@ -204,13 +204,16 @@ static void a_segment_record_is_read_back(void **state)
         const size_t len =
             kms_audit_record_format_segment(time_text, previous, cases[i].lost, cases[i].reason, body);
         uint8_t hash[32];
+        int64_t time_ns = 0;
         bool lost;
-        assert_true(kms_audit_record_parse_segment(kms_slice_of(body, len), hash, &lost));
+        assert_true(kms_audit_record_parse_segment(kms_slice_of(body, len), &time_ns, hash, &lost));
         for (unsigned j = 0; j < sizeof hash; j++)
             assert_int_equal(hash[j], j);
         assert_int_equal(lost, cases[i].lost != NULL);
+        char again[KMS_TIME_TEXT_SIZE];
+        assert_string_equal(kms_clock_format(time_ns, again), time_text);
         for (size_t cut = 0; cut < 120; cut++) /* any shorter body is none, and is not read beyond its end */
-            assert_false(kms_audit_record_parse_segment(kms_slice_of(body, cut), hash, &lost));
+            assert_false(kms_audit_record_parse_segment(kms_slice_of(body, cut), &time_ns, hash, &lost));
     }
 }
 
@@ -221,8 +224,9 @@ static void an_event_that_names_itself_segment_is_told_apart(void **state)
     const struct kms_audit_event event = {.type = "segment", .action = "previous"};
     const size_t len = kms_audit_record_format(&event, time_text, body);
     uint8_t hash[32];
+    int64_t time_ns;
     bool lost;
-    assert_false(kms_audit_record_parse_segment(kms_slice_of(body, len), hash, &lost));
+    assert_false(kms_audit_record_parse_segment(kms_slice_of(body, len), &time_ns, hash, &lost));
 }
 
 int main(void)
