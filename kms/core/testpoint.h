@@ -5,6 +5,8 @@
  * Never:     exists in a build without KMS_TEST_POINTS: there both functions are empty and no name is in the program.
  *
  * KMS_CRASH_AT=<name>[:<n>]   the process kills itself with SIGKILL when it comes to that place for the n-th time (1)
+ * KMS_POINT_PIPES=<dir>       at every place its name is written into the named pipe <dir>/reached, and the process waits until
+ *                             somebody has opened <dir>/continue for writing and closed it again
  * KMS_MUTATION=<name>         kms_test_mutation() is true for that name: proves that a test notices the lack of a step
  */
 #ifndef KMS_CORE_TESTPOINT_H
