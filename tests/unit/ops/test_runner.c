@@ -1,0 +1,376 @@
+/* Goal: the runner does each operation as often as it must, and believes signatures and not the database. */
+#include "desk.h"
+
+#include "core/clock.h"
+#include "evidence/signature.h"
+#include "fake/fault_store.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <cmocka.h>
+
+#define OK(call) assert_string_equal(kms_status_name(call), "OK")
+
+/* The runner has come to its work. */
+static void await_inside(void)
+{
+    for (int i = 0; i < 2000 && !atomic_load(&desk_work.inside); i++)
+        (void)nanosleep(&(struct timespec){.tv_nsec = 5 * KMS_NS_PER_MS}, NULL);
+    assert_true(atomic_load(&desk_work.inside));
+}
+
+/* It ended as FAILED, was never run, and says why. */
+static void assert_not_run(struct desk *desk, const char *says)
+{
+    desk_start(desk);
+    desk_await(desk, desk->uid, KMS_OPERATION_FAILED);
+    desk_stop(desk);
+    KMS_CLEANUP(kms_operation_record_clear)
+    struct kms_operation_record operation = desk_stored(desk, desk->uid);
+    if (strstr(operation.reason, says) == NULL)
+        fail_msg("\"%s\" does not say \"%s\"", operation.reason, says);
+    assert_int_equal(atomic_load(&desk_work.runs), 0);
+}
+
+static void ask_and_approve(struct desk *desk)
+{
+    OK(desk_request(desk, "carol", &desk_two, "acme"));
+    OK(desk_approve(desk, "dave", "dave", desk->uid));
+    OK(desk_approve(desk, "erin", "erin", desk->uid));
+}
+
+static void an_approved_operation_waits_for_the_runner(void **state)
+{
+    struct desk *desk = *state;
+    ask_and_approve(desk);
+    desk_start(desk);
+    desk_await(desk, desk->uid, KMS_OPERATION_SUCCEEDED);
+    assert_int_equal(atomic_load(&desk_work.runs), 1);
+}
+
+static void operations_run_one_after_the_other_oldest_first(void **state)
+{
+    struct desk *desk = *state;
+    char uids[5][KMS_UUID_TEXT_SIZE];
+    for (int i = 0; i < 5; i++) {
+        OK(desk_request(desk, "carol", &desk_now, "acme"));
+        (void)strcpy(uids[i], desk->uid);
+    }
+    desk_start(desk);
+    int64_t before = 0;
+    for (int i = 0; i < 5; i++) {
+        desk_await(desk, uids[i], KMS_OPERATION_SUCCEEDED);
+        KMS_CLEANUP(kms_operation_record_clear)
+        struct kms_operation_record operation = desk_stored(desk, uids[i]);
+        assert_true(operation.started_ns >= before);
+        before = operation.finished_ns;
+    }
+    assert_int_equal(atomic_load(&desk_work.runs), 5);
+}
+
+static void progress_is_seen_while_it_runs(void **state)
+{
+    struct desk *desk = *state;
+    atomic_store(&desk_work.hold, true);
+    desk_start(desk);
+    OK(desk_request(desk, "carol", &desk_now, "acme"));
+    await_inside();
+    Kms__V1__Operation *operation = NULL;
+    do
+        OK(desk_get(desk, "carol", desk->uid, &operation));
+    while (operation->done == 0);
+    assert_int_equal(operation->state, KMS__V1__OPERATION__STATE__RUNNING);
+    assert_int_equal(operation->done, 3);
+    assert_int_equal(operation->total, 10);
+    atomic_store(&desk_work.hold, false);
+    desk_await(desk, desk->uid, KMS_OPERATION_SUCCEEDED);
+}
+
+static void a_failure_is_kept_with_its_reason(void **state)
+{
+    struct desk *desk = *state;
+    atomic_store(&desk_work.fail, KMS_HSM_UNAVAILABLE); /* retryable, but the kind is not resumable */
+    desk_start(desk);
+    OK(desk_request(desk, "carol", &desk_now, "acme"));
+    desk_await(desk, desk->uid, KMS_OPERATION_FAILED);
+    KMS_CLEANUP(kms_operation_record_clear)
+    struct kms_operation_record operation = desk_stored(desk, desk->uid);
+    assert_string_equal(operation.reason, "it did not want to");
+    assert_null(operation.result);
+    desk_stop(desk);
+    assert_int_equal(desk_audited(desk, "HSM_UNAVAILABLE"), 1);
+}
+
+static void a_resumable_operation_is_tried_again_until_it_succeeds(void **state)
+{
+    struct desk *desk = *state;
+    atomic_store(&desk_work.fail, KMS_HSM_UNAVAILABLE);
+    desk_start(desk);
+    OK(desk_request(desk, "carol", &desk_again, "acme"));
+    desk_await(desk, desk->uid, KMS_OPERATION_SUCCEEDED);
+    KMS_CLEANUP(kms_operation_record_clear)
+    struct kms_operation_record operation = desk_stored(desk, desk->uid);
+    assert_int_equal(operation.attempts, 2);
+    assert_int_equal(atomic_load(&desk_work.runs), 2);
+    assert_int_equal(atomic_load(&desk_work.again), 1);
+    assert_string_equal(operation.reason, "");
+}
+
+static void a_resumable_operation_fails_when_trying_again_is_no_use(void **state)
+{
+    struct desk *desk = *state;
+    atomic_store(&desk_work.fail, KMS_FAILED_PRECONDITION);
+    desk_start(desk);
+    OK(desk_request(desk, "carol", &desk_again, "acme"));
+    desk_await(desk, desk->uid, KMS_OPERATION_FAILED);
+    assert_int_equal(atomic_load(&desk_work.runs), 1);
+}
+
+static void a_stop_leaves_a_resumable_operation_for_the_next_start(void **state)
+{
+    struct desk *desk = *state;
+    atomic_store(&desk_work.hold, true);
+    desk_start(desk);
+    OK(desk_request(desk, "carol", &desk_again, "acme"));
+    await_inside();
+    desk_stop(desk);
+    {
+        KMS_CLEANUP(kms_operation_record_clear)
+        struct kms_operation_record operation = desk_stored(desk, desk->uid);
+        assert_int_equal(operation.state, KMS_OPERATION_RUNNING);
+    }
+    atomic_store(&desk_work.hold, false);
+    desk_start(desk);
+    desk_await(desk, desk->uid, KMS_OPERATION_SUCCEEDED);
+    assert_int_equal(atomic_load(&desk_work.again), 1);
+}
+
+static void a_stop_ends_another_one_as_failed(void **state)
+{
+    struct desk *desk = *state;
+    atomic_store(&desk_work.hold, true);
+    desk_start(desk);
+    OK(desk_request(desk, "carol", &desk_now, "acme"));
+    await_inside();
+    desk_stop(desk);
+    KMS_CLEANUP(kms_operation_record_clear)
+    struct kms_operation_record operation = desk_stored(desk, desk->uid);
+    assert_int_equal(operation.state, KMS_OPERATION_FAILED);
+}
+
+/* As a crash in the middle of its work leaves an operation. */
+static void crash_in(struct desk *desk, const struct ops_operation_kind *kind)
+{
+    OK(desk_request(desk, "carol", kind, "acme"));
+    desk_sql(desk, "UPDATE operation SET state = 3, attempts = 1, started_ns = 1");
+    desk_start(desk);
+}
+
+static void after_a_crash_a_resumable_operation_runs_again(void **state)
+{
+    struct desk *desk = *state;
+    crash_in(desk, &desk_again);
+    desk_await(desk, desk->uid, KMS_OPERATION_SUCCEEDED);
+    assert_int_equal(atomic_load(&desk_work.again), 1);
+}
+
+static void after_a_crash_another_one_is_failed_and_not_run(void **state)
+{
+    struct desk *desk = *state;
+    crash_in(desk, &desk_now);
+    desk_await(desk, desk->uid, KMS_OPERATION_FAILED);
+    assert_int_equal(atomic_load(&desk_work.runs), 0);
+}
+
+static void the_end_gets_into_the_database_when_it_can_be_written_again(void **state)
+{
+    struct desk *desk = *state;
+    atomic_store(&desk_work.hold, true);
+    desk_start(desk);
+    OK(desk_request(desk, "carol", &desk_now, "acme"));
+    await_inside();
+    kms_fault_store_fail_after(desk->ops.store, 1, KMS_STORE_FULL);
+    atomic_store(&desk_work.hold, false);
+    desk_await(desk, desk->uid, KMS_OPERATION_SUCCEEDED);
+    assert_false(kms_fault_store_failure_is_pending(desk->ops.store));
+    assert_int_equal(atomic_load(&desk_work.runs), 1);
+}
+
+static void any_failure_of_the_store_is_survived(void **state)
+{
+    struct desk *desk = *state;
+    desk_start(desk);
+    for (unsigned n = 1; n <= 12; n++) {
+        OK(desk_request(desk, "carol", &desk_again, "acme"));
+        kms_fault_store_fail_after(desk->ops.store, n, KMS_STORE_BUSY);
+        desk_await(desk, desk->uid, KMS_OPERATION_SUCCEEDED);
+        kms_fault_store_fail_after(desk->ops.store, 0, KMS_OK);
+    }
+}
+
+static void an_operation_that_was_approved_but_not_started_in_time_expires(void **state)
+{
+    struct desk *desk = *state;
+    ask_and_approve(desk);
+    desk_later(601);
+    desk_start(desk);
+    desk_await(desk, desk->uid, KMS_OPERATION_EXPIRED);
+    assert_int_equal(atomic_load(&desk_work.runs), 0);
+}
+
+static void a_state_changed_in_the_database_lets_nothing_run(void **state)
+{
+    struct desk *desk = *state;
+    OK(desk_request(desk, "carol", &desk_two, "acme"));
+    OK(desk_approve(desk, "dave", "dave", desk->uid));
+    desk_sql(desk, "UPDATE operation SET state = 2");
+    assert_not_run(desk, "fewer persons");
+}
+
+static void a_document_changed_in_the_database_lets_nothing_run(void **state)
+{
+    struct desk *desk = *state;
+    ask_and_approve(desk);
+    desk_sql(desk, "UPDATE operation SET document = CAST(replace(CAST(document AS TEXT), 'everything', "
+                   "'everythink') AS BLOB)");
+    assert_not_run(desk, "does not hold");
+}
+
+static void fewer_approvals_in_the_database_let_nothing_run(void **state)
+{
+    struct desk *desk = *state;
+    OK(desk_request(desk, "carol", &desk_two, "acme"));
+    desk_sql(desk, "UPDATE operation SET state = 2, approvals_needed = 0");
+    assert_not_run(desk, "policy asks for 2");
+}
+
+static void a_row_that_differs_from_its_document_does_not_run(void **state)
+{
+    struct desk *desk = *state;
+    OK(desk_request(desk, "carol", &desk_now, "acme"));
+    desk_sql(desk, "UPDATE operation SET tenant = 'other'");
+    assert_not_run(desk, "somebody changed the database");
+}
+
+static void a_certificate_that_we_did_not_issue_counts_for_nothing(void **state)
+{
+    struct desk *desk = *state;
+    OK(desk_request(desk, "carol", &desk_two, "acme"));
+    OK(desk_approve(desk, "dave", "dave", desk->uid));
+    struct certs_ca own = desk->ca;
+    desk->ca = certs_ca_new("desk CA", desk_path(desk, "forged-ca", ".pem"));
+    desk_issue(desk, "forged", "erin");
+    certs_ca_clear(&desk->ca);
+    desk->ca = own;
+    KMS_CLEANUP(kms_operation_record_clear)
+    struct kms_operation_record operation = desk_stored(desk, desk->uid);
+    uint8_t signature[KMS_EVIDENCE_SIGNATURE_MAX];
+    size_t len = 0;
+    struct kms_error err = {0};
+    OK(kms_signature_make(desk_path(desk, "forged", ".key"),
+                          kms_slice_of(operation.document, operation.document_len), signature, &len, &err));
+    struct kms_approval_record approval = {.operation = operation.uuid,
+                                           .identity = "spiffe://kms.example/erin",
+                                           .person = "spiffe://kms.example/erin",
+                                           .certificate = certs_read(desk_path(desk, "forged", ".pem")),
+                                           .signature = signature,
+                                           .signature_len = len,
+                                           .time_ns = kms_clock_wall_ns()};
+    {
+        KMS_TXN txn = {0};
+        OK(kms_txn_begin(desk->database, true, &txn, &err));
+        OK(desk->database->ops->operation.approve(txn.txn, &approval, &err));
+        OK(kms_txn_commit(&txn, &err));
+    }
+    free(approval.certificate);
+    desk_sql(desk, "UPDATE operation SET state = 2");
+    assert_not_run(desk, "does not hold");
+}
+
+static void an_approver_who_lost_the_permission_counts_no_more(void **state)
+{
+    struct desk *desk = *state;
+    ask_and_approve(desk);
+    desk_policy(desk, "erin");
+    assert_not_run(desk, "erin");
+}
+
+static void an_approver_whose_certificate_is_revoked_counts_no_more(void **state)
+{
+    struct desk *desk = *state;
+    ask_and_approve(desk);
+    desk_revoke(desk, "dave");
+    assert_not_run(desk, "dave");
+}
+
+static void an_unknown_kind_is_failed(void **state)
+{
+    struct desk *desk = *state;
+    OK(desk_request(desk, "carol", &desk_now, "acme"));
+    desk_sql(desk, "UPDATE operation SET kind = 'test.gone'");
+    assert_not_run(desk, "does not know this kind");
+}
+
+static void the_service_starts_its_own_kinds_without_approvals(void **state)
+{
+    struct desk *desk = *state;
+    struct kms_uuid uuid;
+    struct kms_error err = {0};
+    desk_start(desk);
+    OK(ops_operation_start(&desk->ops, &desk_service, "service:schedule", "acme",
+                           json_pack("{s:s}", "what", "everything"), 0, &uuid, &err));
+    (void)kms_uuid_format(&uuid, desk->uid);
+    desk_await(desk, desk->uid, KMS_OPERATION_SUCCEEDED);
+}
+
+static void old_operations_are_forgotten_after_ten_years(void **state)
+{
+    struct desk *desk = *state;
+    char old[KMS_UUID_TEXT_SIZE];
+    OK(desk_request(desk, "carol", &desk_one, "acme"));
+    OK(desk_cancel(desk, "carol", desk->uid));
+    (void)strcpy(old, desk->uid);
+    desk_sql(desk, "UPDATE operation SET finished_ns = finished_ns - 3651 * 86400 * 1000000000");
+    OK(desk_request(desk, "carol", &desk_one, "acme"));
+    OK(desk_cancel(desk, "carol", desk->uid));
+    desk_start(desk);
+    Kms__V1__Operation *operation = NULL;
+    for (int i = 0; i < 1000 && desk_get(desk, "carol", old, &operation) == KMS_OK; i++)
+        (void)nanosleep(&(struct timespec){.tv_nsec = 5 * KMS_NS_PER_MS}, NULL);
+    assert_int_equal(desk_get(desk, "carol", old, &operation), KMS_NOT_FOUND);
+    OK(desk_get(desk, "carol", desk->uid, &operation));
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, desk_setup, desk_teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(an_approved_operation_waits_for_the_runner),
+        TEST(operations_run_one_after_the_other_oldest_first),
+        TEST(progress_is_seen_while_it_runs),
+        TEST(a_failure_is_kept_with_its_reason),
+        TEST(a_resumable_operation_is_tried_again_until_it_succeeds),
+        TEST(a_resumable_operation_fails_when_trying_again_is_no_use),
+        TEST(a_stop_leaves_a_resumable_operation_for_the_next_start),
+        TEST(a_stop_ends_another_one_as_failed),
+        TEST(after_a_crash_a_resumable_operation_runs_again),
+        TEST(after_a_crash_another_one_is_failed_and_not_run),
+        TEST(the_end_gets_into_the_database_when_it_can_be_written_again),
+        TEST(any_failure_of_the_store_is_survived),
+        TEST(an_operation_that_was_approved_but_not_started_in_time_expires),
+        TEST(a_state_changed_in_the_database_lets_nothing_run),
+        TEST(a_document_changed_in_the_database_lets_nothing_run),
+        TEST(fewer_approvals_in_the_database_let_nothing_run),
+        TEST(a_row_that_differs_from_its_document_does_not_run),
+        TEST(a_certificate_that_we_did_not_issue_counts_for_nothing),
+        TEST(an_approver_who_lost_the_permission_counts_no_more),
+        TEST(an_approver_whose_certificate_is_revoked_counts_no_more),
+        TEST(an_unknown_kind_is_failed),
+        TEST(the_service_starts_its_own_kinds_without_approvals),
+        TEST(old_operations_are_forgotten_after_ten_years),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
