@@ -2,6 +2,7 @@
 #include "ops/operation.h"
 
 #include "core/clock.h"
+#include "core/testpoint.h"
 #include "ops/operation_message.h"
 #include "ops/runner.h"
 #include "ops/verdict.h"
@@ -119,6 +120,7 @@ static enum kms_status submit(struct kms_ops *ops, struct kms_operation_record *
         operation->state = KMS_OPERATION_APPROVED;
     KMS_TRY(make_document(operation, parameters, err));
     KMS_TRY(insert(ops, operation, err));
+    kms_test_point("operation.requested");
     if (operation->state == KMS_OPERATION_APPROVED)
         kms_ops_runner_wake(ops->runner);
     return KMS_OK;

@@ -7,6 +7,7 @@
 #include "store/sqlite.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <openssl/pem.h>
 #include <setjmp.h>
@@ -53,6 +54,11 @@ static enum kms_status work(struct kms_ops *ops, struct ops_operation *operation
     atomic_fetch_add(&desk_work.runs, 1);
     atomic_fetch_add(&desk_work.again, operation->again);
     atomic_store(&desk_work.inside, true);
+    if (desk_work.marks != NULL) {
+        const int fd = open(desk_work.marks, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+        assert_true(fd >= 0 && write(fd, "x", 1) == 1 && fsync(fd) == 0);
+        (void)close(fd);
+    }
     enum kms_status status = KMS_OK;
     while (atomic_load(&desk_work.hold) && (status = ops_operation_progress(operation, 3, 10)) == KMS_OK)
         short_pause();
@@ -95,42 +101,37 @@ void desk_issue(struct desk *desk, const char *file, const char *name)
                       desk_path(desk, file, ".key"));
 }
 
-/* The policy as text. */
-static void write_policy(struct desk *desk, const char *without)
+/* The policy, which lives as long as the desk. */
+static struct kms_auth_policy policy_of(struct desk *desk, const char *without)
 {
     static const char *const approvers[] = {"dave", "erin", "dave-home", "carol-approver"};
-    char text[4096];
-    int len = snprintf(text, sizeof text,
-                       "version: 1\n"
-                       "persons:\n"
-                       "  - name: dave\n"
-                       "    identities: [spiffe://kms.example/dave, spiffe://kms.example/dave-home]\n"
-                       "  - name: carol\n"
-                       "    identities: [spiffe://kms.example/carol, spiffe://kms.example/carol-approver]\n"
-                       "approval_ttl: 10m\n"
-                       "bindings:\n"
-                       "  - {identity: spiffe://kms.example/carol, role: operator, tenants: [acme]}\n"
-                       "  - {identity: spiffe://kms.example/olaf, role: operator, tenants: [other]}\n");
+    size_t len =
+        (size_t)snprintf(desk->policy, sizeof desk->policy,
+                         "version: 1\n"
+                         "persons:\n"
+                         "  - name: dave\n"
+                         "    identities: [spiffe://kms.example/dave, spiffe://kms.example/dave-home]\n"
+                         "  - name: carol\n"
+                         "    identities: [spiffe://kms.example/carol, spiffe://kms.example/carol-approver]\n"
+                         "approval_ttl: 10m\n"
+                         "bindings:\n"
+                         "  - {identity: spiffe://kms.example/carol, role: operator, tenants: [acme]}\n"
+                         "  - {identity: spiffe://kms.example/olaf, role: operator, tenants: [other]}\n");
     for (size_t i = 0; i < sizeof approvers / sizeof approvers[0]; i++)
         if (without == NULL || strcmp(without, approvers[i]) != 0)
-            len += snprintf(text + len, sizeof text - (size_t)len,
-                            "  - {identity: spiffe://kms.example/%s, role: approver, tenants: [\"*\"]}\n",
-                            approvers[i]);
-    certs_write(desk_path(desk, "policy", ".yaml"), text);
-}
-
-static void reload(struct desk *desk)
-{
-    struct kms_error err = {0};
-    const enum kms_status status = kms_auth_reload(desk->ops.auth, &err);
-    if (status != KMS_OK)
-        fail_msg("reload: %s", kms_error_cause(&err, status));
+            len += (size_t)snprintf(
+                desk->policy + len, sizeof desk->policy - len,
+                "  - {identity: spiffe://kms.example/%s, role: approver, tenants: [\"*\"]}\n", approvers[i]);
+    return (struct kms_auth_policy){"policy.yaml", kms_slice_str(desk->policy), 1};
 }
 
 void desk_policy(struct desk *desk, const char *without)
 {
-    write_policy(desk, without);
-    reload(desk);
+    struct kms_error err = {0};
+    const struct kms_auth_policy policy = policy_of(desk, without);
+    const enum kms_status status = kms_auth_set_policy(desk->ops.auth, &policy, &err);
+    if (status != KMS_OK)
+        fail_msg("policy: %s", kms_error_cause(&err, status));
 }
 
 /* The serial number of a certificate in a file. */
@@ -149,21 +150,28 @@ static long serial_of(const char *path)
 void desk_revoke(struct desk *desk, const char *name)
 {
     certs_write_crl(&desk->ca, serial_of(desk_path(desk, name, ".pem")), desk_path(desk, "ca", ".crl"));
-    reload(desk);
+    struct kms_error err = {0};
+    const enum kms_status status = kms_auth_reload(desk->ops.auth, &err);
+    if (status != KMS_OK)
+        fail_msg("reload: %s", kms_error_cause(&err, status));
 }
 
-/* Files, then the parts over them. */
+/* An authority, and certificates for everybody. */
+static void make_certificates(struct desk *desk)
+{
+    static const char *const names[] = {"carol",          "dave",    "erin", "dave-home",
+                                        "carol-approver", "mallory", "olaf"};
+    desk->ca = certs_ca_new("desk CA", desk_path(desk, "ca", ".pem"));
+    certs_write_crl(&desk->ca, 0, desk_path(desk, "ca", ".crl"));
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        desk_issue(desk, names[i], names[i]);
+}
+
+/* The parts over the files. */
 static void open_parts(struct desk *desk)
 {
     struct kms_error err = {0};
-    desk->ca = certs_ca_new("desk CA", desk_path(desk, "ca", ".pem"));
-    certs_write_crl(&desk->ca, 0, desk_path(desk, "ca", ".crl"));
-    static const char *const names[] = {"carol",          "dave",    "erin", "dave-home",
-                                        "carol-approver", "mallory", "olaf"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        desk_issue(desk, names[i], names[i]);
-    write_policy(desk, NULL);
-    const struct kms_auth_config auth = {.policy_path = desk_path(desk, "policy", ".yaml"),
+    const struct kms_auth_config auth = {.policy = policy_of(desk, NULL),
                                          .crl_path = desk_path(desk, "ca", ".crl"),
                                          .client_ca_path = desk_path(desk, "ca", ".pem")};
     enum kms_status status = kms_auth_new(&auth, &desk->ops.auth, &err);
@@ -180,7 +188,7 @@ static void open_parts(struct desk *desk)
     desk->ops.client_ca_path = strdup(desk_path(desk, "ca", ".pem"));
 }
 
-int desk_setup(void **state)
+struct desk *desk_open(const char *directory)
 {
     static const struct kms_clock_source source = {.wall_ns = wall_now, .mono_ns = mono_now};
     struct desk *desk = calloc(1, sizeof *desk);
@@ -188,11 +196,33 @@ int desk_setup(void **state)
     atomic_store(&offset_ns, 0);
     kms_clock_set_source(&source);
     desk_work = (struct desk_work){0};
-    (void)strcpy(desk->directory, "/tmp/kms-desk-XXXXXX");
-    assert_non_null(mkdtemp(desk->directory));
+    (void)snprintf(desk->directory, sizeof desk->directory, "%s", directory);
     assert_int_equal(kms_arena_new(ARENA, &desk->arena), KMS_OK);
+    if (access(desk_path(desk, "ca", ".pem"), F_OK) != 0)
+        make_certificates(desk);
     open_parts(desk);
-    *state = desk;
+    return desk;
+}
+
+void desk_close(struct desk *desk)
+{
+    desk_stop(desk);
+    kms_audit_free(desk->ops.audit);
+    kms_store_free(desk->ops.store);
+    kms_auth_free(desk->ops.auth);
+    kms_arena_free(desk->arena);
+    certs_ca_clear(&desk->ca);
+    char *ca_path = (char *)(uintptr_t)desk->ops.client_ca_path;
+    free(ca_path);
+    kms_clock_set_source(NULL);
+    free(desk);
+}
+
+int desk_setup(void **state)
+{
+    char directory[] = "/tmp/kms-desk-XXXXXX";
+    assert_non_null(mkdtemp(directory));
+    *state = desk_open(directory);
     return 0;
 }
 
@@ -205,20 +235,18 @@ static int remove_entry(const char *path, const struct stat *info, int type, str
     return remove(path);
 }
 
+void desk_remove(const char *directory)
+{
+    (void)nftw(directory, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+}
+
 int desk_teardown(void **state)
 {
     struct desk *desk = *state;
-    desk_stop(desk);
-    kms_audit_free(desk->ops.audit);
-    kms_store_free(desk->ops.store);
-    kms_auth_free(desk->ops.auth);
-    kms_arena_free(desk->arena);
-    certs_ca_clear(&desk->ca);
-    char *ca_path = (char *)(uintptr_t)desk->ops.client_ca_path;
-    free(ca_path);
-    (void)nftw(desk->directory, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
-    kms_clock_set_source(NULL);
-    free(desk);
+    char directory[sizeof desk->directory];
+    (void)strcpy(directory, desk->directory);
+    desk_close(desk);
+    desk_remove(directory);
     return 0;
 }
 

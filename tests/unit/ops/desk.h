@@ -21,6 +21,7 @@
 
 struct desk {
     char directory[64];
+    char policy[4096];
     struct kms_ops ops;
     struct kms_store *database; /* behind the fault store of ops */
     struct certs_ca ca;
@@ -36,6 +37,7 @@ struct desk_work {
     _Atomic(enum kms_status) fail; /* the next run fails with this; KMS_OK: it succeeds */
     atomic_bool hold; /* the run goes on, with progress 3 of 10, until this is false or the service stops */
     atomic_bool inside;
+    const char *marks; /* a file to which each run appends a byte; NULL: none */
 };
 extern struct desk_work desk_work;
 
@@ -45,11 +47,15 @@ extern const struct ops_operation_kind desk_now, desk_one, desk_two, desk_again,
 /* cmocka's set-up and tear-down: everything but the runner, which a test starts. */
 int desk_setup(void **state);
 int desk_teardown(void **state);
+/* Over a directory that exists: what an earlier process has left. */
+struct desk *desk_open(const char *directory);
+void desk_close(struct desk *desk);
+void desk_remove(const char *directory);
 void desk_start(struct desk *desk);
 void desk_stop(struct desk *desk);
 /* The wall clock jumps; undone by the tear-down. */
 void desk_later(int64_t seconds);
-/* Write the policy anew and reload it: `without` may not approve any more; NULL: as at the start. */
+/* Put another policy in force: `without` may not approve any more; NULL: as at the start. */
 void desk_policy(struct desk *desk, const char *without);
 /* Revoke the certificate that desk_issue() or the set-up made for `name`, and reload. */
 void desk_revoke(struct desk *desk, const char *name);
