@@ -221,7 +221,11 @@ static enum kms_status execute(struct kms_ops_runner *runner, const struct ops_o
                                 .again = again,
                                 .runner = runner};
     show(runner, operation);
-    const enum kms_status status = kind->execute(runner->ops, &run, &result, &call.error);
+    enum kms_status status = kind->execute(runner->ops, &run, &result, &call.error);
+    const enum kms_status committed =
+        kms_ops_commit(runner->ops, &call.error); /* data keys, if it used any */
+    if (status == KMS_OK)
+        status = committed;
     kms_ops_runner_progress(runner, operation);
     show(runner, NULL);
     *err = call.error;
