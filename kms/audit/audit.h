@@ -47,6 +47,13 @@ struct kms_audit_event {
     const char *detail_json; /* a ready JSON object with more (trusted, made by our own code), or NULL */
 };
 
+enum { KMS_AUDIT_TEXT_MAX = 512 /* bytes of the longest text in a record, before escaping */ };
+/**
+ * A text from outside as it may stand between quotes in detail_json, cut at KMS_AUDIT_TEXT_MAX bytes before escaping;
+ * `out` has room for six times as much and eight. Returns the length; no NUL follows.
+ */
+size_t kms_audit_record_escape(const char *text, char *out);
+
 /**
  * Open the directory (locked: one writer), find the last intact record (a half-written tail after a crash is cut off and noted in
  * a record of type "recovered"), continue the chain in a new or the last segment. AUDIT_UNAVAILABLE (cannot
@@ -62,7 +69,7 @@ void kms_audit_free(struct kms_audit *audit);
  * Add a record to the group. Not durable before kms_audit_commit(). Does not wait for the disk, unless 4 MiB
  * of records wait for it: then for room, up to the write deadline. AUDIT_UNAVAILABLE while the disk does not
  * answer, and when that buffer is full after another failure; until then records are taken even while the log
- * fails, so that the next commit writes them all. TOO_LARGE: detail_json is over 240 KiB; INTERNAL: it is no
+ * fails, so that the next commit writes them all. TOO_LARGE: detail_json is over 304 KiB; INTERNAL: it is no
  * object on one line.
  */
 enum kms_status kms_audit_append(struct kms_audit *audit, const struct kms_audit_event *event,

@@ -34,9 +34,14 @@ void kms_audit_reader_free(struct kms_audit_reader *reader)
 
 void kms_audit_reader_start(struct kms_audit_reader *reader, int fd)
 {
+    kms_audit_reader_start_at(reader, fd, 0);
+}
+
+void kms_audit_reader_start_at(struct kms_audit_reader *reader, int fd, uint64_t offset)
+{
     reader->fd = fd;
     reader->at_end = reader->skipping = false;
-    reader->base = 0;
+    reader->base = offset;
     reader->start = reader->end = 0;
     reader->line = 1;
 }

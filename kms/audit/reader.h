@@ -31,8 +31,9 @@ struct kms_audit_item {
 /** A reader of `fd` from its start; pread only. NO_MEMORY leaves NULL. */
 enum kms_status kms_audit_reader_new(struct kms_audit_reader **ret_reader) KMS_MUST_USE;
 void kms_audit_reader_free(struct kms_audit_reader *reader);
-/** Begin with another file. */
+/** Begin with another file; or at the beginning of some line in it, whose number then counts as 1. */
 void kms_audit_reader_start(struct kms_audit_reader *reader, int fd);
+void kms_audit_reader_start_at(struct kms_audit_reader *reader, int fd, uint64_t offset);
 /** The next item; IO (errno is set) when the file cannot be read. Not to be called after END. */
 enum kms_status kms_audit_reader_next(struct kms_audit_reader *reader,
                                       struct kms_audit_item *ret_item) KMS_MUST_USE;

@@ -114,6 +114,13 @@ static void put_escaped(struct cursor *out, const char *text, size_t limit)
         put_unicode_escape(out, 0x2026);
 }
 
+size_t kms_audit_record_escape(const char *text, char *out)
+{
+    struct cursor cursor = {out};
+    put_escaped(&cursor, text, KMS_AUDIT_TEXT_MAX);
+    return (size_t)(cursor.next - out);
+}
+
 /* One string field, left out when NULL. `name` is everything up to the value, with its punctuation. */
 static void put_field(struct cursor *out, const char *name, const char *value, size_t limit)
 {

@@ -19,12 +19,11 @@
 enum {
     KMS_AUDIT_TIME_AT = 9,             /* offset of the time's text in any body */
     KMS_AUDIT_TIME_LEN = 27,           /* of the text of kms_clock_format() */
-    KMS_AUDIT_DETAIL_MAX = 240 * 1024, /* bytes of detail_json: a batch of 1,000 items, each named */
-    KMS_AUDIT_BODY_MAX = 256 * 1024,   /* of any body: all names at their limits and escaped, and a detail */
+    KMS_AUDIT_DETAIL_MAX = 304 * 1024, /* bytes of detail_json: a batch of 1,000 items, each named */
+    KMS_AUDIT_BODY_MAX = 320 * 1024,   /* of any body: all names at their limits and escaped, and a detail */
     KMS_AUDIT_SEGMENT_BODY_MAX = 8 * 1024, /* of a segment's first record, and of one about a recovery */
-    KMS_AUDIT_LINE_MAX = 272 * 1024,       /* of any line without its newline; readers refuse longer ones */
+    KMS_AUDIT_LINE_MAX = 336 * 1024,       /* of any line without its newline; readers refuse longer ones */
     KMS_AUDIT_HASH_HEX = 64,
-    KMS_AUDIT_TEXT_MAX = 512, /* bytes of the longest text, before escaping */
 };
 
 /**

@@ -24,6 +24,18 @@ const char *kms_audit_segment_name(uint64_t first_seq, char out[KMS_AUDIT_NAME_S
     return out;
 }
 
+/* A file that a query has left beside the segments, or its draft. It is no evidence, so it is no matter for verification. */
+static bool is_index_name(const char *name)
+{
+    static const char index_end[] = ".index";
+    const size_t start = sizeof name_start - 1;
+    if (strncmp(name, name_start, start) != 0 || strspn(name + start, "0123456789") != SEQ_DIGITS)
+        return false;
+    const char *end = name + start + SEQ_DIGITS;
+    return strncmp(end, index_end, sizeof index_end - 1) == 0 &&
+           (end[sizeof index_end - 1] == '\0' || strcmp(end + sizeof index_end - 1, ".new") == 0);
+}
+
 /* The number in a segment's name; false for any other name. */
 static bool parse_name(const char *name, uint64_t *ret_seq)
 {
@@ -75,7 +87,8 @@ enum kms_status kms_audit_segment_list(const char *directory, kms_audit_foreign 
             if (seqs.len / sizeof seq > KMS_AUDIT_SEGMENTS_MAX)
                 return kms_fail(err, KMS_RESOURCE_EXHAUSTED, "over %d segments in '%s': archive the oldest",
                                 KMS_AUDIT_SEGMENTS_MAX, directory);
-        } else if (foreign != NULL && strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+        } else if (foreign != NULL && !is_index_name(entry->d_name) && strcmp(entry->d_name, ".") != 0 &&
+                   strcmp(entry->d_name, "..") != 0) {
             foreign(context, entry->d_name);
         }
     }
@@ -84,6 +97,21 @@ enum kms_status kms_audit_segment_list(const char *directory, kms_audit_foreign 
         qsort(seqs.data, count, sizeof(uint64_t), compare_seqs);
     *ret_segments = (struct kms_audit_segments){(uint64_t *)(void *)KMS_TAKE(seqs.data), count};
     return KMS_OK;
+}
+
+uint64_t kms_audit_segments_bytes(const char *directory, const struct kms_audit_segments *segments)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < segments->count; i++) {
+        char name[KMS_AUDIT_NAME_SIZE];
+        char path[KMS_AUDIT_PATH_SIZE + KMS_AUDIT_NAME_SIZE];
+        (void)snprintf(path, sizeof path, "%s/%s", directory,
+                       kms_audit_segment_name(segments->first_seqs[i], name));
+        struct stat now;
+        if (lstat(path, &now) == 0)
+            bytes += (uint64_t)now.st_size;
+    }
+    return bytes;
 }
 
 enum kms_status kms_audit_segment_open_to_read(const char *directory, uint64_t first_seq,

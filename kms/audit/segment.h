@@ -26,7 +26,7 @@ struct kms_audit_segments {
     size_t count;
 };
 
-/** Told of every name that is no segment's; may be NULL. */
+/** Told of every name that is neither a segment's nor an index's (index.h); may be NULL. */
 typedef void (*kms_audit_foreign)(void *context, const char *name);
 
 /**
@@ -36,6 +36,9 @@ typedef void (*kms_audit_foreign)(void *context, const char *name);
 enum kms_status kms_audit_segment_list(const char *directory, kms_audit_foreign foreign, void *context,
                                        struct kms_audit_segments *ret_segments,
                                        struct kms_error *err) KMS_MUST_USE;
+
+/** Bytes of all of them as they are now; for progress. */
+uint64_t kms_audit_segments_bytes(const char *directory, const struct kms_audit_segments *segments);
 
 /**
  * Open a segment for reading; its name is in `ret_name` in any case. FAILED_PRECONDITION: no regular file; IO.

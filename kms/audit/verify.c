@@ -322,20 +322,6 @@ static enum kms_status take_segment(struct walk *walk, const char *directory, si
     return KMS_OK;
 }
 
-/* For the progress: how much there is to read. */
-static void add_up_sizes(struct walk *walk, const char *directory)
-{
-    for (size_t i = 0; i < walk->segments.count && walk->options->progress != NULL; i++) {
-        char name[KMS_AUDIT_NAME_SIZE];
-        char path[KMS_AUDIT_PATH_SIZE + KMS_AUDIT_NAME_SIZE];
-        (void)snprintf(path, sizeof path, "%s/%s", directory,
-                       kms_audit_segment_name(walk->segments.first_seqs[i], name));
-        struct stat now;
-        if (lstat(path, &now) == 0)
-            walk->bytes_all += (uint64_t)now.st_size;
-    }
-}
-
 /* A time text as some line states it, for people's eyes. */
 static void keep_time(char text[KMS_AUDIT_TIME_LEN + 1])
 {
@@ -406,7 +392,8 @@ enum kms_status kms_audit_verify(const char *directory, const struct kms_audit_v
     KMS_TRY(kms_audit_chain_new(&walk.chain));
     KMS_TRY(kms_audit_reader_new(&walk.reader));
     KMS_TRY(kms_audit_segment_list(directory, report_foreign, &walk, &walk.segments, err));
-    add_up_sizes(&walk, directory);
+    if (walk.options->progress != NULL)
+        walk.bytes_all = kms_audit_segments_bytes(directory, &walk.segments);
     for (size_t i = 0; i < walk.segments.count; i++)
         KMS_TRY(take_segment(&walk, directory, i, err));
     check_end(&walk);

@@ -6,7 +6,9 @@
 #define CLOSE_OPTIONS (KMS_CLI_ONLINE | BIT(ETAG) | BIT(YES))
 #define PURPOSE_FIELDS                                                                                       \
     (BIT(DISPLAY_NAME) | BIT(LEGAL_BASIS) | BIT(REQUIRED_BY_LAW) | BIT(RETENTION) | BIT(ROTATION))
-#define OWNER   (BIT(TENANT) | BIT(CUSTOMER) | BIT(PURPOSE))
+#define OWNER (BIT(TENANT) | BIT(CUSTOMER) | BIT(PURPOSE))
+#define AUDIT_FILTER                                                                                         \
+    (OWNER | BIT(IDENTITY) | BIT(ACTION) | BIT(OUTCOME) | BIT(FROM) | BIT(UNTIL) | BIT(INDEX_DIR))
 #define DATAKEY (KMS_CLI_ONLINE | OWNER | BIT(CONTEXT))
 
 static const char batch_details[] =
@@ -37,6 +39,14 @@ static const char audit_details[] =
     "newest one. With --checkpoint (checkpoints.jsonl of the second directory, lines of the system log, or "
     "one\n"
     "line) it also shows when the log was cut at its end.";
+static const char query_details[] =
+    "Off-line. --customer takes a uid. With --json one record a line, as it is in the log. Indexes are made "
+    "by the\n"
+    "way beside the log, or in --index-dir; they make queries fast and prove nothing: see audit verify.";
+static const char export_details[] =
+    "Off-line: who used this person's keys, when and for what purpose; one row for each use, also of a "
+    "batch.\n"
+    "CUSTOMER is a uid, which \"kmsctl customer get\" shows. With --json one object a line.";
 static const char attestation_details[] =
     "Prints the public key, PEM, or writes it to a new FILE and shows its id. Compare its id with what was "
     "written down when\n"
@@ -130,6 +140,10 @@ static const struct kms_cli_command commands[] = {
     {"audit", "verify", "DIR", 1, 1,
      BIT(LIVE) | BIT(ARCHIVED) | BIT(KNOWN_SEQ) | BIT(KNOWN_HASH) | BIT(KEY) | BIT(CHECKPOINT), 0,
      "check an audit log", audit_details, kms_cli_audit_verify},
+    {"audit", "query", "DIR", 1, 1, AUDIT_FILTER | BIT(LIMIT), 0, "find records of an audit log",
+     query_details, kms_cli_audit_query},
+    {"audit", "export", "DIR", 1, 1, AUDIT_FILTER, BIT(TENANT) | BIT(CUSTOMER),
+     "list every use of a customer's keys", export_details, kms_cli_audit_export},
     {"attestation", "get", "[FILE]", 0, 1, KMS_CLI_ONLINE, 0,
      "get the key that signs checkpoints and certificates", attestation_details, kms_cli_attestation_get},
     {"completion", "bash", "", 0, 0, 0, 0, "print a completion script: source <(kmsctl completion bash)",

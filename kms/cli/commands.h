@@ -53,6 +53,8 @@ int kms_cli_decrypt(struct kms_cli *cli);
 int kms_cli_status(struct kms_cli *cli);
 int kms_cli_health(struct kms_cli *cli);
 int kms_cli_audit_verify(struct kms_cli *cli);
+int kms_cli_audit_query(struct kms_cli *cli);
+int kms_cli_audit_export(struct kms_cli *cli);
 int kms_cli_attestation_get(struct kms_cli *cli);
 int kms_cli_completion_bash(struct kms_cli *cli);
 

@@ -63,7 +63,13 @@
     X(WAIT, "wait", NULL, false, "wait for the end of the operation")                                        \
     X(KEY, "key", "FILE", true, "PEM of the attestation key that signed checkpoints; repeat for older keys") \
     X(CHECKPOINT, "checkpoint", "FILE|LINE", true,                                                           \
-      "checkpoints kept elsewhere: what they cover must be in the log")
+      "checkpoints kept elsewhere: what they cover must be in the log")                                      \
+    X(IDENTITY, "identity", "NAME", false, "the identity of a caller")                                       \
+    X(ACTION, "action", "ACTION", false, "for example datakey.unwrap; datakey. means all of datakey")        \
+    X(OUTCOME, "outcome", "STATUS", false, "for example OK or PERMISSION_DENIED")                            \
+    X(FROM, "from", "TIME", false, "not before TIME (2026-01-31T12:00:00Z, or a date)")                      \
+    X(UNTIL, "until", "TIME", false, "before TIME")                                                          \
+    X(INDEX_DIR, "index-dir", "DIR", false, "keep the indexes there and not beside the log")
 
 enum kms_cli_option {
 #define KMS_CLI_OPTIONS_ENUM(name, text, argument, repeat, help) KMS_CLI_##name,

@@ -202,8 +202,11 @@ static enum kms_status open_for_change(struct ops_run *run, struct kms_txn *txn,
     KMS_TRY(ops_find_open_tenant(call, txn, tenant_id, ret_tenant));
     KMS_TRY(ops_find_customer(call, txn, ret_tenant, customer_id, ret_customer));
     run->event.customer = ret_customer->uuid;
-    if (ret_customer->state != KMS_CUSTOMER_ACTIVE)
+    if (ret_customer->state != KMS_CUSTOMER_ACTIVE) {
+        (void)kms_fail(&call->error, KMS_FAILED_PRECONDITION,
+                       "the customer is closed"); /* the log knows no ids */
         return kms_fail_public(&call->error, KMS_FAILED_PRECONDITION, "customer '%s' is closed", customer_id);
+    }
     return ops_check_etag(call, etag, ret_customer->revision);
 }
 

@@ -13,6 +13,7 @@
 /** What an item turned out to be about, for the audit record. */
 struct ops_datakey_facts {
     const char *tenant;
+    const char *customer_id; /* as the caller named it; not for the record */
     const char *purpose;
     struct kms_uuid customer;
     uint32_t kek_version;

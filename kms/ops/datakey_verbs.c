@@ -46,6 +46,7 @@ static enum kms_status check_owner(struct kms_call *call, bool named_in_full, st
 static void facts_of_owner(const struct kms_key_owner *owner, struct ops_datakey_facts *ret_facts)
 {
     ret_facts->tenant = owner->tenant;
+    ret_facts->customer_id = owner->customer;
     ret_facts->purpose = owner->purpose;
 }
 

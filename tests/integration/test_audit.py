@@ -1,6 +1,7 @@
 """Goal: an auditor who has files and a public key, and no daemon, finds out whatever was done to the audit log."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -14,8 +15,10 @@ import unittest
 import grpc
 
 import audit_chain
-from cases import CUSTOMER, PURPOSE, TENANT, DaemonTestCase, KmsTestCase, generate_request, make_directory, unwrap_request
-from harness import Client, Daemon, Home, eventually, kmsctl
+from cases import (
+    CUSTOMER, DEADLINE, PURPOSE, TENANT, D, DaemonTestCase, KmsTestCase, R, generate_request, make_directory, unwrap_request,
+)  # fmt: skip
+from harness import URI, Client, Daemon, Home, eventually, kmsctl
 
 MARK = audit_chain.MARK
 DAMAGED = 5
@@ -321,6 +324,220 @@ class CheckpointsAtStop(KmsTestCase):
         done = kmsctl(home, None, "audit", "verify", "--json", "--key", key, home.path / "audit")
         result = json.loads(done.stdout)
         self.assertEqual((done.returncode, result["not_covered"], result["checkpoints"]), (0, 1, 2), done.stdout)
+
+
+class Records(DaemonTestCase):
+    """What each kind of call leaves in the log, and how it is found again without the daemon."""
+
+    @classmethod
+    def prepare(cls, home):
+        cls.stranger = "spiffe://kms.example/app/stranger"
+        home.identity("stranger", cls.stranger, "application", tenants=["elsewhere"], purposes=["*"])
+        home.config["audit"].update(segment_mib=1, syslog_socket="")
+
+    def setUp(self):
+        super().setUp()
+        self.uid = self.operator.directory.GetCustomer(R.GetCustomerRequest(tenant=TENANT, customer=CUSTOMER)).uid
+
+    def records_of(self, call):
+        """The records that a call leaves, without the checkpoints and alerts of others."""
+        before = len(self.home.audit_records())
+        call()
+        return [r for r in self.home.audit_records()[before:] if r["type"] in ("call", "intent", "outcome")]
+
+    def query(self, *options, verb="query"):
+        done = kmsctl(self.home, None, "audit", verb, "--json", self.home.path / "audit", *options)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+    def test_a_call_is_told_in_full(self):
+        (record,) = self.records_of(self.generate)
+        self.assertEqual(
+            {key: record.get(key) for key in ("type", "action", "identity", "tenant", "customer", "purpose", "kek_version", "outcome")},
+            {
+                "type": "call", "action": "datakey.generate", "identity": URI["app"], "tenant": TENANT,
+                "customer": self.uid, "purpose": PURPOSE, "kek_version": 1, "outcome": "OK",
+            },
+        )  # fmt: skip
+        self.assertRegex(record["request_id"], r"^[0-9a-f]{16}-[0-9a-f]{16}$")
+        self.assertRegex(record["peer"], "^ipv4:127.0.0.1:")
+
+    def test_a_call_that_is_denied_or_refused_names_customer_and_reason_all_the_same(self):
+        wrapped = self.generate().wrapped
+        stranger = self.client("stranger").keys
+
+        def denied():
+            self.assertRefused(grpc.StatusCode.PERMISSION_DENIED, stranger.GenerateDataKey, generate_request())
+
+        def refused():
+            damaged = wrapped[:-1] + bytes([wrapped[-1] ^ 1])
+            self.assertRefused(grpc.StatusCode.INVALID_ARGUMENT, self.app.keys.UnwrapDataKey, unwrap_request(damaged))
+
+        for call, identity, outcome in ((denied, self.stranger, "PERMISSION_DENIED"), (refused, URI["app"], "BLOB_REFUSED")):
+            with self.subTest(outcome=outcome):
+                (record,) = self.records_of(call)
+                self.assertEqual((record["identity"], record["outcome"]), (identity, outcome))
+                self.assertEqual((record["tenant"], record["customer"], record["purpose"]), (TENANT, self.uid, PURPOSE))
+                self.assertNotEqual(record["reason"], "")
+                self.assertNotIn(CUSTOMER, json.dumps(record))
+
+    def batch(self):
+        """Two good items, one for a customer that there is not, one in a tenant that there is not."""
+        requests = [generate_request() for _ in range(4)]
+        requests[2].customer = 'no "such"'
+        requests[3].tenant = "nowhere"
+        return self.app.keys.BatchGenerateDataKey(D.BatchGenerateDataKeyRequest(requests=requests), timeout=DEADLINE)
+
+    def test_a_batch_is_one_record_with_its_items(self):
+        (record,) = self.records_of(self.batch)
+        self.assertEqual((record["items"], record["items_failed"], record["tenant"]), (4, 2, TENANT))
+        items, reasons = record["detail"]["items"], record["detail"]["reasons"]
+        self.assertEqual([item["outcome"] for item in items], ["OK", "OK", "NOT_FOUND", "NOT_FOUND"])
+        self.assertEqual([item["customer"] for item in items], [self.uid, self.uid, "", ""])
+        self.assertEqual(items[3]["tenant"], "nowhere")
+        self.assertNotEqual(reasons[items[2]["reason"]], reasons[items[3]["reason"]])
+
+    def test_a_batch_of_a_thousand_failures_with_the_longest_names_fits(self):
+        requests = [generate_request() for _ in range(1000)]
+        for number, request in enumerate(requests):
+            request.customer = f"{number}" + "\\" * 200
+            request.purpose = "p" * 63
+            request.tenant = f"t{number:062}" if number else TENANT
+        call = D.BatchGenerateDataKeyRequest(requests=requests)
+        (record,) = self.records_of(lambda: self.app.keys.BatchGenerateDataKey(call, timeout=DEADLINE))
+        self.assertEqual((record["items"], record["items_failed"]), (1000, 1000))
+        self.assertEqual(len(record["detail"]["items"]), 1000)
+        self.assertIn(len(record["detail"]["reasons"]), range(1, 17))
+
+    def test_a_control_operation_is_told_before_and_after(self):
+        def create():
+            request = R.CreateCustomerRequest(customer=R.Customer(tenant=TENANT, customer="told twice"))
+            self.operator.directory.CreateCustomer(request, timeout=DEADLINE)
+
+        intent, outcome = self.records_of(create)
+        self.assertEqual((intent["type"], outcome["type"], outcome["outcome"]), ("intent", "outcome", "OK"))
+        self.assertEqual(intent["request_id"], outcome["request_id"])
+        self.assertIn("customer", outcome)
+
+    def test_no_record_holds_a_customers_own_id(self):
+        """The log outlives a shred; it must not bring back whose keys they were."""
+        name = "Jane Doe 1970-01-01"
+        customer = R.Customer(tenant=TENANT, customer=name)
+        directory, named = self.operator.directory, {"tenant": TENANT, "customer": name}
+
+        def everything():
+            for call, request in (
+                (directory.GetCustomer, R.GetCustomerRequest(**named)),
+                (self.app.keys.GenerateDataKey, generate_request(customer=name)),
+                (directory.CreateCustomer, R.CreateCustomerRequest(customer=customer)),
+                (directory.CreateCustomer, R.CreateCustomerRequest(customer=customer)),
+                (directory.BatchCreateCustomers, R.BatchCreateCustomersRequest(tenant=TENANT, customers=[customer])),
+                (self.app.keys.GenerateDataKey, generate_request(customer=name)),
+                (directory.UpdateCustomer, R.UpdateCustomerRequest(customer=customer)),
+                (directory.CloseCustomer, R.CloseCustomerRequest(**named)),
+                (directory.UpdateCustomer, R.UpdateCustomerRequest(customer=customer)),
+                (self.app.keys.GenerateDataKey, generate_request(customer=name)),
+                (self.app.keys.UnwrapDataKey, unwrap_request(b"no blob", customer=name)),
+            ):
+                with contextlib.suppress(grpc.RpcError):
+                    call(request, timeout=DEADLINE)
+
+        records = self.records_of(everything)
+        self.assertGreater(len(records), 10)
+        self.assertNotIn(name, json.dumps(records))
+
+    def test_records_are_found_by_everything(self):
+        self.generate()
+        self.batch()
+        records = self.home.audit_records()
+        about = [r for r in records if r.get("customer") == self.uid or f'"{self.uid}"' in json.dumps(r.get("detail", ""))]
+        found, _ = self.query("--customer", self.uid, "--limit", 0)
+        self.assertEqual([r["seq"] for r in found], [r["seq"] for r in about])
+        self.assertEqual(found, about)  # as they are in the log
+        for option, value, field in (
+            ("--identity", URI["app"], "identity"), ("--action", "datakey.generate", "action"),
+            ("--outcome", "OK", "outcome"), ("--tenant", TENANT, "tenant"),
+        ):  # fmt: skip
+            found, _ = self.query(option, value, "--limit", 0)
+            wanted = [r["seq"] for r in self.home.audit_records() if r.get(field) == value]
+            self.assertEqual([r["seq"] for r in found], wanted, option)
+        middle = records[len(records) // 2]["time"][:19] + "Z"
+        found, _ = self.query("--from", middle, "--limit", 0)
+        self.assertEqual(found[0]["seq"], next(r["seq"] for r in records if r["time"][:19] + "Z" >= middle))
+        self.assertEqual(self.query("--until", "2100-01-01", "--limit", 2)[0], records[:2])
+        table = kmsctl(self.home, None, "audit", "query", self.home.path / "audit", "--outcome", "NOT_FOUND")
+        self.assertRegex(table.stdout, r"(?m)^TIME +SEQ +TYPE")
+
+    def test_an_export_tells_who_used_a_persons_keys_when_and_for_what(self):
+        self.generate()
+        self.batch()
+        uses, _ = self.query("--tenant", TENANT, "--customer", self.uid, verb="export")
+        batch = next(r for r in reversed(self.home.audit_records()) if r.get("items") == 4)
+        of_batch = [use for use in uses if use["seq"] == batch["seq"]]
+        self.assertEqual(len(of_batch), 2)
+        for use in of_batch:
+            self.assertEqual((use["identity"], use["purpose"], use["outcome"], use["version"]), (URI["app"], PURPOSE, "OK", 1))
+            self.assertEqual((use["time"], use["request_id"]), (batch["time"], batch["request_id"]))
+        self.assertTrue(all(use["customer"] == self.uid for use in uses))
+        nobody, _ = self.query("--tenant", "elsewhere", "--customer", self.uid, verb="export")
+        self.assertEqual(nobody, [])
+        table = kmsctl(self.home, None, "audit", "export", self.home.path / "audit", "--tenant", TENANT, "--customer", self.uid)
+        self.assertRegex(table.stdout, r"(?m)^TIME +IDENTITY +ACTION +PURPOSE")
+
+    def test_wrong_options_are_refused(self):
+        for options in (("--customer", CUSTOMER), ("--from", "yesterday"), ("--limit", "many"), ("--until", "2026-13-01")):
+            done = kmsctl(self.home, None, "audit", "query", self.home.path / "audit", *options)
+            self.assertEqual(done.returncode, 2, options)
+        missing = kmsctl(self.home, None, "audit", "query", "/does/not/exist")
+        self.assertEqual(missing.returncode, 1)
+        self.assertEqual(kmsctl(self.home, None, "audit", "export", self.home.path / "audit").returncode, 2)
+
+
+class Indexes(KmsTestCase):
+    """Queries over many segments."""
+
+    def test_a_day_is_found_without_reading_the_others_and_indexes_prove_nothing(self):
+        home = Home()
+        self.addCleanup(home.cleanup)
+        home.config["audit"].update(segment_mib=1, syslog_socket="")
+        daemon = Daemon(home).start()
+        self.addCleanup(daemon.kill)
+        operator, app = Client(daemon.channel("operator")), Client(daemon.channel("app"))
+        make_directory(operator)
+        requests = D.BatchGenerateDataKeyRequest(requests=[generate_request() for _ in range(1000)])
+        while len(list((home.path / "audit").glob("audit-*.jsonl"))) < 5:
+            app.keys.BatchGenerateDataKey(requests, timeout=DEADLINE)
+        operator.close()
+        app.close()
+        self.assertEqual(daemon.stop(), 0)
+        kept = home.path / "indexes"
+        kept.mkdir()
+
+        def query(*options):
+            done = kmsctl(home, None, "audit", "query", "--json", "--index-dir", kept, home.path / "audit", *options)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return done
+
+        first = query("--action", "tenant.create")
+        self.assertRegex(first.stderr, r"made 4 indexes, kept 4")
+        again = query("--action", "tenant.create")
+        self.assertEqual(again.stdout, first.stdout)
+        self.assertEqual(len(again.stdout.splitlines()), 2)
+        self.assertRegex(again.stderr, r"made 0 indexes")
+        read = int(json.loads(json.dumps(again.stderr.split(" bytes")[0].split(", ")[-1])))
+        size = sum(path.stat().st_size for path in (home.path / "audit").glob("audit-*.jsonl"))
+        self.assertLess(read, size / 2)
+        nothing = query("--until", "2020-01-01")
+        self.assertRegex(nothing.stderr, "read 1 of 5 segments")
+        for index in kept.glob("*.index"):
+            index.write_bytes(b"lies" + index.read_bytes()[4:])
+        rebuilt = query("--action", "tenant.create")
+        self.assertEqual(rebuilt.stdout, first.stdout)
+        self.assertRegex(rebuilt.stderr, r"made 4 indexes, kept 4")
+        # beside the log they are no finding of verification
+        for index in kept.glob("*.index"):
+            shutil.copy(index, home.path / "audit")
+        self.assertEqual(kmsctl(home, None, "audit", "verify", home.path / "audit").returncode, 0)
 
 
 if __name__ == "__main__":
