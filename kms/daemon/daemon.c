@@ -70,7 +70,7 @@ static enum kms_status open_keys(struct kms_daemon *daemon, struct kms_error *er
         .absolute_limit_ns = config->cache.absolute_seconds * KMS_NS_PER_SECOND,
     };
     KMS_TRY(kms_keys_new(daemon->hsm, daemon->store, &keys, &daemon->keys, err));
-    return kms_keys_check_roots(daemon->keys, err);
+    return kms_keys_check_roots(daemon->keys, NULL, err);
 }
 
 /* The RPC layer's counters for the status operation, which lies below it. */

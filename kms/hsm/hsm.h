@@ -77,6 +77,8 @@ struct kms_hsm_ops {
     void (*free)(struct kms_hsm *hsm);
     enum kms_status (*checkout)(struct kms_hsm *hsm, int64_t deadline_mono_ns,
                                 struct kms_hsm_session **ret_session, struct kms_error *err);
+    enum kms_status (*checkout_background)(struct kms_hsm *hsm, int64_t deadline_mono_ns,
+                                           struct kms_hsm_session **ret_session, struct kms_error *err);
     void (*checkin)(struct kms_hsm *hsm, struct kms_hsm_session *session);
     enum kms_status (*random)(struct kms_hsm_session *session, uint8_t *out, size_t len,
                               struct kms_error *err);
@@ -135,6 +137,17 @@ static inline enum kms_status kms_hsm_checkout(struct kms_hsm *hsm, int64_t dead
                                                struct kms_hsm_session **ret_session, struct kms_error *err)
 {
     return hsm->ops->checkout(hsm, deadline_mono_ns, ret_session, err);
+}
+
+/**
+ * As kms_hsm_checkout(), but the one session beside the pool that is for long work: whoever has it takes nothing away from the
+ * data plane but the token's time. Keep to what recovery needs all the same: hand it back between two pieces of work.
+ */
+static inline enum kms_status kms_hsm_checkout_background(struct kms_hsm *hsm, int64_t deadline_mono_ns,
+                                                          struct kms_hsm_session **ret_session,
+                                                          struct kms_error *err)
+{
+    return hsm->ops->checkout_background(hsm, deadline_mono_ns, ret_session, err);
 }
 
 static inline void kms_hsm_checkin(struct kms_hsm *hsm, struct kms_hsm_session *session)

@@ -69,6 +69,7 @@ static void p11_info(struct kms_hsm *hsm, struct kms_hsm_info *ret_info)
 static const struct kms_hsm_ops p11_ops = {
     .free = p11_free,
     .checkout = kms_p11_session_checkout,
+    .checkout_background = kms_p11_session_checkout_background,
     .checkin = kms_p11_session_checkin,
     .random = kms_p11_crypto_random,
     .master_create = kms_p11_masters_create,
@@ -142,10 +143,11 @@ static enum kms_status configure(struct kms_p11 *p11, const struct kms_hsm_p11_c
     p11->operation_timeout_ns =
         config->operation_timeout_ns > 0 ? config->operation_timeout_ns : 10 * KMS_NS_PER_SECOND;
     p11->create_service_keys = config->create_service_keys;
-    p11->sessions = calloc(p11->session_count + 1, sizeof *p11->sessions);
+    p11->sessions = calloc(p11->session_count + 2, sizeof *p11->sessions);
     if (p11->sessions == NULL)
         return kms_fail(err, KMS_NO_MEMORY, "no memory for %u sessions", p11->session_count);
     p11->spare = &p11->sessions[p11->session_count];
+    p11->background = &p11->sessions[p11->session_count + 1];
     kms_p11_keys_prepare(p11);
     return KMS_OK;
 }

@@ -16,11 +16,13 @@ static enum kms_status gate_closed_locked(struct kms_p11 *p11, struct kms_error 
 }
 
 /* What a caller waits for behind the open gate. */
-enum wanted { POOL_SESSION, SPARE_SESSION };
+enum wanted { POOL_SESSION, SPARE_SESSION, BACKGROUND_SESSION };
 
 /* Whether it is there to take. */
 static bool is_free_locked(const struct kms_p11 *p11, enum wanted wanted)
 {
+    if (wanted == BACKGROUND_SESSION)
+        return !p11->background_taken;
     return wanted == POOL_SESSION ? p11->free_sessions != NULL : !p11->spare_taken;
 }
 
@@ -31,6 +33,8 @@ static enum kms_status too_late_locked(struct kms_p11 *p11, enum wanted wanted, 
         return gate_closed_locked(p11, err);
     if (wanted == SPARE_SESSION)
         return kms_fail(err, KMS_HSM_UNAVAILABLE, "another signature or check has not come back in time");
+    if (wanted == BACKGROUND_SESSION)
+        return kms_fail(err, KMS_HSM_UNAVAILABLE, "other long work has not come to an end in time");
     return kms_fail(err, KMS_HSM_UNAVAILABLE, "all %u HSM sessions were in use until the deadline",
                     p11->session_count);
 }
@@ -76,6 +80,19 @@ enum kms_status kms_p11_session_checkout(struct kms_hsm *hsm, int64_t deadline_m
     return KMS_OK;
 }
 
+enum kms_status kms_p11_session_checkout_background(struct kms_hsm *hsm, int64_t deadline_mono_ns,
+                                                    struct kms_hsm_session **ret_session,
+                                                    struct kms_error *err)
+{
+    struct kms_p11 *p11 = kms_p11_of(hsm);
+    KMS_LOCKED(&p11->pool_lock);
+    KMS_TRY(wait_locked(p11, deadline_mono_ns, BACKGROUND_SESSION, err));
+    p11->background_taken = true;
+    p11->inside++;
+    *ret_session = p11->background;
+    return KMS_OK;
+}
+
 /* One caller fewer behind the gate; wakes who waits for a session or for the gate to be empty. */
 static void left_locked(struct kms_p11 *p11)
 {
@@ -106,9 +123,13 @@ void kms_p11_session_checkin(struct kms_hsm *hsm, struct kms_hsm_session *sessio
     if (__builtin_expect(session->broken, 0) && !atomic_load(&p11->lost))
         renew(session);
     KMS_LOCKED(&p11->pool_lock);
-    session->next_free = p11->free_sessions;
-    p11->free_sessions = session;
-    p11->free_count++;
+    if (session == p11->background) {
+        p11->background_taken = false;
+    } else {
+        session->next_free = p11->free_sessions;
+        p11->free_sessions = session;
+        p11->free_count++;
+    }
     left_locked(p11);
 }
 
@@ -172,7 +193,7 @@ enum kms_status kms_p11_session_open_all(struct kms_p11 *p11, struct kms_error *
 {
     for (unsigned i = 0; i < p11->session_count; i++)
         KMS_TRY(open_pair(p11, &p11->sessions[i], err));
-    return KMS_OK;
+    return open_pair(p11, p11->background, err);
 }
 
 void kms_p11_session_open_gate(struct kms_p11 *p11, bool recovered)

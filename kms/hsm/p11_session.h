@@ -13,6 +13,9 @@
 enum kms_status kms_p11_session_checkout(struct kms_hsm *hsm, int64_t deadline_mono_ns,
                                          struct kms_hsm_session **ret_session,
                                          struct kms_error *err) KMS_MUST_USE;
+enum kms_status kms_p11_session_checkout_background(struct kms_hsm *hsm, int64_t deadline_mono_ns,
+                                                    struct kms_hsm_session **ret_session,
+                                                    struct kms_error *err) KMS_MUST_USE;
 void kms_p11_session_checkin(struct kms_hsm *hsm, struct kms_hsm_session *session);
 
 /**

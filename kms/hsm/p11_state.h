@@ -80,11 +80,12 @@ struct kms_p11 {
     CK_OBJECT_HANDLE integrity;
     CK_OBJECT_HANDLE backup;
     uint8_t backup_id[KMS_HSM_KEY_ID_SIZE];
-    struct kms_hsm_session *sessions; /* session_count of the pool, and one more: `spare` */
+    struct kms_hsm_session *sessions; /* session_count of the pool, and two more: `spare`, `background` */
     unsigned session_count;
-    struct kms_hsm_session *spare; /* for probes and pings, and stands for libp11; see spare_taken */
-    unsigned pin_failures;         /* logins refused since the last one that worked */
-    bool login_tried;              /* the last attempt to connect came as far as C_Login */
+    struct kms_hsm_session *spare;      /* for probes and pings, and stands for libp11; see spare_taken */
+    struct kms_hsm_session *background; /* for long work; see background_taken */
+    unsigned pin_failures;              /* logins refused since the last one that worked */
+    bool login_tried;                   /* the last attempt to connect came as far as C_Login */
     bool pin_refused; /* the last attempt to connect failed for the PIN: trying again would be unwise */
 
     /* gate and pool */
@@ -97,6 +98,7 @@ struct kms_p11 {
     unsigned inside;                       /* sessions out and callers that entered; protected by pool_lock */
     unsigned waiting;                      /* protected by pool_lock */
     bool spare_taken;                      /* protected by pool_lock: somebody signs or pings */
+    bool background_taken;                 /* protected by pool_lock */
     char loss_cause[256];     /* protected by pool_lock: why the gate closed, or the last failed recovery */
     char dead_text[256];      /* protected by pool_lock: public text of KMS_P11_GATE_DEAD */
     struct kms_hsm_info info; /* protected by pool_lock: the token's own words */

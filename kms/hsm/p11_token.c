@@ -129,7 +129,7 @@ static enum kms_status check_token(struct kms_p11 *p11, const CK_TOKEN_INFO *inf
     if ((info->flags & CKF_WRITE_PROTECTED) != 0)
         return write_protected(err);
     const CK_ULONG most = info->ulMaxSessionCount;
-    const CK_ULONG needed = 2UL * p11->session_count + 3;
+    const CK_ULONG needed = 2UL * p11->session_count + 5;
     if (most != CK_EFFECTIVELY_INFINITE && most != CK_UNAVAILABLE_INFORMATION && most < needed)
         return kms_fail_public(err, KMS_CONFIG_INVALID,
                                "the token allows %lu sessions, but hsm.sessions: %u needs %lu; lower it",

@@ -18,18 +18,30 @@ struct kms_build {
     struct open_page levels[KMS_SHAPE_HEIGHT_MAX];
     struct kms_page_record *sealed; /* changed pages with their MACs */
     size_t sealed_count, sealed_room;
+    uint64_t *free_slots; /* ascending, all of them below before.next_slot */
+    size_t free_count, free_used;
 };
 
-enum kms_status kms_build_new(struct kms_keys_work *work, const struct kms_tenant_record *tenant,
-                              struct kms_build **ret_build, struct kms_error *err)
+/* Slots of shredded KEKs are used first. */
+static enum kms_status find_free_slots(struct kms_build *build, size_t wanted, struct kms_error *err)
 {
-    struct kms_build *build = calloc(1, sizeof *build);
+    KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
+    KMS_TRY(kms_txn_begin(build->work->keys->store, false, &txn, err));
+    return txn.store->ops->rekey.free_slots(txn.txn, &build->before.uuid, wanted, &build->free_slots,
+                                            &build->free_count, err);
+}
+
+enum kms_status kms_build_new(struct kms_keys_work *work, const struct kms_tenant_record *tenant,
+                              size_t wanted, struct kms_build **ret_build, struct kms_error *err)
+{
+    KMS_FREE struct kms_build *build = calloc(1, sizeof *build);
     if (build == NULL)
         return kms_fail(err, KMS_NO_MEMORY, "no memory to build pages");
     build->work = work;
     build->before = *tenant;
     build->after = *tenant;
-    *ret_build = build;
+    KMS_TRY(find_free_slots(build, wanted, err));
+    *ret_build = KMS_TAKE(build);
     return KMS_OK;
 }
 
@@ -56,6 +68,7 @@ void kms_build_free(struct kms_build *build)
     for (size_t i = 0; i < build->sealed_count; i++)
         free(build->sealed[i].body);
     free(build->sealed);
+    free(build->free_slots);
     free(build);
 }
 
@@ -207,7 +220,8 @@ static enum kms_status open_page(struct kms_build *build, uint32_t level, uint64
 
 enum kms_status kms_build_add(struct kms_build *build, struct kms_kek_record *kek, struct kms_error *err)
 {
-    const uint64_t kek_slot = build->after.next_slot;
+    const bool reuse = build->free_used < build->free_count;
+    const uint64_t kek_slot = reuse ? build->free_slots[build->free_used] : build->after.next_slot;
     if (kek_slot >= kms_shape_capacity(build->after.height))
         KMS_TRY(grow(build, err));
     KMS_TRY(open_page(build, 0, kek_slot, err));
@@ -215,7 +229,7 @@ enum kms_status kms_build_add(struct kms_build *build, struct kms_kek_record *ke
     struct kms_page_slot *slot = &leaf->page.slots[kms_shape_slot(kek_slot, 0)];
     if (slot->used)
         return kms_tree_tampered(err, &build->before.uuid, 0, leaf->page.index,
-                                 "a slot that was never used is taken");
+                                 "a slot that is free is taken");
     KMS_TRY(hsm(build)->generate_wrapped(build->work->session, leaf->key, slot->blob, err));
     slot->used = true;
     slot->state = kek->state;
@@ -225,7 +239,10 @@ enum kms_status kms_build_add(struct kms_build *build, struct kms_kek_record *ke
     memcpy(slot->purpose, kek->purpose, sizeof slot->purpose);
     kek->tenant = build->after.uuid;
     kek->slot = kek_slot;
-    build->after.next_slot++;
+    if (reuse)
+        build->free_used++;
+    else
+        build->after.next_slot++;
     return KMS_OK;
 }
 
@@ -236,12 +253,26 @@ enum kms_status kms_build_finish(struct kms_build *build, struct kms_error *err)
     return KMS_OK;
 }
 
-/* The fields of the tenant's record that describe its tree. */
-static bool same_tree(const struct kms_tenant_record *a, const struct kms_tenant_record *b)
+bool kms_build_same_tree(const struct kms_tenant_record *a, const struct kms_tenant_record *b)
 {
     return a->epoch == b->epoch && a->height == b->height && a->next_slot == b->next_slot &&
            memcmp(a->master_id, b->master_id, sizeof a->master_id) == 0 &&
            memcmp(a->root_blob, b->root_blob, sizeof a->root_blob) == 0;
+}
+
+/* Slots that were used are not free any more. */
+static enum kms_status take_free_slots(struct kms_build *build, struct kms_store_txn *txn,
+                                       struct kms_error *err)
+{
+    const struct kms_store_ops *store = build->work->keys->store->ops;
+    for (size_t i = 0; i < build->free_used; i++) {
+        const enum kms_status status =
+            store->rekey.free_slot_take(txn, &build->before.uuid, build->free_slots[i], err);
+        if (status == KMS_NOT_FOUND)
+            return kms_fail(err, KMS_ABORTED, "a free slot was taken by somebody else meanwhile");
+        KMS_TRY(status);
+    }
+    return KMS_OK;
 }
 
 enum kms_status kms_build_write(struct kms_build *build, struct kms_store_txn *txn, struct kms_error *err)
@@ -249,10 +280,11 @@ enum kms_status kms_build_write(struct kms_build *build, struct kms_store_txn *t
     const struct kms_store_ops *store = build->work->keys->store->ops;
     struct kms_tenant_record now;
     KMS_TRY(store->tenant_by_uuid(txn, &build->before.uuid, &now, err));
-    if (!same_tree(&now, &build->before))
+    if (!kms_build_same_tree(&now, &build->before))
         return kms_fail(err, KMS_ABORTED, "the key tree of tenant '%s' was changed meanwhile", now.id);
     for (size_t i = 0; i < build->sealed_count; i++)
         KMS_TRY(store->page_put(txn, &build->sealed[i], err));
+    KMS_TRY(take_free_slots(build, txn, err));
     now.height = build->after.height;
     now.next_slot = build->after.next_slot;
     memcpy(now.root_blob, build->after.root_blob, sizeof now.root_blob);

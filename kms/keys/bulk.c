@@ -257,7 +257,7 @@ static enum kms_status make_all(struct kms_keys_work *work, struct bulk *bulk, s
 {
     KMS_CLEANUP(kms_cleanup_build) struct kms_build *build = NULL;
     if (bulk->new_kek_count > 0) {
-        KMS_TRY(kms_build_new(work, &bulk->tenant, &build, err));
+        KMS_TRY(kms_build_new(work, &bulk->tenant, bulk->new_kek_count, &build, err));
         for (size_t i = 0; i < bulk->new_kek_count; i++)
             KMS_TRY(kms_build_add(build, &bulk->new_keks[i].record, err));
         KMS_TRY(kms_build_finish(build, err));

@@ -38,19 +38,35 @@ enum kms_status kms_cache_init(struct kms_cache *cache, const char *name, size_t
 
 void kms_cache_clear(struct kms_cache *cache)
 {
-    KMS_ASSERT(cache->count == 0 && cache->dead == NULL);
+    KMS_ASSERT(cache->count == 0 && cache->dead == NULL && cache->leaving == NULL);
     free(cache->ghosts);
     cache->ghosts = NULL;
 }
 
-/* Move an entry that is out of the cache and unused to the dead. */
+/* An entry that is out of the cache goes to the dead as soon as nobody uses it; until then it is leaving. */
 static void bury_if_unused(struct kms_cache *cache, struct kms_cache_entry *entry)
 {
-    if (entry->references > 0 || entry->cached)
+    if (entry->cached)
         return;
+    if (entry->references > 0) {
+        if (!entry->leaving)
+            DL_PREPEND(cache->leaving, entry);
+        entry->leaving = true;
+        return;
+    }
+    if (entry->leaving)
+        DL_DELETE(cache->leaving, entry);
+    entry->leaving = false;
     if (cache->died != NULL)
         cache->died(cache, entry);
     DL_PREPEND(cache->dead, entry);
+}
+
+void kms_cache_adopt(struct kms_cache *cache, struct kms_cache_entry *entry)
+{
+    entry->references = 1;
+    entry->cached = false;
+    bury_if_unused(cache, entry);
 }
 
 void kms_cache_remove(struct kms_cache *cache, struct kms_cache_entry *entry)
@@ -167,6 +183,22 @@ void kms_cache_remove_matching(struct kms_cache *cache,
         if (match == NULL || match(entry, context))
             kms_cache_remove(cache, entry);
     }
+}
+
+bool kms_cache_lingers(const struct kms_cache *cache,
+                       bool (*match)(const struct kms_cache_entry *entry, const void *context),
+                       const void *context)
+{
+    const struct kms_cache_entry *entry = NULL;
+    DL_FOREACH (cache->leaving, entry) {
+        if (match(entry, context))
+            return true;
+    }
+    DL_FOREACH (cache->dead, entry) {
+        if (match(entry, context))
+            return true;
+    }
+    return false;
 }
 
 void kms_cache_release(struct kms_cache *cache, struct kms_cache_entry *entry)

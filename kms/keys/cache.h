@@ -18,20 +18,22 @@
 
 struct kms_cache_entry {
     UT_hash_handle hh;
-    struct kms_cache_entry *prev, *next; /* by use while cached; among the dead afterwards */
+    struct kms_cache_entry *prev, *next; /* by use while cached; among the leaving or the dead afterwards */
     struct kms_hsm_key handle;
     int64_t made_ns, used_ns; /* monotonic */
     unsigned references;
     bool cached;
+    bool leaving;
 };
 
 struct kms_cache {
     const char *name; /* for the log */
     size_t capacity;
     int64_t idle_limit_ns, absolute_limit_ns;
-    struct kms_cache_entry *table;  /* by key, in order of insertion */
-    struct kms_cache_entry *recent; /* the most recently used first */
-    struct kms_cache_entry *dead;   /* removed and unused */
+    struct kms_cache_entry *table;   /* by key, in order of insertion */
+    struct kms_cache_entry *recent;  /* the most recently used first */
+    struct kms_cache_entry *leaving; /* not in the cache (any more), but still in use */
+    struct kms_cache_entry *dead;    /* removed and unused */
     size_t count;
     uint64_t hits, misses, evictions;
     uint64_t *
@@ -66,12 +68,18 @@ struct kms_cache_entry *kms_cache_use(struct kms_cache *cache, struct kms_cache_
  */
 enum kms_status kms_cache_insert(struct kms_cache *cache, struct kms_cache_entry *entry, const void *key,
                                  size_t key_len, int64_t now_ns) KMS_MUST_USE;
+/** Let an entry be used without being in the cache; the caller holds the one reference. */
+void kms_cache_adopt(struct kms_cache *cache, struct kms_cache_entry *entry);
 /** Take an entry out, whoever uses it; nothing when it is out already. */
 void kms_cache_remove(struct kms_cache *cache, struct kms_cache_entry *entry);
 /** Remove every entry for which `match` says so; `match` NULL: all. */
 void kms_cache_remove_matching(struct kms_cache *cache,
                                bool (*match)(const struct kms_cache_entry *entry, const void *context),
                                const void *context);
+/** Whether an entry that left the cache, in use or dead, matches: then its handle is still in the HSM. */
+bool kms_cache_lingers(const struct kms_cache *cache,
+                       bool (*match)(const struct kms_cache_entry *entry, const void *context),
+                       const void *context);
 /** Give back a reference. */
 void kms_cache_release(struct kms_cache *cache, struct kms_cache_entry *entry);
 /** Remove what is past a limit. */

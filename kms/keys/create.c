@@ -31,6 +31,20 @@ void kms_create_describe(const struct kms_keys *keys, const struct kms_uuid *cus
     (void)snprintf(ret_kek->purpose, sizeof ret_kek->purpose, "%s", purpose);
 }
 
+/* A purpose that was shredded before it was used never gets a key. */
+static enum kms_status check_not_shredded(struct kms_txn *txn, const struct kms_uuid *customer,
+                                          const char *purpose, struct kms_error *err)
+{
+    struct kms_tombstone_record tombstone;
+    const enum kms_status status =
+        txn->store->ops->rekey.tombstone_for(txn->txn, customer, purpose, &tombstone, err);
+    if (status == KMS_NOT_FOUND)
+        return KMS_OK;
+    KMS_TRY(status);
+    return kms_fail_public(err, KMS_FAILED_PRECONDITION, "the customer's keys for purpose '%s' were shredded",
+                           purpose);
+}
+
 /* The tenant as it is under its writer's lock, and whether the key is still wanted. */
 static enum kms_status read_state(struct kms_keys *keys, const struct kms_uuid *tenant_uuid,
                                   const struct kms_uuid *customer, const char *purpose,
@@ -42,9 +56,13 @@ static enum kms_status read_state(struct kms_keys *keys, const struct kms_uuid *
     KMS_TRY(txn.store->ops->tenant_by_uuid(txn.txn, tenant_uuid, ret_tenant, err));
     KMS_FREE struct kms_kek_record *any = NULL;
     size_t count = 0;
-    KMS_TRY(txn.store->ops->kek_list(txn.txn, customer, purpose, 0, 1, &any, &count, err));
+    const enum kms_status status =
+        txn.store->ops->kek_list(txn.txn, customer, purpose, 0, 1, &any, &count, err);
+    if (status == KMS_NOT_FOUND)
+        return kms_fail(err, KMS_ABORTED, "the customer was shredded meanwhile");
+    KMS_TRY(status);
     *ret_exists = count > 0;
-    return KMS_OK;
+    return count > 0 ? KMS_OK : check_not_shredded(&txn, customer, purpose, err);
 }
 
 /* The database's part: the key's row, the changed pages and the tenant, all or nothing, durable. */
@@ -76,7 +94,7 @@ enum kms_status kms_create_first_kek(struct kms_keys_work *work, const struct km
     struct kms_kek_record kek;
     kms_create_describe(keys, customer, purpose, &kek);
     KMS_CLEANUP(kms_cleanup_build) struct kms_build *build = NULL;
-    KMS_TRY(kms_build_new(work, &tenant, &build, err));
+    KMS_TRY(kms_build_new(work, &tenant, 1, &build, err));
     KMS_TRY(kms_build_add(build, &kek, err));
     KMS_TRY(kms_build_finish(build, err));
     KMS_TRY(store_first(keys, build, &kek, err));

@@ -22,12 +22,11 @@ static enum kms_status no_room(struct kms_error *err)
     return kms_fail(err, KMS_NO_MEMORY, "the call has used up its memory");
 }
 
-/* One wrap: counted, sealed under a fresh IV from the HSM, laid out as a blob in the arena. */
+/* One wrap, which was counted: sealed under a fresh IV from the HSM, laid out as a blob in the arena. */
 static enum kms_status seal(struct kms_keys_work *work, struct kms_arena *arena, struct kms_kek_entry *kek,
                             struct kms_slice context, enum kms_key_spec spec, struct kms_slice plaintext,
                             struct kms_slice *ret_wrapped, struct kms_error *err)
 {
-    KMS_TRY(kms_wraps_take(work, kek, err));
     uint8_t iv[KMS_BLOB_IV_SIZE];
     KMS_TRY(kms_work_random(work, iv, sizeof iv, err));
     const size_t size = KMS_BLOB_OVERHEAD + plaintext.len;
@@ -94,19 +93,50 @@ struct call {
     struct kms_data_key key; /* the result */
 };
 
-/* A generated or given key under the owner's primary KEK. */
+/* A KEK version that has reached its limit of wraps. */
+struct used_up {
+    uint32_t version; /* 0: none */
+    struct kms_uuid tenant, customer;
+    char purpose[KMS_PURPOSE_ID_MAX + 1];
+};
+
+/* A generated or given key under the owner's primary KEK, unless that is used up. */
+static enum kms_status wrap_once(struct kms_keys_work *work, struct call *call, struct kms_slice material,
+                                 struct used_up *ret_used_up, struct kms_error *err)
+{
+    struct kms_kek_entry *kek = NULL;
+    *ret_used_up = (struct used_up){0};
+    KMS_TRY(kms_keyring_for_wrap(work, call->owner, &kek, err));
+    enum kms_status status = kms_wraps_take(work, kek, err);
+    if (status == KMS_OK)
+        status = seal(work, call->arena, kek, call->context, call->spec, material, &call->key.wrapped, err);
+    if (status == KMS_OK)
+        status = describe(call->arena, kek, &call->key, err);
+    if (status == KMS_OUT_OF_RANGE) {
+        *ret_used_up =
+            (struct used_up){.version = kek->version, .tenant = kek->tenant, .customer = kek->customer};
+        memcpy(ret_used_up->purpose, kek->purpose, strlen(kek->purpose));
+        status = KMS_OK;
+    }
+    kms_keyring_release(work->keys, kek);
+    return status;
+}
+
+/* The same, and with a new version when the limit is reached. */
 static enum kms_status wrap_material(struct kms_keys_work *work, struct call *call, struct kms_slice material,
                                      struct kms_error *err)
 {
-    struct kms_kek_entry *kek = NULL;
-    KMS_TRY(kms_keyring_for_wrap(work, call->owner, &kek, err));
-    enum kms_status status =
-        seal(work, call->arena, kek, call->context, call->spec, material, &call->key.wrapped, err);
-    if (status == KMS_OK)
-        status = describe(call->arena, kek, &call->key, err);
-    kms_keyring_release(work->keys, kek);
+    struct used_up used_up;
     call->key.spec = call->spec;
-    return status;
+    KMS_TRY(wrap_once(work, call, material, &used_up, err));
+    if (used_up.version == 0)
+        return KMS_OK;
+    KMS_TRY(kms_versions_replace(work, &used_up.tenant, &used_up.customer, used_up.purpose, used_up.version,
+                                 err));
+    KMS_TRY(wrap_once(work, call, material, &used_up, err));
+    if (used_up.version != 0)
+        return kms_fail(err, KMS_UNAVAILABLE, "a new KEK version was used up at once");
+    return KMS_OK;
 }
 
 static enum kms_status attempt_wrap(struct kms_keys_work *work, void *arguments, struct kms_error *err)
@@ -183,6 +213,8 @@ static enum kms_status attempt_rewrap(struct kms_keys_work *work, void *argument
         status = wrap_again(work, call, old, kms_slice_of(plaintext, len), err);
         kms_wipe(plaintext, len);
     }
+    if (status == KMS_OK && call->key.kek_version != old->version)
+        kms_rewraps_count(work->keys, old->kek_id);
     kms_keyring_release(work->keys, old);
     return status;
 }

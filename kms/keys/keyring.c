@@ -109,14 +109,6 @@ static struct kms_kek_entry *new_entry(const struct rows *rows)
     return entry;
 }
 
-/* The page is what binds a key to its owner: the rows must say the same. */
-static bool slot_matches(const struct kms_page_slot *slot, const struct kms_kek_record *kek)
-{
-    return slot->used && memcmp(slot->kek_id, kek->kek_id, KMS_KEK_ID_SIZE) == 0 &&
-           kms_uuid_equal(&slot->customer, &kek->customer) && strcmp(slot->purpose, kek->purpose) == 0 &&
-           slot->version == kek->version;
-}
-
 /* Unwrap a KEK from its verified page. */
 static enum kms_status unwrap_kek(struct kms_keys_work *work, const struct rows *rows,
                                   struct kms_hsm_key *ret_key, struct kms_error *err)
@@ -125,7 +117,7 @@ static enum kms_status unwrap_kek(struct kms_keys_work *work, const struct rows 
     const unsigned slot = kms_shape_slot(kek->slot, 0);
     struct kms_page page;
     KMS_TRY(kms_tree_verify(work, &rows->tenant, &rows->leaf, &page, err));
-    if (!slot_matches(&page.slots[slot], kek))
+    if (!kms_tree_slot_is(&page.slots[slot], kek)) /* the page is what binds a key to its owner */
         return kms_tree_tampered(err, &rows->tenant.uuid, 0, page.index,
                                  "its slot and the KEK's row do not belong together");
     if (kek->state == KMS_KEK_DISABLED || page.slots[slot].state == KMS_KEK_DISABLED)
@@ -133,6 +125,29 @@ static enum kms_status unwrap_kek(struct kms_keys_work *work, const struct rows 
                                "version %u of the customer's key for purpose '%s' is disabled", kek->version,
                                kek->purpose);
     return kms_tree_unwrap_slot(work, &rows->tenant, &page, slot, KMS_HSM_KEK_SERVE, ret_key, err);
+}
+
+/*
+ * From here on the handle is known to whoever ends handles (drain.c). One whose rows were read before a forget is not used: the
+ * key may be shredded by now.
+ */
+static enum kms_status register_entry(struct kms_keys_work *work, struct kms_kek_entry *entry,
+                                      struct kms_error *err)
+{
+    struct kms_keys *keys = work->keys;
+    KMS_LOCKED(&keys->lock);
+    const bool condemned = kms_drain_is_condemned_locked(keys, entry->kek_id);
+    const bool outdated = keys->forgets != work->seen_forgets;
+    if (!condemned && !outdated) {
+        kms_keys_cache_locked(work, &keys->keks, &entry->base, entry->kek_id, KMS_KEK_ID_SIZE);
+        kms_wraps_restore_locked(keys, entry);
+        return KMS_OK;
+    }
+    kms_cache_adopt(&keys->keks, &entry->base);
+    kms_cache_release(&keys->keks, &entry->base);
+    if (condemned)
+        return kms_fail_public(err, KMS_UNAVAILABLE, "the customer's keys are being shredded");
+    return kms_fail(err, KMS_ABORTED, "keys were forgotten while this one was loaded");
 }
 
 /* Bring a KEK into the HSM and the cache. */
@@ -147,12 +162,9 @@ static enum kms_status load(struct kms_keys_work *work, const struct rows *rows,
         free(entry);
         return status;
     }
-    {
-        KMS_LOCKED(&work->keys->lock);
-        kms_keys_cache_locked(work, &work->keys->keks, &entry->base, entry->kek_id, KMS_KEK_ID_SIZE);
-        kms_wraps_restore_locked(work->keys, entry);
-    }
-    kms_keys_bury(work->keys, work->session); /* what had to make room */
+    const enum kms_status registered = register_entry(work, entry, err);
+    kms_keys_bury(work->keys, work->session); /* what had to make room, or was refused */
+    KMS_TRY(registered);
     *ret_entry = entry;
     return KMS_OK;
 }
@@ -216,6 +228,13 @@ static enum kms_status read_for_wrap(struct kms_keys_work *work, const struct km
     return rows->kek.version == 0 ? KMS_OK : read_leaf(&txn, rows, err);
 }
 
+/* Whoever asks may try again. */
+static enum kms_status changes_too_fast(struct kms_error *err)
+{
+    return kms_fail(err, KMS_UNAVAILABLE, "the key tree has changed %d times while a key was loaded",
+                    KMS_KEYS_LOADS);
+}
+
 /* One pass from the rows to the entry; `*ret_entry` stays NULL when a first KEK had to be made. */
 static enum kms_status load_for_wrap(struct kms_keys_work *work, const struct kms_key_owner *owner,
                                      struct kms_kek_entry **ret_entry, struct kms_error *err)
@@ -244,12 +263,14 @@ enum kms_status kms_keyring_for_wrap(struct kms_keys_work *work, const struct km
     *ret_entry = find_primary(work->keys, key, key_len);
     if (*ret_entry != NULL)
         return KMS_OK;
-    KMS_TRY(load_for_wrap(work, owner, ret_entry, err));
-    if (*ret_entry == NULL)
-        KMS_TRY(load_for_wrap(work, owner, ret_entry, err));
-    if (*ret_entry == NULL)
-        return kms_fail(err, KMS_ABORTED, "a KEK that was just made is gone again");
-    return KMS_OK;
+    for (int i = 0; i < KMS_KEYS_LOADS; i++) {
+        const enum kms_status status = load_for_wrap(work, owner, ret_entry, err);
+        if (status != KMS_OK && status != KMS_ABORTED)
+            return status;
+        if (*ret_entry != NULL)
+            return KMS_OK;
+    }
+    return changes_too_fast(err);
 }
 
 /* Whether the caller named the owner that the KEK has; parts that it left out match. */
@@ -297,17 +318,29 @@ static enum kms_status read_for_unwrap(struct kms_keys_work *work, const struct 
     return read_leaf(&txn, rows, err);
 }
 
+/* From the rows to the entry, as often as the tree changes under it. */
+static enum kms_status load_for_unwrap(struct kms_keys_work *work, const struct kms_key_owner *owner,
+                                       const uint8_t kek_id[KMS_KEK_ID_SIZE],
+                                       struct kms_kek_entry **ret_entry, struct kms_error *err)
+{
+    for (int i = 0; i < KMS_KEYS_LOADS; i++) {
+        kms_keys_begin_reading(work);
+        KMS_CLEANUP(rows_clear) struct rows rows = {0};
+        KMS_TRY(read_for_unwrap(work, owner, kek_id, &rows, err));
+        const enum kms_status status = load(work, &rows, ret_entry, err);
+        if (status != KMS_ABORTED)
+            return status;
+    }
+    return changes_too_fast(err);
+}
+
 enum kms_status kms_keyring_for_unwrap(struct kms_keys_work *work, const struct kms_key_owner *owner,
                                        const uint8_t kek_id[KMS_KEK_ID_SIZE],
                                        struct kms_kek_entry **ret_entry, struct kms_error *err)
 {
     struct kms_kek_entry *entry = find_by_id(work->keys, kek_id);
-    if (entry == NULL) {
-        kms_keys_begin_reading(work);
-        KMS_CLEANUP(rows_clear) struct rows rows = {0};
-        KMS_TRY(read_for_unwrap(work, owner, kek_id, &rows, err));
-        return load(work, &rows, ret_entry, err);
-    }
+    if (entry == NULL)
+        return load_for_unwrap(work, owner, kek_id, ret_entry, err);
     if (!is_named_owner(owner, entry->tenant_id, entry->customer_id, entry->purpose)) {
         kms_keyring_release(work->keys, entry);
         return kms_keyring_refuse(work->keys, err,

@@ -82,7 +82,17 @@ static struct kms_cache_entry *take_dead(struct kms_keys *keys, bool *ret_is_pag
     KMS_LOCKED(&keys->lock);
     struct kms_cache_entry *entry = kms_cache_take_dead(&keys->keks);
     *ret_is_page = entry == NULL;
-    return entry != NULL ? entry : kms_cache_take_dead(&keys->pages);
+    if (entry == NULL)
+        entry = kms_cache_take_dead(&keys->pages);
+    keys->burying += entry != NULL;
+    return entry;
+}
+
+/* Its handle is destroyed, or was lost with its connection. */
+static void is_buried(struct kms_keys *keys)
+{
+    KMS_LOCKED(&keys->lock);
+    keys->burying--;
 }
 
 /* Free what the entry owns in this process. */
@@ -101,6 +111,7 @@ void kms_keys_bury(struct kms_keys *keys, struct kms_hsm_session *session)
         if (entry == NULL)
             return;
         (void)keys->hsm->ops->destroy(session, entry->handle);
+        is_buried(keys);
         free_entry(entry, is_page);
     }
 }
@@ -156,6 +167,7 @@ void kms_keys_free(struct kms_keys *keys)
         kms_cache_remove_matching(&keys->pages, NULL, NULL);
     }
     kms_keys_bury_all(keys);
+    kms_rewraps_clear(keys);
     bool is_page = false;
     struct kms_cache_entry *entry = NULL;
     while ((entry = take_dead(keys, &is_page)) != NULL) /* the device is gone, and the handles with it */
@@ -200,6 +212,7 @@ void kms_keys_expire(struct kms_keys *keys)
         kms_cache_expire(&keys->pages, now_ns);
     }
     kms_keys_bury_all(keys);
+    kms_rewraps_flush(keys);
 }
 
 /* Whose KEKs are to be forgotten; NULL members do not restrict. */
@@ -247,6 +260,12 @@ void kms_keys_forget_purpose(struct kms_keys *keys, const struct kms_uuid *tenan
     forget(keys, &(struct forgotten){.tenant = tenant, .purpose = purpose});
 }
 
+void kms_keys_forget_key(struct kms_keys *keys, const struct kms_uuid *tenant,
+                         const struct kms_uuid *customer, const char *purpose)
+{
+    forget(keys, &(struct forgotten){.tenant = tenant, .customer = customer, .purpose = purpose});
+}
+
 void kms_keys_begin_reading(struct kms_keys_work *work)
 {
     KMS_LOCKED(&work->keys->lock);
@@ -257,9 +276,9 @@ void kms_keys_cache_locked(struct kms_keys_work *work, struct kms_cache *cache, 
                            const void *key, size_t key_len)
 {
     kms_mutex_assert_held(&work->keys->lock);
-    entry->references = 1;
-    if (work->keys->forgets == work->seen_forgets)
-        (void)!kms_cache_insert(cache, entry, key, key_len, kms_clock_mono_ns());
+    if (work->keys->forgets != work->seen_forgets ||
+        kms_cache_insert(cache, entry, key, key_len, kms_clock_mono_ns()) != KMS_OK)
+        kms_cache_adopt(cache, entry);
 }
 
 struct kms_mutex *kms_keys_writer(struct kms_keys *keys, const struct kms_uuid *tenant)
@@ -280,11 +299,4 @@ struct kms_mutex *kms_keys_writer(struct kms_keys *keys, const struct kms_uuid *
     }
     kms_mutex_init(&writer->lock, KMS_LOCK_TENANT);
     return &writer->lock;
-}
-
-enum kms_status kms_keys_control_begin(struct kms_keys *keys, struct kms_keys_work **ret_work,
-                                       struct kms_error *err)
-{
-    const int64_t deadline_ns = kms_clock_mono_ns() + KMS_KEYS_CONTROL_SECONDS * KMS_NS_PER_SECOND;
-    return kms_keys_work_begin(keys, deadline_ns, ret_work, err);
 }

@@ -21,7 +21,7 @@ struct kms_keys_config {
     int64_t idle_limit_ns;     /* entry unused for that long is dropped; 0: 10 min */
     int64_t absolute_limit_ns; /* entry is dropped at this age, however much used; 0: 1 h */
     uint64_t wrap_block;       /* wraps reserved at once; 0: 65,536 */
-    uint64_t wrap_limit;       /* a KEK version is refused (RESOURCE_EXHAUSTED) from here; 0: 2^31 */
+    uint64_t wrap_limit;       /* a KEK version wraps no more than this; then it is rotated. 0: 2^31 */
 };
 
 struct kms_keys_stats {
@@ -37,7 +37,9 @@ enum kms_status kms_keys_new(struct kms_hsm *hsm, struct kms_store *store,
 /** Destroys the cached handles in the HSM; NULL-safe. */
 void kms_keys_free(struct kms_keys *keys);
 void kms_keys_stats(struct kms_keys *keys, struct kms_keys_stats *ret_stats);
-/** Drop entries past their idle or absolute limit; called by a timer, about every second. */
+/**
+ * Drop entries past their idle or absolute limit, and write how many blobs were rewrapped; called by a timer, about every second.
+ */
 void kms_keys_expire(struct kms_keys *keys);
 /** Drop every cached handle of a customer (close, shred) or, with customer NULL, of a tenant, before
  * returning. */
@@ -51,12 +53,15 @@ void kms_keys_forget_purpose(struct kms_keys *keys, const struct kms_uuid *tenan
  */
 enum kms_status kms_keys_tenant_create(struct kms_keys *keys, struct kms_tenant_record *tenant,
                                        struct kms_error *err) KMS_MUST_USE;
+struct kms_rekey_hooks; /* keys/rekey.h */
 /**
  * Check at start, for every tenant of the store, that its master key is in the HSM and works, and that the
- * HSM holds no newer epoch than the database (the database was rolled back). FAILED_PRECONDITION with what to
- * do; destroys nothing.
+ * HSM holds no newer epoch than the database (the database was rolled back): FAILED_PRECONDITION with what to
+ * do. Brings batches to their end that a crash has left (see keys/rekey.h, with `hooks`, which may be NULL); destroys nothing
+ * besides.
  */
-enum kms_status kms_keys_check_roots(struct kms_keys *keys, struct kms_error *err) KMS_MUST_USE;
+enum kms_status kms_keys_check_roots(struct kms_keys *keys, const struct kms_rekey_hooks *hooks,
+                                     struct kms_error *err) KMS_MUST_USE;
 
 /** One KEK to make in bulk: `status` is per item; ALREADY_EXISTS when (customer, purpose) has a version
  * already. */
@@ -114,12 +119,14 @@ void kms_keys_work_end(struct kms_keys_work *work);
 
 /*
  * The four data-key operations. `context` is canonical (kms_context_canonical). Statuses besides those of HSM
- * and store: NOT_FOUND            no such tenant, customer or purpose (public text names which)
+ * and store:
+ *   NOT_FOUND            no such tenant, customer or purpose (public text names which)
  *   FAILED_PRECONDITION  tenant, customer or purpose closed, or the KEK version disabled
- *   BLOB_REFUSED         unwrap, rewrap: any reason whatever, one answer (the cause says which, for the log
- * only) RESOURCE_EXHAUSTED   the KEK version has reached its limit of wraps TAMPERED             a page of
- * the tree failed its MAC: refused, logged as an error A device that was lost and recovered in the middle is
- * retried once inside.
+ *   BLOB_REFUSED         unwrap, rewrap: any reason whatever, one answer (the cause says which, for the log only)
+ *   UNAVAILABLE          the customer's keys are being shredded
+ *   TAMPERED             a page of the tree failed its MAC: refused, logged as an error
+ * A device that was lost and recovered in the middle is retried once inside. A KEK version that has reached its limit of wraps
+ * is rotated in passing.
  */
 enum kms_status kms_keys_generate(struct kms_keys_work *work, struct kms_arena *arena,
                                   const struct kms_key_owner *owner, struct kms_slice context,

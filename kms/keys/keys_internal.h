@@ -18,8 +18,10 @@
 
 enum {
     KMS_KEYS_OWNER_MAX = KMS_TENANT_ID_MAX + KMS_CUSTOMER_ID_MAX + KMS_PURPOSE_ID_MAX + 3,
-    KMS_KEYS_RANDOM_POOL = 4096,     /* HSM randomness fetched at once by a unit of work */
-    KMS_KEYS_CONTROL_SECONDS = 30,   /* how long control operations wait for a session */
+    KMS_KEYS_RANDOM_POOL = 4096,   /* HSM randomness fetched at once by a unit of work */
+    KMS_KEYS_CONTROL_SECONDS = 30, /* how long control operations wait for a session */
+    KMS_KEYS_DRAIN_SECONDS = 10,   /* how long a shred waits for calls that use a target's key */
+    KMS_KEYS_LOADS = 6, /* times that a load is begun again because the tree has changed under it */
     KMS_KEYS_BURIALS_AT_ONCE = 256,  /* handles destroyed before the session is given back */
     KMS_KEYS_BULK_CUSTOMERS = 10000, /* in one kms_keys_create_bulk() */
     KMS_KEYS_BULK_KEKS = 100000
@@ -56,6 +58,28 @@ struct kms_writer {
     UT_hash_handle hh;
     struct kms_uuid tenant;
     struct kms_mutex lock; /* KMS_LOCK_TENANT */
+    bool rekeying;         /* a batch is under way, from its claim to its seal; protected by kms_keys.lock */
+};
+
+/** KEKs that are being shredded: no new handle of them is used. Lies on the stack of whoever shreds. */
+struct kms_condemned {
+    struct kms_condemned *next;
+    const uint8_t (*ids)[KMS_KEK_ID_SIZE]; /* ascending */
+    size_t count;
+};
+
+/** Where a page is. */
+struct kms_place {
+    uint32_t level;
+    uint64_t index;
+};
+/** Pages of a tenant that have got keys of that epoch; older handles of theirs must go. */
+struct kms_changed {
+    struct kms_uuid tenant;
+    uint64_t epoch;
+    const struct kms_place *places; /* ascending by level and index */
+    size_t count;
+    bool all; /* every page that has not got one is meant */
 };
 
 /** Reserved wraps of a KEK that left the cache, kept for its return. */
@@ -63,6 +87,13 @@ struct kms_leftover {
     UT_hash_handle hh;
     uint8_t kek_id[KMS_KEK_ID_SIZE];
     uint64_t wraps;
+};
+
+/** Blobs of a version that were turned into blobs of a newer one, not in the store yet. */
+struct kms_rewrap_count {
+    UT_hash_handle hh;
+    uint8_t kek_id[KMS_KEK_ID_SIZE];
+    uint64_t count;
 };
 
 struct kms_keys {
@@ -77,7 +108,10 @@ struct kms_keys {
     struct kms_leftover *leftovers; /* by KEK id, oldest first; bounded */
     struct kms_writer *writers;     /* by tenant */
     struct kms_keys_work *idle;     /* units of work for reuse */
-    uint64_t forgets;               /* grows with every forget: what was read before may not be cached */
+    uint64_t forgets; /* grows with every forget: what was read before may not be cached or used */
+    struct kms_condemned *condemned;
+    unsigned burying; /* dead handles that were taken from the lists and are being destroyed */
+    struct kms_rewrap_count *rewraps; /* not yet in the store: wraps.c */
 
     _Atomic uint64_t keks_created, wraps, unwraps, refused;
 };
@@ -98,6 +132,8 @@ struct kms_keys_work {
     uint64_t seen_forgets;    /* kms_keys.forgets when the work began to read what it may cache */
     struct kms_secret random; /* unused HSM randomness: the bytes before `len` */
     struct kms_wrap_note *notes;
+    enum kms_status lost; /* an early reservation of wraps failed with this: the commit tells */
+    bool background;      /* its session is the one for long work */
 };
 
 /* keys.c */
@@ -111,6 +147,9 @@ void kms_keys_begin_reading(struct kms_keys_work *work);
 void kms_keys_cache_locked(struct kms_keys_work *work, struct kms_cache *cache, struct kms_cache_entry *entry,
                            const void *key, size_t key_len);
 
+/** Drop the cached handles of (customer, purpose), as kms_keys_forget(). */
+void kms_keys_forget_key(struct kms_keys *keys, const struct kms_uuid *tenant,
+                         const struct kms_uuid *customer, const char *purpose);
 /** The lock of the only writer of a tenant's tree; taken with kms_work_lock_writer(). NULL: no memory. */
 struct kms_mutex *kms_keys_writer(struct kms_keys *keys, const struct kms_uuid *tenant);
 /** Destroy the handles of the dead entries with this session and free them. */
@@ -121,7 +160,57 @@ void kms_keys_bury_all(struct kms_keys *keys);
 enum kms_status kms_keys_control_begin(struct kms_keys *keys, struct kms_keys_work **ret_work,
                                        struct kms_error *err) KMS_MUST_USE;
 
+/** The same with the session for long work. */
+enum kms_status kms_keys_background_begin(struct kms_keys *keys, struct kms_keys_work **ret_work,
+                                          struct kms_error *err) KMS_MUST_USE;
+static inline void kms_cleanup_work(struct kms_keys_work **work)
+{
+    kms_keys_work_end(*work);
+}
+
+/* drain.c: the end of handles */
+
+/** From now on no load of these KEKs succeeds (UNAVAILABLE), and the cache has none. Undone by kms_drain_pardon(). */
+void kms_drain_condemn(struct kms_keys *keys, struct kms_condemned *condemned);
+void kms_drain_pardon(struct kms_keys *keys, struct kms_condemned *condemned);
+/** Whether a load of that KEK must fail; kms_keys.lock is held. */
+bool kms_drain_is_condemned_locked(struct kms_keys *keys, const uint8_t kek_id[KMS_KEK_ID_SIZE]);
+/**
+ * Wait until no handle of the condemned KEKs is left in the HSM: calls that used one have ended, and the handles are destroyed.
+ * UNAVAILABLE after KMS_KEYS_DRAIN_SECONDS.
+ */
+enum kms_status kms_drain_keks(struct kms_keys_work *work, const struct kms_condemned *condemned,
+                               struct kms_error *err) KMS_MUST_USE;
+/** Take older handles of the changed pages out of the cache and wait likewise until they are destroyed. */
+enum kms_status kms_drain_pages(struct kms_keys_work *work, const struct kms_changed *changed,
+                                struct kms_error *err) KMS_MUST_USE;
+/** Whether the place is among the changed ones. */
+bool kms_changed_has(const struct kms_changed *changed, uint32_t level, uint64_t index);
+
+/** Be the only one who re-keys the tenant's tree; waits KMS_KEYS_CONTROL_SECONDS, then UNAVAILABLE. Undone by kms_rekey_release(). */
+enum kms_status kms_rekey_claim(struct kms_keys *keys, const struct kms_uuid *tenant,
+                                struct kms_error *err) KMS_MUST_USE;
+void kms_rekey_release(struct kms_keys *keys, const struct kms_uuid *tenant);
+
+/** The batch of kms_keys_rotate_tree(): a new master key and a new key for the top page. */
+struct kms_rekey_request;
+enum kms_status kms_rekey_rotate_top(struct kms_keys *keys, struct kms_rekey_request *request,
+                                     struct kms_batch_record *ret_batch, struct kms_error *err) KMS_MUST_USE;
+
+/* roots.c */
+
+/** The label of a master key: kms/<tenant>/<epoch>. */
+void kms_roots_label(const struct kms_uuid *tenant, uint64_t epoch, char out[KMS_HSM_LABEL_MAX + 1]);
+
 /* work.c */
+
+/** Give the session back for a while, and get one again: nothing else may be waited for with one in hand. */
+void kms_work_pause(struct kms_keys_work *work);
+/** Waits KMS_KEYS_CONTROL_SECONDS; nothing to do when the work has its session. */
+enum kms_status kms_work_resume(struct kms_keys_work *work, struct kms_error *err) KMS_MUST_USE;
+
+/** After the device was lost: a session of the recovered one, and no cached handle of the old connection. */
+enum kms_status kms_work_renew(struct kms_keys_work *work, struct kms_error *err) KMS_MUST_USE;
 
 typedef enum kms_status (*kms_work_attempt)(struct kms_keys_work *work, void *arguments,
                                             struct kms_error *err);
@@ -148,7 +237,7 @@ enum kms_status kms_work_random(struct kms_keys_work *work, uint8_t *out, size_t
 
 /* wraps.c */
 
-/** Count one wrap under that KEK. RESOURCE_EXHAUSTED at the limit. */
+/** Count one wrap under that KEK. OUT_OF_RANGE at the limit: a new version must take over. */
 enum kms_status kms_wraps_take(struct kms_keys_work *work, struct kms_kek_entry *entry,
                                struct kms_error *err) KMS_MUST_USE;
 /** Give up what the work took and did not make durable. */
@@ -163,6 +252,22 @@ void kms_wraps_keep_locked(struct kms_keys *keys, struct kms_kek_entry *entry);
 void kms_wraps_restore_locked(struct kms_keys *keys, struct kms_kek_entry *entry);
 /** Free all that was kept. */
 void kms_wraps_clear(struct kms_keys *keys);
+
+/* rewraps.c */
+
+/** Count one rewrap away from that version. */
+void kms_rewraps_count(struct kms_keys *keys, const uint8_t kek_id[KMS_KEK_ID_SIZE]);
+/** Bring what was counted into the store, in one transaction; what cannot be written waits for the next time. */
+void kms_rewraps_flush(struct kms_keys *keys);
+/** Flush, and free what is left. */
+void kms_rewraps_clear(struct kms_keys *keys);
+
+/* versions.c */
+
+/** A new version in place of that one, unless somebody has made one meanwhile: for a KEK that has used up its wraps. */
+enum kms_status kms_versions_replace(struct kms_keys_work *work, const struct kms_uuid *tenant,
+                                     const struct kms_uuid *customer, const char *purpose, uint32_t version,
+                                     struct kms_error *err) KMS_MUST_USE;
 
 /* keyring.c */
 

@@ -12,7 +12,8 @@
  *     | KMSPAGE1 | UUID 16 | 4     | 8     | 8         | 8          | 2    | bit of `used`, from bit 0
  *     +----------+---------+-------+-------+-----------+------------+------+------------------------
  *
- *     key epoch    the tenant's epoch in which the page's own key was made
+ *     key epoch    the tenant's epoch in which the page's own key was made: at most one is made for a place in an epoch, so
+ *                  place and key epoch name a key
  *     generation   grows by one with every change of the page
  *     used         bit i is set when slot i (0..15) holds a key
  *

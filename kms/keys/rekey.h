@@ -2,7 +2,7 @@
  * Purpose:   new keys for a tenant's tree, from one master key to the next: shred, rotation of the master key and of the tree;
  *            and of single KEKs: new versions, disabled versions.
  * Owns:      the protocol of a batch, and what becomes of a batch that a crash left unfinished.
- * Threads:   every function may be called from any thread. One batch a tenant at a time (UNAVAILABLE for the second); the
+ * Threads:   every function may be called from any thread. One batch a tenant at a time (the second waits, then UNAVAILABLE); the
  *            tenant's writer lock is held from reading the tree to the commit, so new KEKs of that tenant wait so long: keep a
  *            batch at KMS_REKEY_TARGETS_ADVISED targets. No lock and no HSM session is held while a hook runs but for `write`.
  * Never:     destroys a master key that no signed intent names; reports SHREDDED while a handle of a shredded key lives;

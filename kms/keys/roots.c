@@ -1,5 +1,6 @@
 /* The roots of the key trees: master keys in the HSM and what the database says of them. */
 #include "keys/keys_internal.h"
+#include "keys/settle.h"
 #include "keys/tree.h"
 
 #include "core/log.h"
@@ -11,12 +12,11 @@
 enum { TENANTS_AT_ONCE = 256 };
 static const char label_prefix[] = "kms/";
 
-/* Where the label of a tenant's master key is made. */
-static void make_label(const struct kms_tenant_record *tenant, char out[KMS_HSM_LABEL_MAX + 1])
+void kms_roots_label(const struct kms_uuid *tenant, uint64_t epoch, char out[KMS_HSM_LABEL_MAX + 1])
 {
     char uuid[KMS_UUID_TEXT_SIZE];
-    (void)snprintf(out, KMS_HSM_LABEL_MAX + 1, "%s%s/%llu", label_prefix,
-                   kms_uuid_format(&tenant->uuid, uuid), (unsigned long long)tenant->epoch);
+    (void)snprintf(out, KMS_HSM_LABEL_MAX + 1, "%s%s/%llu", label_prefix, kms_uuid_format(tenant, uuid),
+                   (unsigned long long)epoch);
 }
 
 /* Read `kms/<uuid>/<epoch>`; false for any other text. */
@@ -71,7 +71,7 @@ static enum kms_status create_tenant(struct kms_keys_work *work, struct kms_tena
 {
     const struct kms_hsm_ops *hsm = work->keys->hsm->ops;
     char label[KMS_HSM_LABEL_MAX + 1];
-    make_label(tenant, label);
+    kms_roots_label(&tenant->uuid, tenant->epoch, label);
     struct kms_hsm_key master;
     KMS_TRY(hsm->master_create(work->session, tenant->master_id, label, &master, err));
     const enum kms_status status = insert_tenant(work->keys, tenant, err);
@@ -99,58 +99,101 @@ enum kms_status kms_keys_tenant_create(struct kms_keys *keys, struct kms_tenant_
     return status;
 }
 
-/* The newest master key that the HSM holds for a tenant. */
-struct newest {
-    UT_hash_handle hh;
+/* One master key that the HSM holds. */
+struct root {
     struct kms_uuid tenant;
     uint64_t epoch;
+    uint8_t id[KMS_MASTER_ID_SIZE];
     bool known; /* the database has that tenant */
 };
 
 /* All master keys of the HSM, by tenant. */
 struct roots {
-    struct newest *table;
-    struct newest *all;
+    struct root *list;
+    size_t count;
 };
 
 static void roots_clear(struct roots *roots)
 {
-    HASH_CLEAR(hh, roots->table);
-    free(roots->all);
+    free(roots->list);
 }
 
-/* Note one key of the HSM; keys of other kinds are none of ours. */
-static enum kms_status note_master(struct roots *roots, struct newest *room,
-                                   const struct kms_hsm_master_info *master)
+static int compare_roots(const void *left, const void *right)
 {
-    uint64_t epoch = 0;
-    if (!parse_label(master->label, &room->tenant, &epoch))
-        return KMS_OK;
-    struct newest *there = NULL;
-    HASH_FIND(hh, roots->table, &room->tenant, sizeof room->tenant, there);
-    if (there == NULL) {
-        HASH_ADD(hh, roots->table, tenant, sizeof room->tenant, room);
-        if (room->hh.tbl == NULL)
-            return KMS_NO_MEMORY;
-        there = room;
-    }
-    if (epoch > there->epoch)
-        there->epoch = epoch;
-    return KMS_OK;
+    return memcmp(((const struct root *)left)->tenant.bytes, ((const struct root *)right)->tenant.bytes,
+                  KMS_UUID_SIZE);
 }
 
-/* Ask the HSM once for all its master keys. */
+/* Ask the HSM once for all its master keys; keys of other kinds are none of ours. */
 static enum kms_status list_roots(struct kms_keys_work *work, struct roots *roots, struct kms_error *err)
 {
     KMS_FREE struct kms_hsm_master_info *list = NULL;
     size_t count = 0;
     KMS_TRY(work->keys->hsm->ops->master_list(work->session, &list, &count, err));
-    roots->all = calloc(count + 1, sizeof *roots->all);
-    if (roots->all == NULL)
+    roots->list = calloc(count + 1, sizeof *roots->list);
+    if (roots->list == NULL)
         return kms_fail(err, KMS_NO_MEMORY, "no memory to compare the HSM's master keys");
     for (size_t i = 0; i < count; i++) {
-        if (note_master(roots, &roots->all[i], &list[i]) != KMS_OK)
-            return kms_fail(err, KMS_NO_MEMORY, "no memory to compare the HSM's master keys");
+        struct root *root = &roots->list[roots->count];
+        if (!parse_label(list[i].label, &root->tenant, &root->epoch))
+            continue;
+        memcpy(root->id, list[i].id, sizeof root->id);
+        roots->count++;
+    }
+    qsort(roots->list, roots->count, sizeof *roots->list, compare_roots);
+    return KMS_OK;
+}
+
+/* The first master key of a tenant in the list; the others are behind it. */
+static size_t first_root(const struct roots *roots, const struct kms_uuid *tenant)
+{
+    size_t low = 0;
+    size_t high = roots->count;
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        if (memcmp(roots->list[middle].tenant.bytes, tenant->bytes, KMS_UUID_SIZE) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* Whether a row says why the HSM holds that key. */
+static bool is_explained(const struct root *root, const struct kms_tenant_record *tenant,
+                         const struct kms_batch_record *batch)
+{
+    if (memcmp(root->id, tenant->master_id, sizeof root->id) == 0)
+        return root->epoch == tenant->epoch;
+    if (batch->state != KMS_BATCH_INTENT && batch->state != KMS_BATCH_COMMITTED)
+        return false;
+    return (memcmp(root->id, batch->old_master_id, sizeof root->id) == 0 &&
+            root->epoch == batch->old_epoch) ||
+           (memcmp(root->id, batch->new_master_id, sizeof root->id) == 0 &&
+            root->epoch == batch->old_epoch + 1);
+}
+
+/* The HSM's keys of a tenant against its rows: a newer one ends the start, another one is an alarm. */
+static enum kms_status explain_roots(const struct roots *roots, const struct kms_tenant_record *tenant,
+                                     const struct kms_batch_record *batch, struct kms_error *err)
+{
+    for (size_t i = first_root(roots, &tenant->uuid);
+         i < roots->count && kms_uuid_equal(&roots->list[i].tenant, &tenant->uuid); i++) {
+        struct root *root = &roots->list[i];
+        root->known = true;
+        if (is_explained(root, tenant, batch))
+            continue;
+        if (root->epoch > tenant->epoch)
+            return kms_fail_public(
+                err, KMS_FAILED_PRECONDITION,
+                "the HSM holds epoch %llu of tenant '%s' but the database only epoch %llu: the "
+                "database was rolled back; restore the newest backup (nothing was changed)",
+                (unsigned long long)root->epoch, tenant->id, (unsigned long long)tenant->epoch);
+        kms_log_error(
+            "keys",
+            "the HSM holds a master key of tenant '%s', epoch %llu, that nothing in the database explains; "
+            "it is left alone: an operator must find out why",
+            tenant->id, (unsigned long long)root->epoch);
     }
     return KMS_OK;
 }
@@ -175,25 +218,15 @@ static enum kms_status check_top_page(struct kms_keys_work *work, const struct k
     return hsm->destroy(work->session, top);
 }
 
-/* One tenant of the database against the HSM. */
-static enum kms_status check_root(struct kms_keys_work *work, const struct roots *roots,
-                                  const struct kms_tenant_record *tenant, struct kms_error *err)
+/* The tenant's master key is there, works, and is that of this tree. */
+static enum kms_status check_master(struct kms_keys_work *work, const struct kms_tenant_record *tenant,
+                                    struct kms_error *err)
 {
-    struct newest *newest = NULL;
-    HASH_FIND(hh, roots->table, &tenant->uuid, sizeof tenant->uuid, newest);
-    if (newest != NULL)
-        newest->known = true;
-    if (newest != NULL && newest->epoch > tenant->epoch)
-        return kms_fail_public(
-            err, KMS_FAILED_PRECONDITION,
-            "the HSM holds epoch %llu of tenant '%s' but the database only epoch %llu: the "
-            "database was rolled back; restore the newest backup (nothing was changed)",
-            (unsigned long long)newest->epoch, tenant->id, (unsigned long long)tenant->epoch);
     struct kms_hsm_key master;
     const enum kms_status status =
         work->keys->hsm->ops->master_find(work->session, tenant->master_id, &master, err);
     char label[KMS_HSM_LABEL_MAX + 1];
-    make_label(tenant, label);
+    kms_roots_label(&tenant->uuid, tenant->epoch, label);
     if (status == KMS_NOT_FOUND)
         return kms_fail_public(
             err, KMS_FAILED_PRECONDITION,
@@ -210,9 +243,55 @@ static enum kms_status check_root(struct kms_keys_work *work, const struct roots
     return check_top_page(work, tenant, master, err);
 }
 
+/* The tenant's unfinished batch; state 0 when there is none. */
+static enum kms_status read_batch(struct kms_keys *keys, const struct kms_tenant_record *tenant,
+                                  struct kms_batch_record *ret_batch, struct kms_error *err)
+{
+    KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
+    KMS_TRY(kms_txn_begin(keys->store, false, &txn, err));
+    const enum kms_status status =
+        keys->store->ops->rekey.batch_unfinished(txn.txn, &tenant->uuid, ret_batch, err);
+    return status == KMS_NOT_FOUND ? KMS_OK : status;
+}
+
+/* What a crash has left in the middle is brought to its end. A committed batch that cannot be sealed yet is no reason to stop. */
+static enum kms_status settle_batch(struct kms_keys_work *work, const struct kms_tenant_record *tenant,
+                                    struct kms_batch_record *batch, const struct kms_rekey_hooks *hooks,
+                                    struct kms_error *err)
+{
+    const bool committed = batch->state == KMS_BATCH_COMMITTED;
+    const enum kms_status status = kms_settle(work, batch, hooks, err);
+    if (status == KMS_OK) {
+        if (batch->state != 0)
+            kms_log_info("keys", "the unfinished batch of tenant '%s' is %s now", tenant->id,
+                         batch->state == KMS_BATCH_SEALED ? "sealed" : "undone");
+        return KMS_OK;
+    }
+    if (!committed || !kms_status_retryable(status) || status == KMS_HSM_STALE ||
+        status == KMS_HSM_UNAVAILABLE)
+        return status;
+    kms_log_warning("keys", "the batch of tenant '%s' is committed but cannot be sealed yet: %s", tenant->id,
+                    kms_error_cause(err, status));
+    if (err != NULL)
+        *err = (struct kms_error){0};
+    return kms_work_resume(work, err);
+}
+
+/* One tenant of the database against the HSM. */
+static enum kms_status check_root(struct kms_keys_work *work, const struct roots *roots,
+                                  const struct kms_tenant_record *tenant, const struct kms_rekey_hooks *hooks,
+                                  struct kms_error *err)
+{
+    KMS_CLEANUP(kms_batch_record_clear) struct kms_batch_record batch = {0};
+    KMS_TRY(read_batch(work->keys, tenant, &batch, err));
+    KMS_TRY(explain_roots(roots, tenant, &batch, err));
+    KMS_TRY(settle_batch(work, tenant, &batch, hooks, err));
+    return check_master(work, tenant, err);
+}
+
 /* Every tenant, in portions, so that memory does not grow with their number. */
 static enum kms_status check_tenants(struct kms_keys_work *work, const struct roots *roots,
-                                     struct kms_error *err)
+                                     const struct kms_rekey_hooks *hooks, struct kms_error *err)
 {
     struct kms_store *store = work->keys->store;
     char after[KMS_TENANT_ID_MAX + 1] = "";
@@ -226,7 +305,7 @@ static enum kms_status check_tenants(struct kms_keys_work *work, const struct ro
                                             &count, err));
         }
         for (size_t i = 0; i < count; i++)
-            KMS_TRY(check_root(work, roots, &list[i], err));
+            KMS_TRY(check_root(work, roots, &list[i], hooks, err));
         if (count > 0)
             memcpy(after, list[count - 1].id, sizeof after);
     }
@@ -236,35 +315,34 @@ static enum kms_status check_tenants(struct kms_keys_work *work, const struct ro
 /* Left over from a creation that crashed, or of a tenant that a restore has lost: only an operator can know. */
 static void report_unknown(const struct roots *roots)
 {
-    struct newest *newest = NULL;
-    struct newest *next = NULL;
-    HASH_ITER (hh, roots->table, newest, next) {
+    for (size_t i = 0; i < roots->count; i++) {
+        const struct root *root = &roots->list[i];
         char uuid[KMS_UUID_TEXT_SIZE];
-        if (!newest->known)
+        if (!root->known)
             kms_log_warning(
                 "keys",
                 "the HSM holds a master key 'kms/%s/%llu' of a tenant that the database does not know; "
                 "it is left alone",
-                kms_uuid_format(&newest->tenant, uuid), (unsigned long long)newest->epoch);
+                kms_uuid_format(&root->tenant, uuid), (unsigned long long)root->epoch);
     }
 }
 
 /* The whole check, once more from the start when the device was lost in the middle. */
 static enum kms_status attempt_check(struct kms_keys_work *work, void *arguments, struct kms_error *err)
 {
-    (void)arguments;
     KMS_CLEANUP(roots_clear) struct roots roots = {0};
     KMS_TRY(list_roots(work, &roots, err));
-    KMS_TRY(check_tenants(work, &roots, err));
+    KMS_TRY(check_tenants(work, &roots, *(const struct kms_rekey_hooks *const *)arguments, err));
     report_unknown(&roots);
     return KMS_OK;
 }
 
-enum kms_status kms_keys_check_roots(struct kms_keys *keys, struct kms_error *err)
+enum kms_status kms_keys_check_roots(struct kms_keys *keys, const struct kms_rekey_hooks *hooks,
+                                     struct kms_error *err)
 {
     struct kms_keys_work *work = NULL;
     KMS_TRY(kms_keys_control_begin(keys, &work, err));
-    const enum kms_status status = kms_work_run(work, attempt_check, NULL, err);
+    const enum kms_status status = kms_work_run(work, attempt_check, &hooks, err);
     kms_keys_work_end(work);
     return status;
 }

@@ -108,21 +108,68 @@ enum kms_status kms_tree_verify(struct kms_keys_work *work, const struct kms_ten
     return KMS_OK;
 }
 
+/* Not an alarm: the reader begins anew. */
+static enum kms_status moved(struct kms_error *err)
+{
+    return kms_fail(err, KMS_ABORTED, "the key tree was re-keyed while it was read");
+}
+
+/* The tenant's tree has still the root that the reader knows; ABORTED otherwise. */
+static enum kms_status check_same_root(struct kms_txn *txn, const struct kms_tenant_record *tenant,
+                                       struct kms_error *err)
+{
+    struct kms_tenant_record now;
+    KMS_TRY(txn->store->ops->tenant_by_uuid(txn->txn, &tenant->uuid, &now, err));
+    return now.epoch == tenant->epoch ? KMS_OK : moved(err);
+}
+
+/* A page's record, of the epoch that the reader knows. */
+static enum kms_status read_record(struct kms_keys *keys, const struct kms_tenant_record *tenant,
+                                   uint32_t level, uint64_t index, struct kms_page_record *ret_record,
+                                   struct kms_error *err)
+{
+    KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
+    KMS_TRY(kms_txn_begin(keys->store, false, &txn, err));
+    KMS_TRY(check_same_root(&txn, tenant, err));
+    const enum kms_status status =
+        txn.store->ops->page_get(txn.txn, &tenant->uuid, level, index, ret_record, err);
+    if (status == KMS_NOT_FOUND)
+        return kms_tree_tampered(err, &tenant->uuid, level, index, "it is missing");
+    return status;
+}
+
+/* The top page's key was not to be had under the master key: because there is a new one? ABORTED; OK: no, it is an alarm. */
+static enum kms_status look_at_root_again(struct kms_keys *keys, const struct kms_tenant_record *tenant,
+                                          struct kms_error *err)
+{
+    KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
+    KMS_TRY(kms_txn_begin(keys->store, false, &txn, err));
+    return check_same_root(&txn, tenant, err);
+}
+
+/* A key in the page did not open: because the page is another one by now? ABORTED; OK: no, it is an alarm. */
+static enum kms_status look_at_page_again(struct kms_keys *keys, const struct kms_tenant_record *tenant,
+                                          const struct kms_page *page, struct kms_error *err)
+{
+    KMS_CLEANUP(kms_page_record_clear) struct kms_page_record record = {0};
+    KMS_TRY(read_record(keys, tenant, page->level, page->index, &record, err));
+    return memcmp(record.mac, page->mac, sizeof record.mac) == 0 ? KMS_OK : moved(err);
+}
+
 enum kms_status kms_tree_read(struct kms_keys_work *work, const struct kms_tenant_record *tenant,
                               uint32_t level, uint64_t index, struct kms_page *ret_page,
                               struct kms_error *err)
 {
     KMS_CLEANUP(kms_page_record_clear) struct kms_page_record record = {0};
-    {
-        KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
-        KMS_TRY(kms_txn_begin(work->keys->store, false, &txn, err));
-        const enum kms_status status =
-            txn.store->ops->page_get(txn.txn, &tenant->uuid, level, index, &record, err);
-        if (status == KMS_NOT_FOUND)
-            return kms_tree_tampered(err, &tenant->uuid, level, index, "it is missing");
-        KMS_TRY(status);
-    }
+    KMS_TRY(read_record(work->keys, tenant, level, index, &record, err));
     return kms_tree_verify(work, tenant, &record, ret_page, err);
+}
+
+bool kms_tree_slot_is(const struct kms_page_slot *slot, const struct kms_kek_record *kek)
+{
+    return slot->used && memcmp(slot->kek_id, kek->kek_id, KMS_KEK_ID_SIZE) == 0 &&
+           kms_uuid_equal(&slot->customer, &kek->customer) && strcmp(slot->purpose, kek->purpose) == 0 &&
+           slot->version == kek->version;
 }
 
 enum kms_status kms_tree_master(struct kms_keys_work *work, const struct kms_tenant_record *tenant,
@@ -130,6 +177,8 @@ enum kms_status kms_tree_master(struct kms_keys_work *work, const struct kms_ten
 {
     const enum kms_status status =
         work->keys->hsm->ops->master_find(work->session, tenant->master_id, ret_key, err);
+    if (status == KMS_NOT_FOUND)
+        KMS_TRY(look_at_root_again(work->keys, tenant, err));
     if (status == KMS_NOT_FOUND)
         return kms_fail(err, KMS_HSM_UNAVAILABLE,
                         "the master key of tenant '%s', epoch %llu, is not in the HSM", tenant->id,
@@ -153,6 +202,8 @@ enum kms_status kms_tree_unwrap_page_key(struct kms_keys_work *work, const struc
     KMS_TRY(kms_tree_master(work, tenant, &master, err));
     const enum kms_status status =
         work->keys->hsm->ops->unwrap(work->session, master, tenant->root_blob, role, ret_key, err);
+    if (status == KMS_BLOB_REFUSED)
+        KMS_TRY(look_at_root_again(work->keys, tenant, err));
     if (status == KMS_BLOB_REFUSED)
         return kms_tree_tampered(err, &tenant->uuid, level, index,
                                  "its key does not open under the tenant's master key");
@@ -231,6 +282,8 @@ enum kms_status kms_tree_unwrap_slot(struct kms_keys_work *work, const struct km
     KMS_TRY(load_serving(work, tenant, page, &entry, err));
     const enum kms_status status = ops->unwrap(work->session, entry->base.handle, blob, role, ret_key, err);
     release_serving(work->keys, entry, status == KMS_BLOB_REFUSED);
+    if (status == KMS_BLOB_REFUSED)
+        KMS_TRY(look_at_page_again(work->keys, tenant, page, err));
     if (status == KMS_BLOB_REFUSED)
         return kms_tree_tampered(err, &tenant->uuid, page->level, page->index,
                                  "a key in it does not open under the page's key");

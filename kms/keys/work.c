@@ -1,5 +1,7 @@
 #include "keys/keys_internal.h"
 
+#include "core/clock.h"
+
 #include <stdlib.h>
 
 /* A unit of work with its locked memory: a used one if there is one. */
@@ -28,6 +30,18 @@ static enum kms_status take_idle(struct kms_keys *keys, struct kms_keys_work **r
     return KMS_OK;
 }
 
+/* A session of the kind that the work lives on. */
+static enum kms_status take_session(struct kms_keys_work *work, struct kms_error *err)
+{
+    struct kms_hsm *hsm = work->keys->hsm;
+    const enum kms_status status =
+        work->background ? kms_hsm_checkout_background(hsm, work->deadline_mono_ns, &work->session, err)
+                         : kms_hsm_checkout(hsm, work->deadline_mono_ns, &work->session, err);
+    if (status != KMS_OK)
+        work->session = NULL;
+    return status;
+}
+
 /* Back to the idle ones. */
 static void put_idle(struct kms_keys_work *work)
 {
@@ -36,20 +50,60 @@ static void put_idle(struct kms_keys_work *work)
     work->keys->idle = work;
 }
 
-enum kms_status kms_keys_work_begin(struct kms_keys *keys, int64_t deadline_mono_ns,
-                                    struct kms_keys_work **ret_work, struct kms_error *err)
+/* Either kind of work. */
+static enum kms_status begin(struct kms_keys *keys, int64_t deadline_mono_ns, bool background,
+                             struct kms_keys_work **ret_work, struct kms_error *err)
 {
     struct kms_keys_work *work = NULL;
     KMS_TRY(take_idle(keys, &work, err));
     work->deadline_mono_ns = deadline_mono_ns;
-    const enum kms_status status = kms_hsm_checkout(keys->hsm, deadline_mono_ns, &work->session, err);
+    work->background = background;
+    work->lost = KMS_OK;
+    const enum kms_status status = take_session(work, err);
     if (status != KMS_OK) {
-        work->session = NULL;
         put_idle(work);
         return status;
     }
     *ret_work = work;
     return KMS_OK;
+}
+
+enum kms_status kms_keys_work_begin(struct kms_keys *keys, int64_t deadline_mono_ns,
+                                    struct kms_keys_work **ret_work, struct kms_error *err)
+{
+    return begin(keys, deadline_mono_ns, false, ret_work, err);
+}
+
+/* How long control operations wait for what they need. */
+static int64_t control_deadline(void)
+{
+    return kms_clock_mono_ns() + KMS_KEYS_CONTROL_SECONDS * KMS_NS_PER_SECOND;
+}
+
+enum kms_status kms_keys_control_begin(struct kms_keys *keys, struct kms_keys_work **ret_work,
+                                       struct kms_error *err)
+{
+    return begin(keys, control_deadline(), false, ret_work, err);
+}
+
+enum kms_status kms_keys_background_begin(struct kms_keys *keys, struct kms_keys_work **ret_work,
+                                          struct kms_error *err)
+{
+    return begin(keys, control_deadline(), true, ret_work, err);
+}
+
+void kms_work_pause(struct kms_keys_work *work)
+{
+    kms_hsm_checkin(work->keys->hsm, work->session);
+    work->session = NULL;
+}
+
+enum kms_status kms_work_resume(struct kms_keys_work *work, struct kms_error *err)
+{
+    if (work->session != NULL)
+        return KMS_OK;
+    work->deadline_mono_ns = control_deadline();
+    return take_session(work, err);
 }
 
 void kms_keys_work_end(struct kms_keys_work *work)
@@ -70,13 +124,13 @@ static bool is_of_other_generation(const struct kms_cache_entry *entry, const vo
     return entry->handle.generation != *(const uint64_t *)generation;
 }
 
-/* Take a session of the recovered device and forget the handles that died with the old connection. */
-static enum kms_status renew_session(struct kms_keys_work *work, struct kms_error *err)
+enum kms_status kms_work_renew(struct kms_keys_work *work, struct kms_error *err)
 {
     struct kms_keys *keys = work->keys;
-    kms_hsm_checkin(keys->hsm, work->session);
-    work->session = NULL;
-    KMS_TRY(kms_hsm_checkout(keys->hsm, work->deadline_mono_ns, &work->session, err));
+    kms_work_pause(work);
+    if (work->background)
+        work->deadline_mono_ns = control_deadline();
+    KMS_TRY(take_session(work, err));
     const uint64_t generation = kms_hsm_generation(keys->hsm);
     KMS_LOCKED(&keys->lock);
     kms_cache_remove_matching(&keys->keks, is_of_other_generation, &generation);
@@ -94,11 +148,7 @@ enum kms_status kms_work_run(struct kms_keys_work *work, kms_work_attempt attemp
     }
     if (err != NULL)
         *err = (struct kms_error){0};
-    const enum kms_status status = renew_session(work, err);
-    if (status != KMS_OK) {
-        work->session = NULL;
-        return status;
-    }
+    KMS_TRY(kms_work_renew(work, err));
     return attempt(work, arguments, err);
 }
 
@@ -112,15 +162,18 @@ enum kms_status kms_work_lock_writer(struct kms_keys_work *work, const struct km
         *ret_held = writer;
         return KMS_OK;
     }
-    kms_hsm_checkin(work->keys->hsm, work->session);
-    work->session = NULL;
+    /* a shred that has the lock waits for the calls that use its targets' keys: wait with none in hand */
+    if (work->notes != NULL) {
+        const enum kms_status reserved = kms_keys_work_commit(work, NULL);
+        if (work->lost == KMS_OK)
+            work->lost = reserved;
+    }
+    kms_work_pause(work);
     if (!kms_mutex_lock_until(writer, work->deadline_mono_ns))
         return kms_fail(err, KMS_DEADLINE_EXCEEDED,
                         "another writer of the tenant's key tree was busy too long");
-    const enum kms_status status =
-        kms_hsm_checkout(work->keys->hsm, work->deadline_mono_ns, &work->session, err);
+    const enum kms_status status = take_session(work, err);
     if (status != KMS_OK) {
-        work->session = NULL;
         kms_mutex_unlock(writer);
         return status;
     }

@@ -27,10 +27,8 @@ static enum kms_status take_block_locked(struct kms_keys_work *work, struct kms_
 {
     const struct kms_keys_config *config = &work->keys->config;
     if (entry->wraps_reserved >= config->wrap_limit)
-        return kms_fail_public(err, KMS_RESOURCE_EXHAUSTED,
-                               "version %u of the customer's key for purpose '%s' has reached its limit of "
-                               "%llu data keys; an operator must rotate it",
-                               entry->version, entry->purpose, (unsigned long long)config->wrap_limit);
+        return kms_fail(err, KMS_OUT_OF_RANGE, "version %u of a KEK has reached its limit of wraps",
+                        entry->version);
     const uint64_t room = config->wrap_limit - entry->wraps_reserved;
     const uint64_t count = config->wrap_block < room ? config->wrap_block : room;
     if (note == NULL) {
@@ -114,11 +112,16 @@ static enum kms_status reserve_all(struct kms_keys_work *work, struct kms_error 
 
 enum kms_status kms_keys_work_commit(struct kms_keys_work *work, struct kms_error *err)
 {
-    if (work->notes == NULL)
-        return KMS_OK;
-    const enum kms_status status = reserve_all(work, err);
-    drop_notes(work, status == KMS_OK);
-    return status;
+    enum kms_status status = KMS_OK;
+    if (work->notes != NULL) {
+        status = reserve_all(work, err);
+        drop_notes(work, status == KMS_OK);
+    }
+    if (work->lost == KMS_OK)
+        return status;
+    status = work->lost;
+    work->lost = KMS_OK;
+    return kms_fail(err, status, "wraps could not be reserved before waiting for the key tree");
 }
 
 /* Bounds what is kept of KEKs that are not in use. */

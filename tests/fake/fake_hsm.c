@@ -40,7 +40,7 @@ struct fake_hsm {
     unsigned fail_in, lose_in;
     enum kms_status fail_with;
     unsigned session_count, sessions_out;
-    struct kms_hsm_session *sessions;
+    struct kms_hsm_session *sessions; /* the one behind the last of the pool is for long work */
     uint8_t integrity[32];
     EVP_PKEY *attestation;
 };
@@ -150,16 +150,22 @@ static struct kms_hsm_session *free_session(struct fake_hsm *fake)
     return NULL;
 }
 
-static enum kms_status fake_checkout(struct kms_hsm *hsm, int64_t deadline_mono_ns,
-                                     struct kms_hsm_session **ret_session, struct kms_error *err)
+/* The session for long work, when nobody has it; the lock is held. */
+static struct kms_hsm_session *background_session(struct fake_hsm *fake)
 {
-    (void)deadline_mono_ns;
-    struct fake_hsm *fake = fake_of(hsm);
+    struct kms_hsm_session *session = &fake->sessions[fake->session_count];
+    return session->out ? NULL : session;
+}
+
+/* Wait for a session that `find` finds. */
+static enum kms_status take_session(struct fake_hsm *fake, struct kms_hsm_session *(*find)(struct fake_hsm *),
+                                    struct kms_hsm_session **ret_session, struct kms_error *err)
+{
     pthread_mutex_lock(&fake->lock);
     const enum kms_status status = step(fake, KMS_FAKE_CHECKOUT, err);
     if (status == KMS_OK) {
         struct kms_hsm_session *session = NULL;
-        while ((session = free_session(fake)) == NULL)
+        while ((session = find(fake)) == NULL)
             pthread_cond_wait(&fake->changed, &fake->lock);
         *session = (struct kms_hsm_session){.fake = fake, .generation = fake->generation, .out = true};
         fake->sessions_out++;
@@ -167,6 +173,20 @@ static enum kms_status fake_checkout(struct kms_hsm *hsm, int64_t deadline_mono_
     }
     pthread_mutex_unlock(&fake->lock);
     return status;
+}
+
+static enum kms_status fake_checkout(struct kms_hsm *hsm, int64_t deadline_mono_ns,
+                                     struct kms_hsm_session **ret_session, struct kms_error *err)
+{
+    (void)deadline_mono_ns;
+    return take_session(fake_of(hsm), free_session, ret_session, err);
+}
+
+static enum kms_status fake_checkout_background(struct kms_hsm *hsm, int64_t deadline_mono_ns,
+                                                struct kms_hsm_session **ret_session, struct kms_error *err)
+{
+    (void)deadline_mono_ns;
+    return take_session(fake_of(hsm), background_session, ret_session, err);
 }
 
 static void fake_checkin(struct kms_hsm *hsm, struct kms_hsm_session *session)
@@ -454,6 +474,7 @@ static enum kms_status fake_backup_key(struct kms_hsm_session *session, struct k
 static const struct kms_hsm_ops fake_ops = {
     .free = fake_free,
     .checkout = fake_checkout,
+    .checkout_background = fake_checkout_background,
     .checkin = fake_checkin,
     .random = fake_random,
     .master_create = fake_master_create,
@@ -483,7 +504,7 @@ struct kms_hsm *kms_fake_hsm_new(unsigned sessions)
     KMS_ASSERT(pthread_cond_init(&fake->changed, NULL) == 0);
     fake->generation = 1;
     fake->session_count = sessions;
-    fake->sessions = calloc(sessions, sizeof *fake->sessions);
+    fake->sessions = calloc(sessions + 1, sizeof *fake->sessions);
     KMS_ASSERT(fake->sessions != NULL);
     kms_system_random(fake->integrity, sizeof fake->integrity);
     fake->attestation = EVP_EC_gen("P-256");

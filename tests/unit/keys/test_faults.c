@@ -60,7 +60,7 @@ static enum kms_status new_tenant(void)
 
 static enum kms_status check_roots(void)
 {
-    return kms_keys_check_roots(f.keys, &f.err);
+    return kms_keys_check_roots(f.keys, NULL, &f.err);
 }
 
 enum { BULK = 20 };
