@@ -34,6 +34,16 @@ static const char *tenant_of(const struct kms_operation_record *operation)
     return operation->tenant[0] != '\0' ? operation->tenant : NULL;
 }
 
+/* ops_allow() in the tenant of an operation; the audit record outlives the operation's record. */
+static enum kms_status allow_in_tenant(struct ops_run *run, const struct kms_operation_record *operation)
+{
+    const char *tenant = tenant_of(operation);
+    const char *kept = tenant != NULL ? ops_string(run->call->arena, tenant) : NULL;
+    if (tenant != NULL && kept == NULL)
+        return KMS_NO_MEMORY;
+    return ops_allow(run, kept, NULL);
+}
+
 /* The operation that a request names. Strangers do not learn whether it exists. */
 static enum kms_status find(struct ops_run *run, struct kms_txn *txn, const char *uid,
                             struct subject *subject)
@@ -72,7 +82,7 @@ static enum kms_status get_operation(struct ops_run *run, const ProtobufCMessage
     const Kms__V1__GetOperationRequest *request = (const void *)message;
     SUBJECT subject = {0};
     KMS_TRY(look_up(run, request->uid, &subject));
-    KMS_TRY(ops_allow(run, tenant_of(&subject.operation), NULL));
+    KMS_TRY(allow_in_tenant(run, &subject.operation));
     return reply_with(run, &subject, ret_reply);
 }
 
@@ -205,7 +215,7 @@ static enum kms_status allow_decision(struct ops_run *run, const struct subject 
     run->action = kind->approve;
     run->event.action = kms_action_text(kind->approve);
     KMS_TRY(ops_operation_note(run, operation, subject->count));
-    return ops_allow(run, tenant_of(operation), NULL);
+    return allow_in_tenant(run, operation);
 }
 
 /* The signature that came with the call is the caller's over the stored document. */
@@ -344,7 +354,7 @@ static enum kms_status cancel_operation(struct ops_run *run, const ProtobufCMess
         SUBJECT seen = {0};
         KMS_TRY(look_up(run, request->uid, &seen));
         KMS_TRY(ops_operation_note(run, &seen.operation, seen.count));
-        KMS_TRY(ops_allow(run, tenant_of(&seen.operation), NULL));
+        KMS_TRY(allow_in_tenant(run, &seen.operation));
         if (strcmp(seen.operation.requester, run->call->identity->name) != 0)
             return kms_fail_public(&run->call->error, KMS_PERMISSION_DENIED,
                                    "only its requester cancels an operation; an approver rejects it");
