@@ -403,6 +403,12 @@ enum kms_status kms_audit_commit_wait(struct kms_audit *audit, uint64_t ticket, 
     return wait_locked(audit, ticket, ask_locked(audit, ticket), err);
 }
 
+bool kms_audit_is_durable(struct kms_audit *audit, uint64_t ticket)
+{
+    KMS_LOCKED(&audit->lock);
+    return audit->durable >= ticket;
+}
+
 void kms_audit_status(struct kms_audit *audit, struct kms_audit_status *ret_status)
 {
     KMS_LOCKED(&audit->lock);

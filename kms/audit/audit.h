@@ -92,6 +92,8 @@ enum kms_status kms_audit_commit(struct kms_audit *audit, struct kms_error *err)
 uint64_t kms_audit_commit_start(struct kms_audit *audit);
 enum kms_status kms_audit_commit_wait(struct kms_audit *audit, uint64_t ticket,
                                       struct kms_error *err) KMS_MUST_USE;
+/** Whether kms_audit_commit_wait() would return OK at once. */
+bool kms_audit_is_durable(struct kms_audit *audit, uint64_t ticket);
 
 /** `last_seq` counts the records that wait for the disk; `durable_seq` and `head_hash` do not. */
 struct kms_audit_status {

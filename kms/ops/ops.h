@@ -2,7 +2,7 @@
  * Purpose:   the operations of the service, one function for each RPC method, and the commit of a group of
  *            them.
  * Owns:      nothing; a kms_ops points to the parts that the daemon has opened.
- * Threads:   every operation from any thread; a thread's operations and their kms_ops_commit() run on that
+ * Threads:   every operation from any thread; a thread's operations and their kms_ops_commit_...() run on that
  *            same thread.
  * Never:     knows of gRPC, SQL or PKCS#11; lets a reply be sent that is not in the audit log.
  *
@@ -56,11 +56,15 @@ struct kms_ops {
 };
 
 /**
- * End the group of operations that this thread has run: their reservations of wraps and their audit records
- * become durable. No reply of the group may leave before, and every reply must become this failure if it
- * fails. Has the shape of a kms_rpc_commit.
+ * End the group of operations that this thread has run: their reservations of wraps are durable when begin returns, their audit
+ * records when finish does. No reply of the group may leave before, and every reply must become this failure if either fails.
+ * Together they are a struct kms_rpc_commit.
  */
-enum kms_status kms_ops_commit(void *context, struct kms_error *err) KMS_MUST_USE;
+enum kms_status kms_ops_commit_begin(void *context, uint64_t *ret_ticket, struct kms_error *err) KMS_MUST_USE;
+bool kms_ops_commit_is_done(void *context, uint64_t ticket);
+enum kms_status kms_ops_commit_finish(void *context, uint64_t ticket, struct kms_error *err) KMS_MUST_USE;
+/** Both, for a thread that has nothing else to do meanwhile. */
+enum kms_status kms_ops_commit(struct kms_ops *ops, struct kms_error *err) KMS_MUST_USE;
 
 /**
  * Note in the audit log a call that was refused before it reached an operation (no identity, malformed,

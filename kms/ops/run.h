@@ -47,7 +47,7 @@ void ops_run_observe(const struct ops_run *run, enum kms_status status);
  */
 enum kms_status ops_allow(struct ops_run *run, const char *tenant, const char *purpose) KMS_MUST_USE;
 
-/** This thread's unit of work with the HSM, begun when first asked for and ended by kms_ops_commit(). */
+/** This thread's unit of work with the HSM, begun when first asked for and ended by kms_ops_commit_begin(). */
 enum kms_status ops_group_work(struct kms_ops *ops, struct kms_call *call,
                                struct kms_keys_work **ret_work) KMS_MUST_USE;
 

@@ -5,6 +5,7 @@
 #include "rpc/bench.h"
 #include "rpc/codec.h"
 #include "rpc/control.h"
+#include "rpc/group.h"
 #include "rpc/outcome.h"
 #include "rpc/peer.h"
 #include "rpc/queue.h"
@@ -211,7 +212,7 @@ static void refuse(struct kms_rpc_call *call, enum kms_status status)
         config->refused(config->refused_context, &queue->bench.call, status);
     kms_rpc_call_fail(call, &queue->bench, status);
     kms_rpc_bench_done(&queue->bench);
-    kms_rpc_queue_stage(queue, &call->end);
+    kms_rpc_group_stage(queue, &call->end);
 }
 
 /* Deadlines come on core's clock. */
@@ -248,12 +249,12 @@ static enum kms_status admit(struct kms_rpc_call *call, uint64_t live, struct km
     return call->route != NULL ? KMS_OK : KMS_UNIMPLEMENTED;
 }
 
-/* Run the handler here and stage the reply. */
-static void run_inline(struct kms_rpc_call *call)
+void kms_rpc_call_run(struct kms_rpc_call *call)
 {
     struct kms_rpc_queue *queue = call->queue;
     grpc_byte_buffer *reply = NULL;
     (void)__atomic_add_fetch(&queue->counters.messages, 1, __ATOMIC_RELAXED);
+    kms_rpc_bench_prepare(&queue->bench, call, 0);
     const enum kms_status status = kms_rpc_bench_run(&queue->bench, call, call->request, &reply);
     if (status == KMS_OK)
         kms_rpc_outcome_succeed(&call->outcome, reply);
@@ -265,7 +266,7 @@ static void run_inline(struct kms_rpc_call *call)
     if (call->route->immediate)
         kms_rpc_call_finish(call);
     else
-        kms_rpc_queue_stage(queue, &call->end);
+        kms_rpc_group_stage(queue, &call->end);
 }
 
 /* Hand the call to a worker, which takes over the reference. */
@@ -309,5 +310,5 @@ static void began(struct kms_rpc_call *call, bool ok)
     else if (call->route->lane == KMS_RPC_CONTROL)
         run_on_worker(call, queue->server->control);
     else
-        run_inline(call);
+        kms_rpc_queue_run(queue, call, NULL);
 }

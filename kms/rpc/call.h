@@ -20,6 +20,8 @@ void kms_rpc_call_start(struct kms_rpc_call *call, const grpc_op *ops, size_t co
 void kms_rpc_call_watch_close(struct kms_rpc_call *call);
 /** Send what call->outcome says, and end. Once only; takes over the caller's reference. */
 void kms_rpc_call_finish(struct kms_rpc_call *call);
+/** Run the handler of a unary call here and stage the reply (queue's thread); takes over the caller's reference. */
+void kms_rpc_call_run(struct kms_rpc_call *call);
 /** Set the outcome to a failure, counted and logged; `bench` holds the error. */
 void kms_rpc_call_fail(struct kms_rpc_call *call, struct kms_rpc_bench *bench, enum kms_status status);
 /** Free the pool of a queue whose thread has ended. */

@@ -27,11 +27,14 @@ struct kms_rpc_writer {
     struct kms_rpc_bench *bench;
 };
 
-/* The records of a control call must be durable before anything of it leaves. */
-static enum kms_status commit(const struct kms_rpc_call *call, struct kms_error *err)
+enum kms_status kms_rpc_control_commit(const struct kms_rpc_call *call, struct kms_error *err)
 {
-    const struct kms_rpc_config *config = &call->queue->server->config;
-    return config->commit == NULL ? KMS_OK : config->commit(config->commit_context, err);
+    const struct kms_rpc_commit *commit = &call->queue->server->config.commit;
+    uint64_t ticket = 0;
+    if (commit->begin == NULL)
+        return KMS_OK;
+    KMS_TRY(commit->begin(commit->context, &ticket, err));
+    return commit->finish(commit->context, ticket, err);
 }
 
 enum kms_status kms_rpc_writer_send(struct kms_rpc_writer *writer, const ProtobufCMessage *message)
@@ -39,7 +42,7 @@ enum kms_status kms_rpc_writer_send(struct kms_rpc_writer *writer, const Protobu
     struct kms_rpc_call *call = writer->call;
     struct kms_error *err = &writer->bench->call.error;
     KMS_TRY(kms_call_is_over(&writer->bench->call));
-    KMS_TRY(commit(call, err));
+    KMS_TRY(kms_rpc_control_commit(call, err));
     KMS_TRY(kms_rpc_stream_wait(call, err));
     grpc_byte_buffer *payload = NULL;
     enum kms_status status = kms_rpc_codec_encode(message, &payload, err);
@@ -66,7 +69,7 @@ static void run_server_stream(struct kms_rpc_worker *worker, struct kms_rpc_call
     enum kms_status status = kms_rpc_bench_receive(bench, call, call->request, &message);
     if (status == KMS_OK)
         status = call->route->stream_handler(call->route->context, &bench->call, message, &writer);
-    const enum kms_status committed = commit(call, err);
+    const enum kms_status committed = kms_rpc_control_commit(call, err);
     if (committed != KMS_OK)
         status = committed;
     if (status == KMS_OK)
@@ -89,7 +92,7 @@ static void run_unary(struct kms_rpc_worker *worker, struct kms_rpc_call *call)
     enum kms_status status = kms_rpc_bench_run(bench, call, call->request, &reply);
     if (status == KMS_OK)
         kms_rpc_outcome_succeed(&call->outcome, reply);
-    const enum kms_status committed = commit(call, &bench->call.error);
+    const enum kms_status committed = kms_rpc_control_commit(call, &bench->call.error);
     if (committed != KMS_OK)
         status = committed;
     if (status != KMS_OK)

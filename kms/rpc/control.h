@@ -2,7 +2,7 @@
  * Purpose:   a thread for handlers that may take long, with a bounded queue before it.
  * Owns:      the thread, its bench and the calls that wait (one reference each).
  * Threads:   submit from any thread; new, stop and free from the main thread.
- * Never:     lets a reply leave before the commit hook has said OK.
+ * Never:     lets a reply leave before the commit hooks have said OK.
  */
 #ifndef KMS_RPC_CONTROL_H
 #define KMS_RPC_CONTROL_H
@@ -16,6 +16,8 @@ enum kms_status kms_rpc_worker_new(const struct kms_rpc_server *server, const ch
 bool kms_rpc_worker_submit(struct kms_rpc_worker *worker, struct kms_rpc_call *call);
 /** Hand a message of a bidirectional call to the control worker; ends the stream when too many wait. */
 void kms_rpc_control_message(struct kms_rpc_call *call);
+/** Make what the handlers of this thread have done durable: both halves of the commit. */
+enum kms_status kms_rpc_control_commit(const struct kms_rpc_call *call, struct kms_error *err) KMS_MUST_USE;
 /** Work off what waits, end the thread, free; NULL-safe. */
 void kms_rpc_worker_free(struct kms_rpc_worker *worker);
 

@@ -17,6 +17,7 @@
 enum {
     KMS_RPC_REQUESTED_UNARY = 32, /* calls of an inline method that a queue asks for ahead */
     KMS_RPC_REQUESTED_OTHER = 2,  /* calls of any other method */
+    KMS_RPC_TASKS = 32,           /* messages that wait to be handled together */
     KMS_RPC_STREAM_REPLIES = 512, /* replies of a stream that wait to be sent; reading pauses at that */
 };
 /* bytes of replies of a stream that wait to be sent; reading pauses at that */
@@ -129,6 +130,22 @@ struct kms_rpc_call {
     struct kms_rpc_stream stream;
 };
 
+/* A message of an inline method whose handler has not run yet. */
+struct kms_rpc_task {
+    struct kms_rpc_call *call; /* one reference */
+    grpc_byte_buffer *payload; /* of a stream; NULL: call->request of a unary call */
+};
+
+/* Replies that are committed together. */
+struct kms_rpc_group {
+    struct kms_rpc_reply *head, *tail;
+    unsigned size;
+    int64_t since_ns; /* when the first reply was staged; once its commit has begun: when it did */
+    uint64_t ticket;
+    enum kms_status begun; /* what the first half of the commit returned */
+    struct kms_error error;
+};
+
 /* Counters; written with relaxed atomics. */
 struct kms_rpc_counters {
     uint64_t calls, messages, failed, refused_over_limit, groups;
@@ -142,13 +159,13 @@ struct kms_rpc_queue {
     bool running; /* by the main thread */
     struct kms_rpc_bench bench;
     struct kms_rpc_peers *peers;
-    struct kms_rpc_reply *group_head, *group_tail;
-    unsigned group_size;
-    unsigned last_group;           /* size of the group before */
-    struct kms_rpc_call **touched; /* room for the streams of one group; owned */
-    struct kms_error commit_error;
-    int64_t group_since_ns;
-    int64_t commit_cost_ns; /* how long a commit takes, smoothed */
+    struct kms_rpc_task tasks[KMS_RPC_TASKS];
+    unsigned task_count;
+    struct kms_rpc_group collecting; /* replies are added to it */
+    struct kms_rpc_group committing; /* its commit has begun; empty: none */
+    unsigned last_group;             /* size of the group before */
+    struct kms_rpc_call **touched;   /* room for the streams of one group, max_group + KMS_RPC_TASKS; owned */
+    int64_t commit_cost_ns;          /* how long a commit takes, smoothed */
     uint64_t next_request;
     char id_prefix[18];
     struct kms_mutex pool_lock;

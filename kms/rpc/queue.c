@@ -4,8 +4,7 @@
 #include "core/log.h"
 #include "rpc/bench.h"
 #include "rpc/call.h"
-#include "rpc/interpose.h"
-#include "rpc/outcome.h"
+#include "rpc/group.h"
 #include "rpc/peer.h"
 #include "rpc/stackwipe.h"
 #include "rpc/stream.h"
@@ -13,13 +12,7 @@
 #include <grpc/byte_buffer.h>
 #include <stdlib.h>
 
-enum {
-    EVENTS_PER_WIPE = 32,
-    BUSY_GROUP = 4,
-    COMMITS_PER_GROUP = 3,      /* a group collects for so many times as long as its commit will take */
-    COST_SMOOTHING = 8,         /* of the measured duration of commits */
-    GROUP_AGE_MAX_NS = 10000000 /* however slow the disk is */
-};
+enum { EVENTS_PER_WIPE = 32, BUSY_GROUP = 4 };
 
 enum kms_status kms_rpc_queue_init(struct kms_rpc_queue *queue, struct kms_rpc_server *server)
 {
@@ -31,102 +24,33 @@ enum kms_status kms_rpc_queue_init(struct kms_rpc_queue *queue, struct kms_rpc_s
     kms_hex_encode(prefix, sizeof prefix, queue->id_prefix);
     queue->id_prefix[sizeof queue->id_prefix - 2] = '-';
     queue->id_prefix[sizeof queue->id_prefix - 1] = '\0';
-    queue->touched = calloc(server->config.max_group, sizeof *queue->touched);
+    queue->touched = calloc(server->config.max_group + KMS_RPC_TASKS, sizeof *queue->touched);
     if (queue->touched == NULL)
         return KMS_NO_MEMORY;
     KMS_TRY(kms_rpc_bench_init(&queue->bench, server->config.arena_limit_bytes));
     return kms_rpc_peers_new(server->config.auth, &queue->peers);
 }
 
-/* A member of a group after its commit: sent, or turned into the commit's failure. Streams are pumped later, once each. */
-static void settle(struct kms_rpc_queue *queue, struct kms_rpc_reply *reply, enum kms_status committed,
-                   const struct kms_error *err, unsigned *touched)
+void kms_rpc_queue_run(struct kms_rpc_queue *queue, struct kms_rpc_call *call, grpc_byte_buffer *payload)
 {
-    struct kms_rpc_call *call = reply->call;
-    const bool is_end = reply == &call->end;
-    if (committed != KMS_OK)
-        kms_rpc_outcome_fail(&call->outcome, committed, err, call->request_id);
-    if (is_end && !call->stream.begun) {
-        kms_rpc_call_finish(call);
-        return;
-    }
-    if (is_end || committed != KMS_OK)
-        kms_rpc_stream_close(call);
-    kms_rpc_call_ref(call);
-    queue->touched[(*touched)++] = call;
-    if (is_end)
-        kms_rpc_call_unref(call);
-    else if (committed == KMS_OK)
-        kms_rpc_stream_queue(reply);
-    else
-        kms_rpc_stream_drop(reply);
-}
-
-/* Commit once, then let every reply leave. */
-static void flush(struct kms_rpc_queue *queue)
-{
-    const struct kms_rpc_config *config = &queue->server->config;
-    struct kms_rpc_reply *reply = queue->group_head;
-    queue->group_head = queue->group_tail = NULL;
-    struct kms_error *err = &queue->commit_error;
-    const int64_t begun = kms_clock_mono_ns();
-    const enum kms_status committed =
-        config->commit == NULL ? KMS_OK : config->commit(config->commit_context, err);
-    queue->commit_cost_ns += (kms_clock_mono_ns() - begun - queue->commit_cost_ns) / COST_SMOOTHING;
-    if (committed != KMS_OK) {
-        (void)__atomic_add_fetch(&queue->counters.failed, queue->group_size, __ATOMIC_RELAXED);
-        kms_log_error("rpc", "%u replies were held back: %s: %s", queue->group_size,
-                      kms_status_name(committed), kms_error_cause(err, committed));
-    }
-    (void)__atomic_add_fetch(&queue->counters.groups, 1, __ATOMIC_RELAXED);
-    queue->last_group = queue->group_size;
-    const bool together = queue->group_size > 1;
-    queue->group_size = 0;
-    unsigned touched = 0;
-    if (together)
-        kms_rpc_interpose_hold();
-    while (reply != NULL) {
-        struct kms_rpc_reply *next = reply->next;
-        settle(queue, reply, committed, err, &touched);
-        reply = next;
-    }
-    for (unsigned i = 0; i < touched; i++) {
-        kms_rpc_stream_pump(queue->touched[i]);
-        kms_rpc_call_unref(queue->touched[i]);
-    }
-    if (together)
-        kms_rpc_interpose_push();
-    if (committed != KMS_OK)
-        *err = (struct kms_error){.status = KMS_OK};
-}
-
-void kms_rpc_queue_stage(struct kms_rpc_queue *queue, struct kms_rpc_reply *reply)
-{
-    reply->next = NULL;
-    if (queue->group_head == NULL) {
-        queue->group_head = reply;
-        queue->group_since_ns = kms_clock_mono_ns();
-    } else {
-        queue->group_tail->next = reply;
-    }
-    queue->group_tail = reply;
-    queue->group_size++;
+    KMS_ASSERT(queue->task_count < KMS_RPC_TASKS);
+    queue->tasks[queue->task_count++] = (struct kms_rpc_task){.call = call, .payload = payload};
 }
 
 /*
- * Has the group waited or grown enough? It may wait a few times as long as a commit takes, so that commits take a bounded share of
- * the time. It must not wait until every caller has its call in the group: they would have nothing to do meanwhile, and the
- * queue would have nothing to do while they work on the replies.
+ * Run the handlers of the messages that have come. One after the other they find the code and data of handlers and HSM in the
+ * processor's caches; between two completions of core they would not.
  */
-static bool is_due(const struct kms_rpc_queue *queue)
+static void run_tasks(struct kms_rpc_queue *queue)
 {
-    if (queue->group_size == 0)
-        return false;
-    if (queue->group_size >= queue->server->config.max_group)
-        return true;
-    const int64_t wanted = COMMITS_PER_GROUP * queue->commit_cost_ns;
-    return kms_clock_mono_ns() - queue->group_since_ns >=
-           (wanted < GROUP_AGE_MAX_NS ? wanted : GROUP_AGE_MAX_NS);
+    for (unsigned i = 0; i < queue->task_count; i++) {
+        const struct kms_rpc_task *task = &queue->tasks[i];
+        if (task->payload == NULL)
+            kms_rpc_call_run(task->call);
+        else
+            kms_rpc_stream_run(task->call, task->payload);
+    }
+    queue->task_count = 0;
 }
 
 /* Hand a completion to who waits for it. */
@@ -152,22 +76,26 @@ static void *queue_main(void *argument)
     const gpr_timespec now = gpr_time_0(GPR_CLOCK_MONOTONIC); /* long past: look, but do not wait */
     unsigned dirty = 0;                                       /* events since the wipe */
     for (;;) {
-        const bool nothing_staged = queue->group_size == 0;
-        if (dirty >= EVENTS_PER_WIPE || (dirty > 0 && nothing_staged && queue->last_group < BUSY_GROUP)) {
+        const bool nothing_waits = queue->task_count == 0 && !kms_rpc_group_pending(queue);
+        if (dirty >= EVENTS_PER_WIPE || (dirty > 0 && nothing_waits && queue->last_group < BUSY_GROUP)) {
             kms_rpc_stackwipe();
             dirty = 0;
         }
         const grpc_event event =
-            grpc_completion_queue_next(queue->cq, nothing_staged && dirty == 0 ? never : now, NULL);
-        if (event.type == GRPC_OP_COMPLETE) {
+            grpc_completion_queue_next(queue->cq, nothing_waits && dirty == 0 ? never : now, NULL);
+        const bool came = event.type == GRPC_OP_COMPLETE;
+        if (came) {
             dirty++;
             dispatch(event.tag, event.success != 0);
-        } else if (nothing_staged) {
+        } else if (nothing_waits) {
             kms_rpc_stackwipe();
             dirty = 0;
         }
-        if (is_due(queue) || (event.type != GRPC_OP_COMPLETE && !nothing_staged))
-            flush(queue);
+        const bool idle = !came && queue->task_count == 0;
+        if (!came || queue->task_count == KMS_RPC_TASKS || kms_rpc_group_is_full(queue)) {
+            run_tasks(queue);
+            kms_rpc_group_advance(queue, idle);
+        }
         if (event.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
     }

@@ -1,8 +1,8 @@
 /*
- * Purpose:   a completion queue with its thread: takes events, runs inline handlers, commits their replies in groups.
- * Owns:      the thread, the pool of calls, the group.
- * Threads:   stage from the queue's thread; start and stop from the main thread.
- * Never:     sends a reply of a group before the commit hook has said OK.
+ * Purpose:   a completion queue with its thread: takes events, runs inline handlers, lets groups of replies be committed.
+ * Owns:      the thread, the pool of calls, the messages that wait to be handled.
+ * Threads:   run from the queue's thread; start and stop from the main thread.
+ * Never:     waits for anything but events while a handler could run.
  */
 #ifndef KMS_RPC_QUEUE_H
 #define KMS_RPC_QUEUE_H
@@ -17,8 +17,11 @@ enum kms_status kms_rpc_queue_start(struct kms_rpc_queue *queue) KMS_MUST_USE;
 void kms_rpc_queue_stop(struct kms_rpc_queue *queue);
 /** Free everything; accepts a zeroed queue. */
 void kms_rpc_queue_clear(struct kms_rpc_queue *queue);
-/** Let a reply or an end (with one reference of its call) wait for the commit of the group. Queue's thread. */
-void kms_rpc_queue_stage(struct kms_rpc_queue *queue, struct kms_rpc_reply *reply);
+/**
+ * Let the handler of a message run soon, together with those of others that have come: a message of a stream, or with payload NULL
+ * the request of a unary call. Takes one reference of the call and the payload. Queue's thread, once a completion.
+ */
+void kms_rpc_queue_run(struct kms_rpc_queue *queue, struct kms_rpc_call *call, grpc_byte_buffer *payload);
 /** A call that was counted as live has been released. Any thread. */
 void kms_rpc_queue_call_ended(struct kms_rpc_server *server);
 

@@ -3,7 +3,7 @@
  *            reflection.
  * Owns:      completion queues, their threads, the control worker, every live call.
  * Threads:   new, start, drain and free from the main thread; handlers run on the server's threads.
- * Never:     lets a grpc type out of this directory; sends a reply before the commit hook has said OK.
+ * Never:     lets a grpc type out of this directory; sends a reply before the commit hooks have said OK.
  */
 #ifndef KMS_RPC_SERVER_H
 #define KMS_RPC_SERVER_H
@@ -60,11 +60,20 @@ struct kms_rpc_service {
 };
 
 /**
- * Runs once for a group of finished inline calls and for each finished control call, before their replies
- * leave: makes audit records and reservations durable. A failure turns every reply of the group into that
- * status.
+ * What makes the audit records and reservations of calls durable, in two halves: once for a group of finished inline calls and
+ * once for each finished control call, before their replies leave. While the second half of one group is awaited the thread
+ * works on the next group. A failure of either half turns every reply of the group into that status. All three run on the
+ * thread that ran the handlers.
  */
-typedef enum kms_status (*kms_rpc_commit)(void *context, struct kms_error *err);
+struct kms_rpc_commit {
+    /** Start: everything done since the last begin belongs to the ticket. NULL: there is nothing to commit. */
+    enum kms_status (*begin)(void *context, uint64_t *ret_ticket, struct kms_error *err);
+    /** Whether finish would return OK without waiting; cheap. */
+    bool (*is_done)(void *context, uint64_t ticket);
+    /** Wait until it is durable, or known that it cannot be made so. */
+    enum kms_status (*finish)(void *context, uint64_t ticket, struct kms_error *err);
+    void *context;
+};
 
 /**
  * Told of every call that was refused before a handler ran (no identity, malformed, unknown method, over a limit), so that it
@@ -87,8 +96,7 @@ struct kms_rpc_config {
     size_t max_control_queue;       /* waiting for the control worker; 0: 256 */
     unsigned max_group;             /* inline calls committed together at most; 0: 128 */
     int64_t max_connection_age_ns;  /* 0: 1 h */
-    kms_rpc_commit commit;
-    void *commit_context;
+    struct kms_rpc_commit commit;
     kms_rpc_refused refused; /* may be NULL */
     void *refused_context;
     struct kms_slice

@@ -6,6 +6,7 @@
 #include "rpc/call.h"
 #include "rpc/codec.h"
 #include "rpc/control.h"
+#include "rpc/group.h"
 #include "rpc/outcome.h"
 #include "rpc/queue.h"
 
@@ -323,7 +324,6 @@ void kms_rpc_stream_closed(struct kms_rpc_call *call)
 void kms_rpc_stream_handle(struct kms_rpc_call *call, struct kms_rpc_bench *bench, bool staged)
 {
     struct kms_rpc_stream *stream = &call->stream;
-    const struct kms_rpc_config *config = &call->queue->server->config;
     (void)__atomic_add_fetch(&call->queue->counters.messages, 1, __ATOMIC_RELAXED);
     kms_rpc_bench_prepare(bench, call, stream->next_index++);
     struct kms_error *err = &bench->call.error;
@@ -334,8 +334,8 @@ void kms_rpc_stream_handle(struct kms_rpc_call *call, struct kms_rpc_bench *benc
     call->request = NULL;
     if (status == KMS_OK && (reply = kms_rpc_stream_reply(call, payload)) == NULL)
         status = KMS_NO_MEMORY;
-    if (!staged && !call->route->immediate && config->commit != NULL) {
-        const enum kms_status committed = config->commit(config->commit_context, err);
+    if (!staged && !call->route->immediate) {
+        const enum kms_status committed = kms_rpc_control_commit(call, err);
         status = committed != KMS_OK ? committed : status;
     }
     if (status != KMS_OK)
@@ -350,7 +350,7 @@ void kms_rpc_stream_handle(struct kms_rpc_call *call, struct kms_rpc_bench *benc
     if (staged && !call->route->immediate) {
         if (status != KMS_OK)
             kms_rpc_call_ref(call); /* for the end's entry */
-        kms_rpc_queue_stage(call->queue, reply != NULL ? reply : &call->end);
+        kms_rpc_group_stage(call->queue, reply != NULL ? reply : &call->end);
     } else if (reply != NULL && status == KMS_OK) {
         kms_rpc_stream_queue(reply);
     } else {
@@ -358,6 +358,33 @@ void kms_rpc_stream_handle(struct kms_rpc_call *call, struct kms_rpc_bench *benc
             reply_free(reply);
         kms_rpc_stream_end(call);
     }
+}
+
+/* Nothing of a stream is handled behind a message that failed, nor when nobody waits for it any more. */
+static bool still_wanted(struct kms_rpc_call *call)
+{
+    struct kms_rpc_stream *stream = &call->stream;
+    KMS_LOCKED(&stream->lock);
+    const bool wanted = !stream->finished && !stream->no_more && !stream->over;
+    if (!wanted) {
+        stream->handling--;
+        stream->outstanding--;
+    }
+    return wanted;
+}
+
+void kms_rpc_stream_run(struct kms_rpc_call *call, grpc_byte_buffer *payload)
+{
+    const bool wanted = still_wanted(call);
+    if (wanted) {
+        call->request = payload;
+        kms_rpc_stream_handle(call, &call->queue->bench, true);
+    } else {
+        kms_rpc_codec_discard(payload);
+    }
+    if (!wanted || call->route->immediate) /* else the group pumps, after its commit */
+        kms_rpc_stream_pump(call);
+    kms_rpc_call_unref(call);
 }
 
 /* A message, or the peer's end of the stream. */
@@ -378,12 +405,12 @@ static void received(struct kms_rpc_call *call, bool ok)
     kms_mutex_unlock(&stream->lock);
     if (!handle) {
         kms_rpc_codec_discard(payload);
+    } else if (call->route->lane == KMS_RPC_INLINE) {
+        kms_rpc_call_ref(call);
+        kms_rpc_queue_run(call->queue, call, payload);
     } else {
         call->request = payload;
-        if (call->route->lane == KMS_RPC_INLINE)
-            kms_rpc_stream_handle(call, &call->queue->bench, true);
-        else
-            kms_rpc_control_message(call);
+        kms_rpc_control_message(call);
     }
     kms_rpc_stream_pump(call);
     kms_rpc_call_unref(call);

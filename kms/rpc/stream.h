@@ -44,6 +44,8 @@ void kms_rpc_stream_abandon(struct kms_rpc_call *call);
 void kms_rpc_stream_for_each(struct kms_rpc_server *server, void (*visit)(struct kms_rpc_call *call));
 /** The call has ended for core. Queue's thread. */
 void kms_rpc_stream_closed(struct kms_rpc_call *call);
+/** Answer one message of an inline stream, if it is still wanted (queue's thread); takes a reference of the call and the payload. */
+void kms_rpc_stream_run(struct kms_rpc_call *call, grpc_byte_buffer *payload);
 /** Answer one message of a bidirectional call; on its lane's thread, with the payload in call->request. */
 void kms_rpc_stream_handle(struct kms_rpc_call *call, struct kms_rpc_bench *bench, bool staged);
 

@@ -59,12 +59,32 @@ size_t site_count(struct site *site, char event)
     return count;
 }
 
-static enum kms_status commit(void *context, struct kms_error *err)
+static enum kms_status commit_begin(void *context, uint64_t *ret_ticket, struct kms_error *err)
 {
     struct site *site = context;
     pthread_mutex_lock(&site->lock);
-    site->in_commit++;
+    *ret_ticket = ++site->in_commit;
     pthread_cond_broadcast(&site->changed);
+    const enum kms_status status = site->begin_fails;
+    pthread_mutex_unlock(&site->lock);
+    return status == KMS_OK ? KMS_OK : kms_fail(err, status, "the test said so");
+}
+
+static bool commit_is_done(void *context, uint64_t ticket)
+{
+    struct site *site = context;
+    pthread_mutex_lock(&site->lock);
+    const bool done =
+        !site->hold_commit && ticket % 2 == 0; /* so that the queue comes to wait for the others */
+    pthread_mutex_unlock(&site->lock);
+    return done;
+}
+
+static enum kms_status commit_finish(void *context, uint64_t ticket, struct kms_error *err)
+{
+    struct site *site = context;
+    (void)ticket;
+    pthread_mutex_lock(&site->lock);
     while (site->hold_commit)
         pthread_cond_wait(&site->changed, &site->lock);
     const enum kms_status status = site->commit_fails;
@@ -347,8 +367,8 @@ void site_start(struct site *site, const struct site_options *options)
     config.private_key_path = site_path(site, "server.key");
     config.client_ca_path = site_path(site, "ca.pem");
     config.auth = site->auth;
-    config.commit = commit;
-    config.commit_context = site;
+    config.commit = (struct kms_rpc_commit){
+        .begin = commit_begin, .is_done = commit_is_done, .finish = commit_finish, .context = site};
     config.refused = refused;
     config.refused_context = site;
     if (options->reflection)
@@ -405,6 +425,13 @@ void site_set_commit(struct site *site, enum kms_status status)
 {
     pthread_mutex_lock(&site->lock);
     site->commit_fails = status;
+    pthread_mutex_unlock(&site->lock);
+}
+
+void site_set_begin(struct site *site, enum kms_status status)
+{
+    pthread_mutex_lock(&site->lock);
+    site->begin_fails = status;
     pthread_mutex_unlock(&site->lock);
 }
 

@@ -43,9 +43,9 @@ struct site {
     char events
         [SITE_EVENTS_MAX]; /* 'h' a handler ran, 'c' a commit succeeded, 'x' a commit failed, 'r' a refusal was noted */
     size_t event_count;
-    enum kms_status commit_fails; /* what commit answers */
-    bool hold_commit;             /* commit waits while this is set */
-    unsigned in_commit;
+    enum kms_status begin_fails, commit_fails; /* what the halves of commit answer */
+    bool hold_commit;                          /* the second half waits while this is set */
+    unsigned in_commit;                        /* commits that have begun */
     bool released;
     unsigned holding; /* handlers that run in "hold" or "wait" */
     unsigned over;    /* handlers of "wait" that have seen the end of their call */
@@ -82,6 +82,7 @@ void site_await(struct site *site, const unsigned *field, unsigned value);
         site_value_;                                                                                         \
     })
 void site_set_commit(struct site *site, enum kms_status status);
+void site_set_begin(struct site *site, enum kms_status status);
 void site_hold_commit(struct site *site, bool hold);
 size_t site_count(struct site *site, char event);
 /** The plaintext that the toy gives out as the n-th: never stored anywhere else. */

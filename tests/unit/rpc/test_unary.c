@@ -148,22 +148,31 @@ static void an_unknown_method_is_unimplemented_and_noted(void **state)
     client_result_clear(&result);
 }
 
-static void a_failing_commit_turns_good_replies_into_its_failure(void **state)
+/* On both lanes. */
+static void expect_withheld(struct site *site, const char *reason)
 {
-    struct site *site = *state;
     static const char *const paths[] = {SITE_GENERATE, SITE_WRAP};
-    site_set_commit(site, KMS_AUDIT_UNAVAILABLE);
     for (size_t i = 0; i < 2; i++) {
         struct client_result result = {.code = GRPC_STATUS_OK};
         const size_t handled = site_count(site, 'h');
         assert_null(site_generate(&site->client, paths[i], "acme", &result));
         assert_int_equal(result.code, GRPC_STATUS_UNAVAILABLE);
         assert_false(result.has_reply);
-        assert_details(&result, "AUDIT_UNAVAILABLE", true);
+        assert_details(&result, reason, true);
         assert_int_equal(site_count(site, 'h'), handled + 1);
         client_result_clear(&result);
     }
+}
+
+static void a_failing_commit_turns_good_replies_into_its_failure(void **state)
+{
+    struct site *site = *state;
+    site_set_commit(site, KMS_AUDIT_UNAVAILABLE);
+    expect_withheld(site, "AUDIT_UNAVAILABLE");
     site_set_commit(site, KMS_OK);
+    site_set_begin(site, KMS_STORE_UNAVAILABLE);
+    expect_withheld(site, "STORE_UNAVAILABLE");
+    site_set_begin(site, KMS_OK);
     an_inline_call_is_answered(state);
 }
 

@@ -1,0 +1,161 @@
+#include "rpc/group.h"
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "rpc/call.h"
+#include "rpc/interpose.h"
+#include "rpc/outcome.h"
+#include "rpc/stream.h"
+
+enum {
+    COMMITS_PER_GROUP = 2,      /* a group collects for so many times as long as its commit will take */
+    COST_SMOOTHING = 8,         /* of the measured duration of commits */
+    GROUP_AGE_MAX_NS = 10000000 /* however slow the disk is */
+};
+
+void kms_rpc_group_stage(struct kms_rpc_queue *queue, struct kms_rpc_reply *reply)
+{
+    struct kms_rpc_group *group = &queue->collecting;
+    reply->next = NULL;
+    if (group->head == NULL) {
+        group->head = reply;
+        group->since_ns = kms_clock_mono_ns();
+    } else {
+        group->tail->next = reply;
+    }
+    group->tail = reply;
+    group->size++;
+}
+
+bool kms_rpc_group_pending(const struct kms_rpc_queue *queue)
+{
+    return queue->collecting.size > 0 || queue->committing.size > 0;
+}
+
+bool kms_rpc_group_is_full(const struct kms_rpc_queue *queue)
+{
+    return queue->collecting.size >= queue->server->config.max_group;
+}
+
+/* A member of a group after its commit: sent, or turned into the commit's failure. Streams are pumped later, once each. */
+static void settle(struct kms_rpc_queue *queue, struct kms_rpc_reply *reply, enum kms_status committed,
+                   const struct kms_error *err, unsigned *touched)
+{
+    struct kms_rpc_call *call = reply->call;
+    const bool is_end = reply == &call->end;
+    if (committed != KMS_OK)
+        kms_rpc_outcome_fail(&call->outcome, committed, err, call->request_id);
+    if (is_end && !call->stream.begun) {
+        kms_rpc_call_finish(call);
+        return;
+    }
+    if (is_end || committed != KMS_OK)
+        kms_rpc_stream_close(call);
+    kms_rpc_call_ref(call);
+    queue->touched[(*touched)++] = call;
+    if (is_end)
+        kms_rpc_call_unref(call);
+    else if (committed == KMS_OK)
+        kms_rpc_stream_queue(reply);
+    else
+        kms_rpc_stream_drop(reply);
+}
+
+/* Let every reply of the group leave, as it is or as the commit's failure. */
+static void release(struct kms_rpc_queue *queue, struct kms_rpc_group *group, enum kms_status committed)
+{
+    struct kms_rpc_reply *reply = group->head;
+    const bool together = group->size > 1;
+    unsigned touched = 0;
+    if (together)
+        kms_rpc_interpose_hold();
+    while (reply != NULL) {
+        struct kms_rpc_reply *next = reply->next;
+        settle(queue, reply, committed, &group->error, &touched);
+        reply = next;
+    }
+    for (unsigned i = 0; i < touched; i++) {
+        kms_rpc_stream_pump(queue->touched[i]);
+        kms_rpc_call_unref(queue->touched[i]);
+    }
+    if (together)
+        kms_rpc_interpose_push();
+}
+
+/* Learn from a commit that has ended. One whose end nobody waited for may have ended long before it was noticed. */
+static void learn_cost(struct kms_rpc_queue *queue, bool waited)
+{
+    const int64_t difference = kms_clock_mono_ns() - queue->committing.since_ns - queue->commit_cost_ns;
+    if (waited || difference < 0)
+        queue->commit_cost_ns += difference / COST_SMOOTHING;
+}
+
+/* Second half of the commit of the group under way: wait for it, unless it is done; then let its replies leave. */
+static void finish(struct kms_rpc_queue *queue, bool done)
+{
+    struct kms_rpc_group *group = &queue->committing;
+    const struct kms_rpc_commit *commit = &queue->server->config.commit;
+    enum kms_status status = group->begun;
+    if (status == KMS_OK && commit->finish != NULL)
+        status = commit->finish(commit->context, group->ticket, &group->error);
+    learn_cost(queue, !done);
+    if (status != KMS_OK) {
+        (void)__atomic_add_fetch(&queue->counters.failed, group->size, __ATOMIC_RELAXED);
+        kms_log_error("rpc", "%u replies were held back: %s: %s", group->size, kms_status_name(status),
+                      kms_error_cause(&group->error, status));
+    }
+    (void)__atomic_add_fetch(&queue->counters.groups, 1, __ATOMIC_RELAXED);
+    queue->last_group = group->size;
+    release(queue, group, status);
+    group->head = group->tail = NULL;
+    group->size = 0;
+    if (status != KMS_OK)
+        group->error = (struct kms_error){.status = KMS_OK};
+}
+
+/* First half of the commit of what was collected. */
+static void begin(struct kms_rpc_queue *queue)
+{
+    struct kms_rpc_group *group = &queue->committing;
+    const struct kms_rpc_commit *commit = &queue->server->config.commit;
+    KMS_ASSERT(group->size == 0);
+    group->head = queue->collecting.head;
+    group->tail = queue->collecting.tail;
+    group->size = queue->collecting.size;
+    group->since_ns = kms_clock_mono_ns();
+    queue->collecting.head = queue->collecting.tail = NULL;
+    queue->collecting.size = 0;
+    group->begun =
+        commit->begin == NULL ? KMS_OK : commit->begin(commit->context, &group->ticket, &group->error);
+}
+
+/*
+ * Has the group waited or grown enough? It may wait a few times as long as a commit takes, so that commits take a bounded share of
+ * the time. It must not wait until every caller has its call in the group: they would have nothing to do meanwhile, and the
+ * queue would have nothing to do while they work on the replies.
+ */
+static bool is_due(const struct kms_rpc_queue *queue)
+{
+    if (kms_rpc_group_is_full(queue))
+        return true;
+    const int64_t wanted = COMMITS_PER_GROUP * queue->commit_cost_ns;
+    return kms_clock_mono_ns() - queue->collecting.since_ns >=
+           (wanted < GROUP_AGE_MAX_NS ? wanted : GROUP_AGE_MAX_NS);
+}
+
+/* Whether the end of the commit under way needs no waiting. */
+static bool is_done(const struct kms_rpc_queue *queue)
+{
+    const struct kms_rpc_commit *commit = &queue->server->config.commit;
+    return queue->committing.begun != KMS_OK || commit->is_done == NULL ||
+           commit->is_done(commit->context, queue->committing.ticket);
+}
+
+void kms_rpc_group_advance(struct kms_rpc_queue *queue, bool idle)
+{
+    const bool done = queue->committing.size > 0 && is_done(queue);
+    if (queue->committing.size > 0 && (done || idle || kms_rpc_group_is_full(queue)))
+        finish(queue, done);
+    if (queue->committing.size == 0 && queue->collecting.size > 0 && (idle || is_due(queue)))
+        begin(queue);
+}
