@@ -1,0 +1,9 @@
+/*
+ * The daemon runs on jemalloc: a software token lives on the heap (an AES-GCM operation of SoftHSM makes and frees some 60 objects),
+ * and so does gRPC. Memory is locked (core/harden.h), so the kernel refuses to take freed pages back: never offer them. They are
+ * reused, and the peak is what the process keeps either way.
+ */
+
+/** Read by jemalloc when it starts; see jemalloc(3), TUNING. */
+extern const char *malloc_conf;
+const char *malloc_conf = "dirty_decay_ms:-1,muzzy_decay_ms:-1,narenas:2";
