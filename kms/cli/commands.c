@@ -63,6 +63,19 @@ static const char operation_verify_details[] = "FILE is what \"kmsctl operation 
                                                "clients. Checks every signature over the document. Exit code "
                                                "5 when an approval is not good, or too few are.";
 
+static const char policy_diff_details[] = "Compares FILE with the policy in force. Exit "
+                                          "code 0 when they are equal, 1 when not.";
+static const char policy_apply_details[] =
+    "Shows what FILE changes and asks. The policy is in force when enough others have\n"
+    "approved it, unless another one was applied meanwhile.";
+static const char policy_rollback_details[] =
+    "Makes the document of an older version the newest one, in the same way as apply.";
+static const char policy_check_details[] =
+    "Says whether an identity may do something, and why. Exit code 0 when it "
+    "may, 4 when not.";
+static const char freeze_details[] =
+    "Counts from the next call on. Reading and what leads out of the freeze go on.";
+
 static const struct kms_cli_command commands[] = {
     {"tenant", "create", "TENANT", 1, 1, KMS_CLI_ONLINE | BIT(DISPLAY_NAME) | BIT(REQUEST_ID), 0,
      "create a tenant and its master key in the HSM", NULL, kms_cli_tenant_create},
@@ -100,6 +113,45 @@ static const struct kms_cli_command commands[] = {
      BIT(TENANT), "replace a customer's labels", label_details, kms_cli_customer_update},
     {"customer", "close", "CUSTOMER", 1, 1, CLOSE_OPTIONS | BIT(TENANT), BIT(TENANT),
      "serve no data key of a customer any more", NULL, kms_cli_customer_close},
+
+    {"customer", "restrict", "CUSTOMER", 1, 1, CLOSE_OPTIONS | BIT(TENANT), BIT(TENANT),
+     "allow only purposes that the law requires", NULL, kms_cli_customer_restrict},
+    {"customer", "unrestrict", "CUSTOMER", 1, 1, CLOSE_OPTIONS | BIT(TENANT), BIT(TENANT),
+     "lift the restriction", NULL, kms_cli_customer_unrestrict},
+
+    {"policy", "get", "[VERSION]", 0, 1, KMS_CLI_ONLINE, 0, "print the policy in force, or an older version",
+     NULL, kms_cli_policy_get},
+    {"policy", "diff", "FILE", 1, 1, KMS_CLI_ONLINE, 0, "show what FILE would change", policy_diff_details,
+     kms_cli_policy_diff},
+    {"policy", "apply", "FILE", 1, 1, KMS_CLI_ONLINE | BIT(COMMENT) | BIT(YES) | BIT(WAIT), 0,
+     "request that FILE becomes the policy", policy_apply_details, kms_cli_policy_apply},
+    {"policy", "history", "", 0, 0, LIST_OPTIONS, 0, "list the versions of the policy, newest first", NULL,
+     kms_cli_policy_history},
+    {"policy", "rollback", "VERSION", 1, 1, KMS_CLI_ONLINE | BIT(COMMENT) | BIT(YES) | BIT(WAIT), 0,
+     "request that an older version is in force again", policy_rollback_details, kms_cli_policy_rollback},
+    {"policy", "check", "", 0, 0, KMS_CLI_ONLINE | BIT(IDENTITY) | BIT(ACTION) | BIT(TENANT) | BIT(PURPOSE),
+     BIT(IDENTITY) | BIT(ACTION), "ask whether somebody may do something", policy_check_details,
+     kms_cli_policy_check},
+
+#define FREEZE(verb, word, summary, place)                                                                   \
+    {                                                                                                        \
+        "freeze", verb, word, 1, 1, KMS_CLI_ONLINE | BIT(REASON) | BIT(YES) | (place),                       \
+            BIT(REASON) | (place), summary, freeze_details, kms_cli_freeze_create                            \
+    }
+#define UNFREEZE(verb, word, summary, place)                                                                 \
+    {                                                                                                        \
+        "unfreeze", verb, word, 1, 1, KMS_CLI_ONLINE | BIT(REASON) | BIT(WAIT) | (place), (place), summary,  \
+            NULL, kms_cli_unfreeze                                                                           \
+    }
+    FREEZE("tenant", "TENANT", "stop a tenant at once", 0),
+    FREEZE("customer", "CUSTOMER", "stop a customer's keys at once", BIT(TENANT)),
+    FREEZE("purpose", "PURPOSE", "stop a purpose's keys at once", BIT(TENANT)),
+    FREEZE("identity", "IDENTITY", "deny an identity everything at once", 0),
+    {"freeze", "list", "", 0, 0, LIST_OPTIONS, 0, "list what is frozen", NULL, kms_cli_freeze_list},
+    UNFREEZE("tenant", "TENANT", "request the end of a tenant's freeze", 0),
+    UNFREEZE("customer", "CUSTOMER", "request the end of a customer's freeze", BIT(TENANT)),
+    UNFREEZE("purpose", "PURPOSE", "request the end of a purpose's freeze", BIT(TENANT)),
+    UNFREEZE("identity", "IDENTITY", "request the end of an identity's freeze", 0),
 
     {"version", "list", "", 0, 0, LIST_OPTIONS | OWNER, BIT(TENANT) | BIT(CUSTOMER),
      "list the versions of a customer's key-encryption keys", NULL, kms_cli_version_list},

@@ -31,6 +31,19 @@ int kms_cli_customer_get(struct kms_cli *cli);
 int kms_cli_customer_list(struct kms_cli *cli);
 int kms_cli_customer_update(struct kms_cli *cli);
 int kms_cli_customer_close(struct kms_cli *cli);
+int kms_cli_customer_restrict(struct kms_cli *cli);
+int kms_cli_customer_unrestrict(struct kms_cli *cli);
+
+int kms_cli_policy_get(struct kms_cli *cli);
+int kms_cli_policy_diff(struct kms_cli *cli);
+int kms_cli_policy_apply(struct kms_cli *cli);
+int kms_cli_policy_history(struct kms_cli *cli);
+int kms_cli_policy_rollback(struct kms_cli *cli);
+int kms_cli_policy_check(struct kms_cli *cli);
+
+int kms_cli_freeze_create(struct kms_cli *cli);
+int kms_cli_freeze_list(struct kms_cli *cli);
+int kms_cli_unfreeze(struct kms_cli *cli);
 
 int kms_cli_version_list(struct kms_cli *cli);
 

@@ -16,6 +16,7 @@ static const struct kms_unary_method create_method = METHOD("CreateCustomer", cu
 static const struct kms_unary_method get_method = METHOD("GetCustomer", customer, true);
 static const struct kms_unary_method update_method = METHOD("UpdateCustomer", customer, false);
 static const struct kms_unary_method close_method = METHOD("CloseCustomer", customer, false);
+static const struct kms_unary_method restrict_method = METHOD("RestrictCustomer", customer, false);
 
 static const struct kms_cli_column columns[] = {{"CUSTOMER", "customer"},
                                                 {"UID", "uid"},
@@ -71,10 +72,19 @@ static int take_state(struct kms_cli *cli, Kms__V1__State *ret_state)
     const char *text = kms_cli_value(cli, KMS_CLI_STATE);
     if (text == NULL)
         return KMS_CLI_EXIT_OK;
-    if (strcmp(text, "active") != 0 && strcmp(text, "closed") != 0)
-        return kms_cli_usage(cli, "--state takes active or closed, not \"%s\"", text);
-    *ret_state = strcmp(text, "active") == 0 ? KMS__V1__STATE__ACTIVE : KMS__V1__STATE__CLOSED;
-    return KMS_CLI_EXIT_OK;
+    static const struct {
+        const char *text;
+        Kms__V1__State state;
+    } states[] = {{"active", KMS__V1__STATE__ACTIVE},
+                  {"closed", KMS__V1__STATE__CLOSED},
+                  {"restricted", KMS__V1__STATE__RESTRICTED}};
+    for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
+        if (strcmp(text, states[i].text) == 0) {
+            *ret_state = states[i].state;
+            return KMS_CLI_EXIT_OK;
+        }
+    }
+    return kms_cli_usage(cli, "--state takes active, closed or restricted, not \"%s\"", text);
 }
 
 int kms_cli_customer_list(struct kms_cli *cli)
@@ -152,4 +162,33 @@ int kms_cli_customer_close(struct kms_cli *cli)
     request.customer = get.customer;
     request.etag = kms_cli_option_field(cli, KMS_CLI_ETAG);
     return kms_cli_call_show(cli, &close_method, &request.base);
+}
+
+/* Both directions of a restriction. */
+static int change_restriction(struct kms_cli *cli, bool lift)
+{
+    Kms__V1__RestrictCustomerRequest request = KMS__V1__RESTRICT_CUSTOMER_REQUEST__INIT;
+    request.tenant = kms_cli_option_field(cli, KMS_CLI_TENANT);
+    request.customer = kms_cli_field(cli->words[0]);
+    request.etag = kms_cli_option_field(cli, KMS_CLI_ETAG);
+    request.lift = lift;
+    const int result = kms_cli_confirm(
+        cli,
+        lift ? "Lifting the restriction of customer %s of tenant %s: data keys of all its purposes are "
+               "served again."
+             : "Restricting customer %s of tenant %s: from then on data keys are served for purposes that "
+               "the law "
+               "requires only, and only to identities that are bound for restricted customers.",
+        request.customer, request.tenant);
+    return result == KMS_CLI_EXIT_OK ? kms_cli_call_show(cli, &restrict_method, &request.base) : result;
+}
+
+int kms_cli_customer_restrict(struct kms_cli *cli)
+{
+    return change_restriction(cli, false);
+}
+
+int kms_cli_customer_unrestrict(struct kms_cli *cli)
+{
+    return change_restriction(cli, true);
 }

@@ -36,7 +36,7 @@
     X(ROTATION, "rotation", "TIME", false, "period of automatic key rotation: 1y, 90d; 0: none")             \
     X(LABEL, "label", "KEY=VALUE", true, "a label, or a label to filter by")                                 \
     X(STATE, "state", "STATE", false,                                                                        \
-      "only those in this state: active, closed; of operations: pending, ...")                               \
+      "only those in this state: active, closed, restricted; of operations: pending, ...")                   \
     X(ID_PREFIX, "id-prefix", "TEXT", false, "only ids that begin with TEXT")                                \
     X(CREATED_FROM, "created-from", "TIME", false,                                                           \
       "only those created at or after TIME (2026-01-31T12:00:00Z)")                                          \
@@ -69,7 +69,8 @@
     X(OUTCOME, "outcome", "STATUS", false, "for example OK or PERMISSION_DENIED")                            \
     X(FROM, "from", "TIME", false, "not before TIME (2026-01-31T12:00:00Z, or a date)")                      \
     X(UNTIL, "until", "TIME", false, "before TIME")                                                          \
-    X(INDEX_DIR, "index-dir", "DIR", false, "keep the indexes there and not beside the log")
+    X(INDEX_DIR, "index-dir", "DIR", false, "keep the indexes there and not beside the log")                 \
+    X(COMMENT, "comment", "TEXT", false, "why; kept in the history of the policy")
 
 enum kms_cli_option {
 #define KMS_CLI_OPTIONS_ENUM(name, text, argument, repeat, help) KMS_CLI_##name,

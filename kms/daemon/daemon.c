@@ -136,9 +136,9 @@ static enum kms_status open_server(struct kms_daemon *daemon, struct kms_error *
         .refused_context = &daemon->ops,
         .descriptor_set = kms_slice_of(kms_descriptor_set, (size_t)kms_descriptor_set_size),
     };
-    struct kms_rpc_service services[KMS_SERVICES];
-    kms_services(&daemon->ops, services);
-    KMS_TRY(kms_rpc_server_new(&rpc, services, KMS_SERVICES, &daemon->server, err));
+    struct kms_rpc_service services[KMS_SERVICES_MAX];
+    const size_t service_count = kms_services(&daemon->ops, services);
+    KMS_TRY(kms_rpc_server_new(&rpc, services, service_count, &daemon->server, err));
     return kms_rpc_server_start(daemon->server, err);
 }
 
@@ -175,7 +175,7 @@ static enum kms_status open_parts(struct kms_daemon *daemon, struct kms_error *e
     KMS_TRY(kms_daemon_auth_open(daemon->config, daemon->store, daemon->audit, &daemon->auth, err));
     KMS_TRY(open_keys(daemon, err));
     KMS_TRY(record(daemon, "start", "daemon.start", KMS_OK, NULL, err));
-    KMS_TRY(kms_detection_open(daemon->config, daemon->audit, &daemon->detection, err));
+    KMS_TRY(kms_detection_open(daemon->config, daemon->audit, &daemon->ops, &daemon->detection, err));
     KMS_TRY(kms_attestation_start(&daemon->attestation, daemon->config, daemon->audit, err));
     KMS_TRY(open_ops(daemon, err));
     KMS_TRY(open_server(daemon, err));

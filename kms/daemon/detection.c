@@ -1,5 +1,7 @@
 #include "daemon/detection.h"
 
+#include "ops/freeze.h"
+
 #include "core/cleanup.h"
 #include "core/clock.h"
 
@@ -48,8 +50,16 @@ static enum kms_status open_rules(const struct kms_config *config, struct kms_de
     return kms_detect_new(&rules, ret_detect);
 }
 
+/* As the delivery of alerts wants it. */
+static enum kms_status freeze_identity(void *context, const char *identity, const char *reason,
+                                       struct kms_error *err)
+{
+    return ops_freeze_identity(context, identity, reason, err);
+}
+
 enum kms_status kms_detection_open(const struct kms_config *config, struct kms_audit *audit,
-                                   struct kms_detection *ret_detection, struct kms_error *err)
+                                   struct kms_ops *ops, struct kms_detection *ret_detection,
+                                   struct kms_error *err)
 {
     KMS_TRY(open_rules(config, &ret_detection->detect));
     const char *syslog_socket = config->detection.syslog_socket;
@@ -58,6 +68,8 @@ enum kms_status kms_detection_open(const struct kms_config *config, struct kms_a
         .audit = audit,
         .syslog_socket = syslog_socket[0] != '\0' ? syslog_socket : NULL,
         .memory_path = config->detection.places_file,
+        .freeze = freeze_identity,
+        .freeze_context = ops,
     };
     return kms_detect_delivery_start(&delivery, &ret_detection->delivery, err);
 }

@@ -2,7 +2,9 @@
 
 #include "kms/v1/datakeys.pb-c.h"
 #include "kms/v1/directory.pb-c.h"
+#include "kms/v1/freeze.pb-c.h"
 #include "kms/v1/operation.pb-c.h"
+#include "kms/v1/policy.pb-c.h"
 #include "kms/v1/server.pb-c.h"
 
 #define UNARY(name_, lane_, handler_)                                                                        \
@@ -48,6 +50,7 @@ static const struct kms_rpc_method directory_methods[] = {
     UNARY("ListCustomers", KMS_RPC_CONTROL, kms_ops_list_customers),
     UNARY("UpdateCustomer", KMS_RPC_CONTROL, kms_ops_update_customer),
     UNARY("CloseCustomer", KMS_RPC_CONTROL, kms_ops_close_customer),
+    UNARY("RestrictCustomer", KMS_RPC_CONTROL, kms_ops_restrict_customer),
     UNARY("ListKekVersions", KMS_RPC_CONTROL, kms_ops_list_kek_versions),
 };
 
@@ -65,16 +68,37 @@ static const struct kms_rpc_method operation_methods[] = {
     UNARY("CancelOperation", KMS_RPC_CONTROL, kms_ops_cancel_operation),
 };
 
-#define METHODS(table) .methods = (table), .method_count = sizeof(table) / sizeof((table)[0])
+static const struct kms_rpc_method policy_methods[] = {
+    UNARY("GetPolicy", KMS_RPC_CONTROL, kms_ops_get_policy),
+    UNARY("ListPolicies", KMS_RPC_CONTROL, kms_ops_list_policies),
+    UNARY("ApplyPolicy", KMS_RPC_CONTROL, kms_ops_apply_policy),
+    UNARY("RollbackPolicy", KMS_RPC_CONTROL, kms_ops_rollback_policy),
+    UNARY("CheckPermission", KMS_RPC_CONTROL, kms_ops_check_permission),
+};
 
-void kms_services(struct kms_ops *ops, struct kms_rpc_service ret_services[KMS_SERVICES])
+static const struct kms_rpc_method freeze_methods[] = {
+    UNARY("CreateFreeze", KMS_RPC_CONTROL, kms_ops_create_freeze),
+    UNARY("ListFreezes", KMS_RPC_CONTROL, kms_ops_list_freezes),
+    UNARY("Unfreeze", KMS_RPC_CONTROL, kms_ops_unfreeze),
+};
+
+#define SERVICE(name)                                                                                        \
+    {                                                                                                        \
+        .descriptor = &kms__v1__##name##_service__descriptor, .methods = name##_methods,                     \
+        .method_count = sizeof name##_methods / sizeof name##_methods[0]                                     \
+    }
+static const struct kms_rpc_service services[] = {
+    SERVICE(data_key),  SERVICE(directory), SERVICE(server),
+    SERVICE(operation), SERVICE(policy),    SERVICE(freeze),
+};
+
+size_t kms_services(struct kms_ops *ops, struct kms_rpc_service ret_services[KMS_SERVICES_MAX])
 {
-    ret_services[0] = (struct kms_rpc_service){
-        .descriptor = &kms__v1__data_key_service__descriptor, METHODS(data_key_methods), .context = ops};
-    ret_services[1] = (struct kms_rpc_service){
-        .descriptor = &kms__v1__directory_service__descriptor, METHODS(directory_methods), .context = ops};
-    ret_services[2] = (struct kms_rpc_service){
-        .descriptor = &kms__v1__server_service__descriptor, METHODS(server_methods), .context = ops};
-    ret_services[3] = (struct kms_rpc_service){
-        .descriptor = &kms__v1__operation_service__descriptor, METHODS(operation_methods), .context = ops};
+    enum { COUNT = sizeof services / sizeof services[0] };
+    _Static_assert((int)COUNT <= (int)KMS_SERVICES_MAX, "there is room for all");
+    for (size_t i = 0; i < COUNT; i++) {
+        ret_services[i] = services[i];
+        ret_services[i].context = ops;
+    }
+    return COUNT;
 }

@@ -10,9 +10,9 @@
 #include "ops/ops.h"
 #include "rpc/server.h"
 
-enum { KMS_SERVICES = 4 };
+enum { KMS_SERVICES_MAX = 16 };
 
-/** Fill in every service of the daemon, with `ops` as the context of its handlers. */
-void kms_services(struct kms_ops *ops, struct kms_rpc_service ret_services[KMS_SERVICES]);
+/** Fill in every service of the daemon, with `ops` as the context of its handlers; returns how many there are. */
+size_t kms_services(struct kms_ops *ops, struct kms_rpc_service ret_services[KMS_SERVICES_MAX]);
 
 #endif

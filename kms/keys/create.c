@@ -14,7 +14,12 @@ enum kms_status kms_create_check_open(const struct kms_tenant_record *tenant,
         return kms_fail_public(err, KMS_FAILED_PRECONDITION, "tenant '%s' is closed", tenant->id);
     if (purpose->state != KMS_PURPOSE_ACTIVE)
         return kms_fail_public(err, KMS_FAILED_PRECONDITION, "purpose '%s' is closed", purpose->id);
-    if (customer != KMS_CUSTOMER_ACTIVE)
+    if (customer == KMS_CUSTOMER_RESTRICTED && !purpose->required_by_law)
+        return kms_fail_public(err, KMS_FAILED_PRECONDITION,
+                               "the customer is restricted: only purposes that the law requires may be used, "
+                               "and '%s' is none",
+                               purpose->id);
+    if (customer != KMS_CUSTOMER_ACTIVE && customer != KMS_CUSTOMER_RESTRICTED)
         return kms_fail_public(err, KMS_FAILED_PRECONDITION, "the customer is closed");
     return KMS_OK;
 }

@@ -73,6 +73,7 @@ static enum kms_status open_blob(struct kms_keys_work *work, struct kms_arena *a
 static enum kms_status describe(struct kms_arena *arena, const struct kms_kek_entry *kek,
                                 struct kms_data_key *key, struct kms_error *err)
 {
+    key->restricted = kek->restricted;
     key->purpose = kms_arena_strndup(arena, kek->purpose, strlen(kek->purpose));
     if (key->purpose == NULL)
         return no_room(err);

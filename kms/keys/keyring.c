@@ -103,6 +103,7 @@ static struct kms_kek_entry *new_entry(const struct rows *rows)
     entry->purpose = entry->customer_id + strlen(entry->customer_id) + 1;
     entry->tenant = rows->tenant.uuid;
     entry->customer = rows->kek.customer;
+    entry->restricted = rows->customer.state == KMS_CUSTOMER_RESTRICTED;
     entry->version = rows->kek.version;
     entry->wraps_reserved = rows->kek.wraps_reserved;
     memcpy(entry->kek_id, rows->kek.kek_id, KMS_KEK_ID_SIZE);

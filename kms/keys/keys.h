@@ -41,10 +41,10 @@ void kms_keys_stats(struct kms_keys *keys, struct kms_keys_stats *ret_stats);
  * Drop entries past their idle or absolute limit, and write how many blobs were rewrapped; called by a timer, about every second.
  */
 void kms_keys_expire(struct kms_keys *keys);
-/** Drop every cached handle of a customer (close, shred) or, with customer NULL, of a tenant, before
+/** Drop every cached handle of a customer (close, restrict, shred) or, with customer NULL, of a tenant, before
  * returning. */
 void kms_keys_forget(struct kms_keys *keys, const struct kms_uuid *tenant, const struct kms_uuid *customer);
-/** Drop every cached handle for a purpose of a tenant (close). */
+/** Drop every cached handle for a purpose of a tenant (close, or the law requires it no longer). */
 void kms_keys_forget_purpose(struct kms_keys *keys, const struct kms_uuid *tenant, const char *purpose);
 
 /**
@@ -94,6 +94,7 @@ struct kms_data_key {
     struct kms_slice wrapped;   /* empty after an unwrap */
     enum kms_key_spec spec;
     struct kms_uuid customer;
+    bool restricted; /* so is the customer: the caller must ask whether it may be used at all */
     const char *purpose;
     uint8_t kek_id[KMS_KEK_ID_SIZE];
     uint32_t kek_version;
@@ -121,7 +122,8 @@ void kms_keys_work_end(struct kms_keys_work *work);
  * The four data-key operations. `context` is canonical (kms_context_canonical). Statuses besides those of HSM
  * and store:
  *   NOT_FOUND            no such tenant, customer or purpose (public text names which)
- *   FAILED_PRECONDITION  tenant, customer or purpose closed, or the KEK version disabled
+ *   FAILED_PRECONDITION  tenant, customer or purpose closed, the customer restricted and the purpose not required by law, or
+ *                        the KEK version disabled
  *   BLOB_REFUSED         unwrap, rewrap: any reason whatever, one answer (the cause says which, for the log only)
  *   UNAVAILABLE          the customer's keys are being shredded
  *   TAMPERED             a page of the tree failed its MAC: refused, logged as an error

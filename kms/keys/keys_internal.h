@@ -32,6 +32,7 @@ struct kms_kek_entry {
     struct kms_cache_entry base; /* key: kek_id */
     UT_hash_handle by_owner;     /* in kms_keys.owners while `primary`; protected by kms_keys.lock */
     bool primary;                /* protected by kms_keys.lock */
+    bool restricted;             /* the customer was, when this was loaded; a change drops the entry */
     uint8_t kek_id[KMS_KEK_ID_SIZE];
     struct kms_uuid tenant, customer;
     uint32_t version;

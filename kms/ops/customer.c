@@ -125,7 +125,7 @@ static enum kms_status filter_of(struct kms_call *call, const Kms__V1__CustomerF
         return kms_fail_public(&call->error, KMS_INVALID_ARGUMENT,
                                "filter.label_value: needs filter.label_key");
     if (from->state != KMS__V1__STATE__STATE_UNSPECIFIED && from->state != KMS__V1__STATE__ACTIVE &&
-        from->state != KMS__V1__STATE__CLOSED)
+        from->state != KMS__V1__STATE__CLOSED && from->state != KMS__V1__STATE__RESTRICTED)
         return kms_fail_public(&call->error, KMS_INVALID_ARGUMENT, "filter.state: is not a state");
     KMS_TRY(ops_timestamp_ns(call, "filter.create_time_from", from->create_time_from, &to->created_from_ns));
     KMS_TRY(
@@ -202,7 +202,8 @@ static enum kms_status open_for_change(struct ops_run *run, struct kms_txn *txn,
     KMS_TRY(ops_find_open_tenant(call, txn, tenant_id, ret_tenant));
     KMS_TRY(ops_find_customer(call, txn, ret_tenant, customer_id, ret_customer));
     run->event.customer = ret_customer->uuid;
-    if (ret_customer->state != KMS_CUSTOMER_ACTIVE) {
+    KMS_TRY(kms_auth_check_customer(run->ops->auth, &ret_customer->uuid, &call->error));
+    if (ret_customer->state == KMS_CUSTOMER_CLOSED) {
         (void)kms_fail(&call->error, KMS_FAILED_PRECONDITION,
                        "the customer is closed"); /* the log knows no ids */
         return kms_fail_public(&call->error, KMS_FAILED_PRECONDITION, "customer '%s' is closed", customer_id);
@@ -262,30 +263,76 @@ enum kms_status kms_ops_update_customer(void *context, struct kms_call *call, co
     return ops_control(context, call, KMS_ACTION_CUSTOMER_UPDATE, true, update_customer, request, ret_reply);
 }
 
-static enum kms_status close_customer(struct ops_run *run, const ProtobufCMessage *message,
-                                      ProtobufCMessage **ret_reply)
+/* Counts what the law keeps of a customer. */
+static enum kms_status count_retention(void *context, const struct kms_retention_record *retention)
 {
-    const Kms__V1__CloseCustomerRequest *request = (const void *)message;
+    (void)retention;
+    (*(size_t *)context)++;
+    return KMS_OK;
+}
+
+/* The restriction of a customer of whom only what the law keeps is left has its own end. */
+static enum kms_status check_liftable(struct kms_call *call, struct kms_txn *txn,
+                                      const struct kms_customer_record *customer)
+{
+    size_t kept = 0;
+    KMS_TRY(txn->store->ops->shred.retention_list(txn->txn, &customer->uuid, INT64_MAX, 1, count_retention,
+                                                  &kept, &call->error));
+    return kept == 0
+               ? KMS_OK
+               : kms_fail_public(&call->error, KMS_FAILED_PRECONDITION,
+                                 "customer '%s' is kept only because the law requires it", customer->id);
+}
+
+/* Another state for a customer, whose cached keys are dropped before the answer. */
+static enum kms_status change_state(struct ops_run *run, const char *tenant_id, const char *customer_id,
+                                    const char *etag, enum kms_customer_state state,
+                                    ProtobufCMessage **ret_reply)
+{
     struct kms_call *call = run->call;
-    KMS_TRY(ops_check_id(call, "tenant", request->tenant));
-    KMS_TRY(ops_check_customer(call, request->customer));
-    KMS_TRY(ops_allow(run, request->tenant, NULL));
+    KMS_TRY(ops_check_id(call, "tenant", tenant_id));
+    KMS_TRY(ops_check_customer(call, customer_id));
+    KMS_TRY(ops_allow(run, tenant_id, NULL));
     struct kms_tenant_record tenant;
     KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
     {
         KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
         KMS_TRY(kms_txn_begin(run->ops->store, true, &txn, &call->error));
-        KMS_TRY(open_for_change(run, &txn, request->tenant, request->customer, request->etag, &tenant,
-                                &customer));
-        customer.state = KMS_CUSTOMER_CLOSED;
+        KMS_TRY(open_for_change(run, &txn, tenant_id, customer_id, etag, &tenant, &customer));
+        if (state == KMS_CUSTOMER_ACTIVE)
+            KMS_TRY(check_liftable(call, &txn, &customer));
+        customer.state = state;
         KMS_TRY(save_customer(call, &txn, &customer));
     }
     kms_keys_forget(run->ops->keys, &tenant.uuid, &customer.uuid);
     return customer_reply(call, tenant.id, &customer, ret_reply);
 }
 
+static enum kms_status close_customer(struct ops_run *run, const ProtobufCMessage *message,
+                                      ProtobufCMessage **ret_reply)
+{
+    const Kms__V1__CloseCustomerRequest *request = (const void *)message;
+    return change_state(run, request->tenant, request->customer, request->etag, KMS_CUSTOMER_CLOSED,
+                        ret_reply);
+}
+
 enum kms_status kms_ops_close_customer(void *context, struct kms_call *call, const ProtobufCMessage *request,
                                        ProtobufCMessage **ret_reply)
 {
     return ops_control(context, call, KMS_ACTION_CUSTOMER_CLOSE, true, close_customer, request, ret_reply);
+}
+
+static enum kms_status restrict_customer(struct ops_run *run, const ProtobufCMessage *message,
+                                         ProtobufCMessage **ret_reply)
+{
+    const Kms__V1__RestrictCustomerRequest *request = (const void *)message;
+    return change_state(run, request->tenant, request->customer, request->etag,
+                        request->lift ? KMS_CUSTOMER_ACTIVE : KMS_CUSTOMER_RESTRICTED, ret_reply);
+}
+
+enum kms_status kms_ops_restrict_customer(void *context, struct kms_call *call,
+                                          const ProtobufCMessage *request, ProtobufCMessage **ret_reply)
+{
+    return ops_control(context, call, KMS_ACTION_CUSTOMER_RESTRICT, true, restrict_customer, request,
+                       ret_reply);
 }

@@ -64,27 +64,39 @@ static ProtobufCBinaryData binary_of(struct kms_slice slice)
     return (ProtobufCBinaryData){.len = slice.len, .data = (uint8_t *)(uintptr_t)slice.data};
 }
 
+/* Permission for a key whose purpose the caller has named; takes one of the keys that its rate allows. */
+static enum kms_status allow_named(struct ops_run *run, enum kms_action action,
+                                   const struct kms_key_owner *owner)
+{
+    return kms_auth_decide_key(run->ops->auth, run->call->identity, action, owner->tenant, owner->purpose,
+                               false, &run->call->error);
+}
+
 /*
  * Permission for a blob whose purpose the caller may leave out: some purpose has to be allowed before the
- * blob is touched, and the real one once it is known.
+ * blob is touched, and the real one once it is known: allow_key().
  */
 static enum kms_status allow_blob(struct ops_run *run, const struct kms_key_owner *owner)
 {
-    if (owner->purpose != NULL)
-        return kms_auth_decide(run->ops->auth, run->call->identity, run->action, owner->tenant,
-                               owner->purpose, &run->call->error);
-    return kms_auth_decide_any_purpose(run->ops->auth, run->call->identity, run->action, owner->tenant,
-                                       &run->call->error);
+    return kms_auth_decide_key(run->ops->auth, run->call->identity, run->action, owner->tenant,
+                               owner->purpose, owner->purpose == NULL, &run->call->error);
 }
 
-/* The second half of allow_blob(). */
-static enum kms_status allow_opened(struct ops_run *run, const struct kms_key_owner *owner,
-                                    const struct kms_data_key *key)
+/*
+ * What can only be decided once the key is known: its purpose when it was not named, and whether its customer is frozen or
+ * restricted. The HSM has worked already, but nothing of it leaves.
+ */
+static enum kms_status allow_key(struct ops_run *run, enum kms_action action,
+                                 const struct kms_key_owner *owner, const struct kms_data_key *key)
 {
-    if (owner->purpose != NULL)
-        return KMS_OK;
-    return kms_auth_decide(run->ops->auth, run->call->identity, run->action, owner->tenant, key->purpose,
-                           &run->call->error);
+    struct kms_auth *auth = run->ops->auth;
+    struct kms_call *call = run->call;
+    if (owner->purpose == NULL)
+        KMS_TRY(kms_auth_decide(auth, call->identity, action, owner->tenant, key->purpose, &call->error));
+    if (key->restricted && action != KMS_ACTION_DATAKEY_REWRAP) /* which shows nobody anything */
+        KMS_TRY(kms_auth_decide_restricted(auth, call->identity, action, owner->tenant, key->purpose,
+                                           &call->error));
+    return kms_auth_check_customer(auth, &key->customer, &call->error);
 }
 
 static enum kms_status generate_item(struct ops_run *run, struct kms_keys_work *work,
@@ -98,8 +110,7 @@ static enum kms_status generate_item(struct ops_run *run, struct kms_keys_work *
     facts_of_owner(&owner, ret_facts);
     const enum kms_action action = request->without_plaintext ? KMS_ACTION_DATAKEY_GENERATE_WITHOUT_PLAINTEXT
                                                               : KMS_ACTION_DATAKEY_GENERATE;
-    KMS_TRY(
-        kms_auth_decide(run->ops->auth, call->identity, action, owner.tenant, owner.purpose, &call->error));
+    KMS_TRY(allow_named(run, action, &owner));
     const enum kms_key_spec spec = request->key_spec == KMS__V1__KEY_SPEC__KEY_SPEC_UNSPECIFIED
                                        ? KMS_KEY_SPEC_AES_256
                                        : (enum kms_key_spec)request->key_spec;
@@ -113,6 +124,7 @@ static enum kms_status generate_item(struct ops_run *run, struct kms_keys_work *
     KMS_TRY(kms_keys_generate(work, call->arena, &owner, context, spec, !request->without_plaintext, &key,
                               &call->error));
     facts_of_key(&key, ret_facts);
+    KMS_TRY(allow_key(run, action, &owner, &key));
     Kms__V1__GenerateDataKeyResponse *response =
         ops_message_new(call->arena, &kms__v1__generate_data_key_response__descriptor);
     if (response == NULL)
@@ -134,8 +146,7 @@ static enum kms_status wrap_item(struct ops_run *run, struct kms_keys_work *work
     struct kms_key_owner owner = {request->tenant, request->customer, request->purpose};
     KMS_TRY(check_owner(call, true, &owner));
     facts_of_owner(&owner, ret_facts);
-    KMS_TRY(kms_auth_decide(run->ops->auth, call->identity, run->action, owner.tenant, owner.purpose,
-                            &call->error));
+    KMS_TRY(allow_named(run, run->action, &owner));
     if (request->plaintext.len < KMS_RAW_KEY_MIN || request->plaintext.len > KMS_RAW_KEY_MAX)
         return kms_fail_public(&call->error, KMS_INVALID_ARGUMENT, "plaintext: must be %d to %d bytes long",
                                KMS_RAW_KEY_MIN, KMS_RAW_KEY_MAX);
@@ -146,6 +157,7 @@ static enum kms_status wrap_item(struct ops_run *run, struct kms_keys_work *work
     KMS_TRY(kms_keys_wrap(work, call->arena, &owner, context,
                           kms_slice_of(request->plaintext.data, request->plaintext.len), &key, &call->error));
     facts_of_key(&key, ret_facts);
+    KMS_TRY(allow_key(run, run->action, &owner, &key));
     Kms__V1__WrapDataKeyResponse *response =
         ops_message_new(call->arena, &kms__v1__wrap_data_key_response__descriptor);
     if (response == NULL)
@@ -173,7 +185,7 @@ static enum kms_status unwrap_item(struct ops_run *run, struct kms_keys_work *wo
     KMS_TRY(kms_keys_unwrap(work, call->arena, &owner, context,
                             kms_slice_of(request->wrapped.data, request->wrapped.len), &key, &call->error));
     facts_of_key(&key, ret_facts);
-    KMS_TRY(allow_opened(run, &owner, &key));
+    KMS_TRY(allow_key(run, run->action, &owner, &key));
     Kms__V1__UnwrapDataKeyResponse *response =
         ops_message_new(call->arena, &kms__v1__unwrap_data_key_response__descriptor);
     if (response == NULL)
@@ -202,7 +214,7 @@ static enum kms_status rewrap_item(struct ops_run *run, struct kms_keys_work *wo
     KMS_TRY(kms_keys_rewrap(work, call->arena, &owner, context,
                             kms_slice_of(request->wrapped.data, request->wrapped.len), &key, &call->error));
     facts_of_key(&key, ret_facts);
-    KMS_TRY(allow_opened(run, &owner, &key));
+    KMS_TRY(allow_key(run, run->action, &owner, &key));
     Kms__V1__RewrapDataKeyResponse *response =
         ops_message_new(call->arena, &kms__v1__rewrap_data_key_response__descriptor);
     if (response == NULL)

@@ -70,7 +70,7 @@ static enum kms_status ask_policy(struct kms_ops *ops, const struct ops_operatio
                                "the policy asks for %u approvals; at most %d can be given", approvals,
                                KMS_OPERATION_APPROVALS_MAX);
     operation->approvals_needed = approvals;
-    operation->policy_generation = stats.generation;
+    operation->policy_generation = stats.policy_version;
     operation->expires_ns = operation->created_ns + ttl_seconds * KMS_NS_PER_SECOND;
     const char *tenant = operation->tenant[0] != '\0' ? operation->tenant : NULL;
     if (!kms_auth_can_reach(ops->auth, kind->approve, tenant, operation->requester, approvals))
@@ -155,7 +155,7 @@ enum kms_status ops_operation_start(struct kms_ops *ops, const struct ops_operat
     struct kms_operation_record operation = begin_record(kind, requester, tenant, total);
     struct kms_auth_stats stats;
     kms_auth_stats(ops->auth, &stats);
-    operation.policy_generation = stats.generation;
+    operation.policy_generation = stats.policy_version;
     operation.expires_ns = operation.created_ns + SERVICE_TTL_NS;
     KMS_TRY(submit(ops, &operation, owned, err));
     *ret_uuid = operation.uuid;

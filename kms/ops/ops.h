@@ -101,8 +101,17 @@ void kms_ops_refused(void *context, const struct kms_call *call, enum kms_status
     X(list_customers)                                                                                        \
     X(update_customer)                                                                                       \
     X(close_customer)                                                                                        \
+    X(restrict_customer)                                                                                     \
     X(list_kek_versions)                                                                                     \
     X(get_server_status)                                                                                     \
+    X(get_policy)                                                                                            \
+    X(list_policies)                                                                                         \
+    X(apply_policy)                                                                                          \
+    X(rollback_policy)                                                                                       \
+    X(check_permission)                                                                                      \
+    X(create_freeze)                                                                                         \
+    X(list_freezes)                                                                                          \
+    X(unfreeze)                                                                                              \
     X(get_operation)                                                                                         \
     X(list_operations)                                                                                       \
     X(approve_operation)                                                                                     \

@@ -13,6 +13,15 @@ static enum kms_status digest_of(const struct kms_policy_record *policy,
     return done ? KMS_OK : KMS_NO_MEMORY;
 }
 
+enum kms_status ops_policy_digest(const struct kms_policy_record *policy,
+                                  char ret_hex[2 * KMS_POLICY_DIGEST_SIZE + 1])
+{
+    uint8_t digest[KMS_POLICY_DIGEST_SIZE];
+    KMS_TRY(digest_of(policy, digest));
+    kms_hex_encode(digest, sizeof digest, ret_hex);
+    return KMS_OK;
+}
+
 /* The only row of a list of one. */
 static enum kms_status take_version(void *context, const struct kms_policy_record *policy)
 {
@@ -46,7 +55,7 @@ enum kms_status ops_policy_insert(struct kms_store *store, uint64_t base, struct
     KMS_TRY(kms_txn_begin(store, true, &txn, err));
     KMS_TRY(newest_version(&txn, &newest, err));
     if (newest != base)
-        return kms_fail_public(err, KMS_ABORTED,
+        return kms_fail_public(err, KMS_FAILED_PRECONDITION,
                                "version %" PRIu64 " of the policy is in force, not %" PRIu64
                                ", which this one was made from: look at the difference again",
                                newest, base);

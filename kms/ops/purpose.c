@@ -252,6 +252,9 @@ static enum kms_status update_purpose(struct ops_run *run, const ProtobufCMessag
                             request->purpose->etag, &tenant, &purpose));
     KMS_TRY(set_fields(call, request->purpose, fields, &purpose));
     KMS_TRY(save_purpose(call, &txn, &purpose));
+    if ((fields & FIELD_REQUIRED_BY_LAW) !=
+        0) /* what restricted customers may use of it was decided when it was loaded */
+        kms_keys_forget_purpose(run->ops->keys, &tenant.uuid, purpose.id);
     return purpose_reply(call, tenant.id, &purpose, ret_reply);
 }
 

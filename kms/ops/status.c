@@ -122,6 +122,27 @@ static enum kms_status calls_into(struct ops_run *run, Kms__V1__ServerStatus *st
     return KMS_OK;
 }
 
+/* Which policy is in force, and what it and the freezes have kept back. */
+static enum kms_status policy_into(struct ops_run *run, Kms__V1__ServerStatus *status)
+{
+    struct kms_auth_stats stats;
+    kms_auth_stats(run->ops->auth, &stats);
+    Kms__V1__ServerStatus__Policy *policy =
+        ops_message_new(run->call->arena, &kms__v1__server_status__policy__descriptor);
+    if (policy == NULL)
+        return KMS_NO_MEMORY;
+    policy->version = stats.policy_version;
+    policy->bindings = stats.bindings;
+    policy->frozen_tenants = stats.frozen[KMS_AUTH_TENANT];
+    policy->frozen_customers = stats.frozen[KMS_AUTH_CUSTOMER];
+    policy->frozen_purposes = stats.frozen[KMS_AUTH_PURPOSE];
+    policy->frozen_identities = stats.frozen[KMS_AUTH_IDENTITY];
+    policy->refused_frozen = stats.refused_frozen;
+    policy->refused_rate = stats.refused_rate;
+    status->policy = policy;
+    return KMS_OK;
+}
+
 static enum kms_status get_server_status(struct ops_run *run, const ProtobufCMessage *message,
                                          ProtobufCMessage **ret_reply)
 {
@@ -139,6 +160,7 @@ static enum kms_status get_server_status(struct ops_run *run, const ProtobufCMes
     KMS_TRY(keys_into(run, status));
     KMS_TRY(audit_into(run, status));
     KMS_TRY(calls_into(run, status));
+    KMS_TRY(policy_into(run, status));
     *ret_reply = &status->base;
     return KMS_OK;
 }

@@ -1,6 +1,7 @@
 """Goal: what the test classes share: a daemon for the class, clients for its identities, and assertions on refusals."""
 
 import re
+import json
 import time
 import unittest
 
@@ -142,6 +143,17 @@ class DaemonTestCase(KmsTestCase):
 
     def kmsctl(self, identity, *arguments, **options):
         return kmsctl(self.home, identity, *arguments, **options)
+
+    def approved(self, identity, *arguments, approvers=("approver1", "approver2")):
+        """Run a kmsctl command that requests an operation, let it be approved, and return it when it is over."""
+        done = self.kmsctl(identity, *arguments, "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        uid = json.loads(done.stdout)["uid"]
+        for approver in approvers:
+            done = self.kmsctl(approver, "operation", "approve", uid, "--yes", "--json")
+            self.assertEqual(done.returncode, 0, done.stderr)
+        done = self.kmsctl(identity, "operation", "wait", uid, "--json")
+        return json.loads(done.stdout)
 
     # Requests with the usual owner; keywords replace fields.
     def generate(self, client=None, **fields):

@@ -33,6 +33,7 @@ URI = {
     "auditor": "spiffe://kms.example/auditor/carol",
     "approver1": "spiffe://kms.example/approver/dave",
     "approver2": "spiffe://kms.example/approver/erin",
+    "admin": "spiffe://kms.example/admin/dan",
 }
 DEFAULT_BINDINGS = [
     {"identity": URI["app"], "role": "application", "tenants": ["*"], "purposes": ["*"]},
@@ -40,6 +41,7 @@ DEFAULT_BINDINGS = [
     {"identity": URI["auditor"], "role": "auditor", "tenants": ["*"]},
     {"identity": URI["approver1"], "role": "approver", "tenants": ["*"]},
     {"identity": URI["approver2"], "role": "approver", "tenants": ["*"]},
+    {"identity": URI["admin"], "role": "admin", "tenants": ["*"]},
 ]
 
 
@@ -276,6 +278,8 @@ class Client:
         self.directory = protos.Stub(channel, protos.service(protos.directory, "DirectoryService"))
         self.server = protos.Stub(channel, protos.service(protos.server, "ServerService"))
         self.operations = protos.Stub(channel, protos.service(protos.operation, "OperationService"))
+        self.policies = protos.Stub(channel, protos.service(protos.policy, "PolicyService"))
+        self.freezes = protos.Stub(channel, protos.service(protos.freeze, "FreezeService"))
         self.health = protos.Stub(channel, protos.service(protos.health, "Health"))
         self.reflection = protos.Stub(channel, protos.service(protos.reflection, "ServerReflection"))
 

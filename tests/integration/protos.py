@@ -23,6 +23,8 @@ FILES = (
     "kms/v1/directory.proto",
     "kms/v1/server.proto",
     "kms/v1/operation.proto",
+    "kms/v1/policy.proto",
+    "kms/v1/freeze.proto",
     "google/rpc/status.proto",
     "google/rpc/error_details.proto",
     "grpc/health/v1/health.proto",
@@ -48,6 +50,8 @@ datakeys = importlib.import_module("kms.v1.datakeys_pb2")
 directory = importlib.import_module("kms.v1.directory_pb2")
 server = importlib.import_module("kms.v1.server_pb2")
 operation = importlib.import_module("kms.v1.operation_pb2")
+policy = importlib.import_module("kms.v1.policy_pb2")
+freeze = importlib.import_module("kms.v1.freeze_pb2")
 status = importlib.import_module("google.rpc.status_pb2")
 error_details = importlib.import_module("google.rpc.error_details_pb2")
 health = importlib.import_module("grpc.health.v1.health_pb2")

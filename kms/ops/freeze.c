@@ -1,0 +1,392 @@
+/* Freezes: create, list, and unfreeze as an operation. */
+#include "ops/freeze.h"
+
+#include "core/cleanup.h"
+#include "core/clock.h"
+#include "ops/checks.h"
+#include "ops/directory.h"
+#include "ops/messages.h"
+#include "ops/operation.h"
+#include "ops/page_token.h"
+
+#include "kms/v1/freeze.pb-c.h"
+
+#include <stdio.h>
+
+/* Which freezes the service made by itself. */
+#define DETECTION_IDENTITY "service:detection"
+
+/* What is frozen, as auth is told. */
+static struct kms_auth_frozen frozen_of(const struct kms_freeze_record *freeze)
+{
+    return (struct kms_auth_frozen){(enum kms_auth_scope)freeze->scope, freeze->tenant, freeze->name,
+                                    freeze->reason};
+}
+
+/* The names of the scope, and no others. */
+static enum kms_status check_names(struct kms_call *call, const Kms__V1__Freeze *wanted)
+{
+    const bool in_tenant = wanted->scope == KMS__V1__FREEZE__SCOPE__TENANT ||
+                           wanted->scope == KMS__V1__FREEZE__SCOPE__CUSTOMER ||
+                           wanted->scope == KMS__V1__FREEZE__SCOPE__PURPOSE;
+    const struct {
+        const char *field, *value;
+        bool wanted;
+    } names[] = {{"tenant", wanted->tenant, in_tenant},
+                 {"customer", wanted->customer, wanted->scope == KMS__V1__FREEZE__SCOPE__CUSTOMER},
+                 {"purpose", wanted->purpose, wanted->scope == KMS__V1__FREEZE__SCOPE__PURPOSE},
+                 {"identity", wanted->identity, wanted->scope == KMS__V1__FREEZE__SCOPE__IDENTITY}};
+    if (!in_tenant && wanted->scope != KMS__V1__FREEZE__SCOPE__IDENTITY)
+        return kms_fail_public(&call->error, KMS_INVALID_ARGUMENT,
+                               "scope: must be TENANT, CUSTOMER, PURPOSE or IDENTITY");
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if ((names[i].value[0] != '\0') != names[i].wanted)
+            return kms_fail_public(&call->error, KMS_INVALID_ARGUMENT, "%s: %s", names[i].field,
+                                   names[i].wanted ? "must be given" : "does not belong to this scope");
+    }
+    if (in_tenant)
+        KMS_TRY(ops_check_id(call, "tenant", wanted->tenant));
+    KMS_TRY(ops_check_text(call, "customer", wanted->customer, KMS_CUSTOMER_ID_MAX));
+    KMS_TRY(ops_check_optional_id(call, "purpose", wanted->purpose));
+    KMS_TRY(ops_check_text(call, "identity", wanted->identity, KMS_IDENTITY_MAX));
+    if (wanted->identity[0] != '\0' && strchr(wanted->identity, ':') == NULL)
+        return kms_fail_public(&call->error, KMS_INVALID_ARGUMENT,
+                               "identity: must be spiffe://domain/path, dns:host or cn:name");
+    return ops_check_text(call, "reason", wanted->reason, KMS_FREEZE_REASON_MAX);
+}
+
+/* What a request means as a record: everything that it names must exist, but for identities. */
+static enum kms_status resolve(struct ops_run *run, const Kms__V1__Freeze *wanted,
+                               struct kms_freeze_record *ret_freeze)
+{
+    struct kms_call *call = run->call;
+    struct kms_freeze_record freeze = {.scope = (enum kms_freeze_scope)wanted->scope,
+                                       .created_ns = kms_clock_wall_ns()};
+    (void)snprintf(freeze.reason, sizeof freeze.reason, "%s", wanted->reason);
+    (void)snprintf(freeze.identity, sizeof freeze.identity, "%s", call->identity->name);
+    if (freeze.scope == KMS_FREEZE_IDENTITY) {
+        (void)snprintf(freeze.name, sizeof freeze.name, "%s", wanted->identity);
+        *ret_freeze = freeze;
+        return KMS_OK;
+    }
+    KMS_TXN txn = {0};
+    struct kms_tenant_record tenant;
+    KMS_TRY(kms_txn_begin(run->ops->store, false, &txn, &call->error));
+    KMS_TRY(ops_find_tenant(call, &txn, wanted->tenant, &tenant));
+    if (freeze.scope == KMS_FREEZE_CUSTOMER) {
+        KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
+        KMS_TRY(ops_find_customer(call, &txn, &tenant, wanted->customer, &customer));
+        run->event.customer = customer.uuid;
+        char uuid[KMS_UUID_TEXT_SIZE];
+        (void)snprintf(freeze.name, sizeof freeze.name, "%s", kms_uuid_format(&customer.uuid, uuid));
+    } else {
+        (void)snprintf(freeze.tenant, sizeof freeze.tenant, "%s", tenant.id);
+    }
+    if (freeze.scope == KMS_FREEZE_PURPOSE) {
+        struct kms_purpose_record purpose;
+        KMS_TRY(ops_find_purpose(call, &txn, &tenant, wanted->purpose, &purpose));
+        (void)snprintf(freeze.name, sizeof freeze.name, "%s", purpose.id);
+    }
+    *ret_freeze = freeze;
+    return KMS_OK;
+}
+
+/* The tenant and the external id of a frozen customer; both "" when it does not exist any more. */
+static enum kms_status describe_customer(struct kms_arena *arena, struct kms_txn *txn,
+                                         const struct kms_freeze_record *freeze, Kms__V1__Freeze *message,
+                                         struct kms_error *err)
+{
+    struct kms_uuid uuid;
+    struct kms_tenant_record tenant;
+    KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
+    message->customer_uid = ops_string(arena, freeze->name);
+    enum kms_status status = kms_uuid_parse(freeze->name, &uuid);
+    if (status == KMS_OK)
+        status = txn->store->ops->customer_by_uuid(txn->txn, &uuid, &customer, err);
+    if (status == KMS_OK)
+        status = txn->store->ops->tenant_by_uuid(txn->txn, &customer.tenant, &tenant, err);
+    if (status == KMS_NOT_FOUND)
+        return KMS_OK;
+    KMS_TRY(status);
+    message->customer = ops_string(arena, customer.id);
+    message->tenant = ops_string(arena, tenant.id);
+    return message->customer != NULL && message->tenant != NULL && message->customer_uid != NULL
+               ? KMS_OK
+               : KMS_NO_MEMORY;
+}
+
+/* A record as a message. */
+static enum kms_status freeze_message(struct kms_arena *arena, struct kms_txn *txn,
+                                      const struct kms_freeze_record *freeze, Kms__V1__Freeze **ret_message,
+                                      struct kms_error *err)
+{
+    Kms__V1__Freeze *message = ops_message_new(arena, &kms__v1__freeze__descriptor);
+    if (message == NULL)
+        return KMS_NO_MEMORY;
+    message->scope = (Kms__V1__Freeze__Scope)freeze->scope;
+    message->tenant = ops_string(arena, freeze->tenant);
+    message->purpose = ops_string(arena, freeze->scope == KMS_FREEZE_PURPOSE ? freeze->name : "");
+    message->identity = ops_string(arena, freeze->scope == KMS_FREEZE_IDENTITY ? freeze->name : "");
+    message->reason = ops_string(arena, freeze->reason);
+    message->frozen_by = ops_string(arena, freeze->identity);
+    message->create_time = ops_timestamp(arena, freeze->created_ns);
+    if (message->tenant == NULL || message->purpose == NULL || message->identity == NULL ||
+        message->reason == NULL || message->frozen_by == NULL || message->create_time == NULL)
+        return KMS_NO_MEMORY;
+    if (freeze->scope == KMS_FREEZE_CUSTOMER)
+        KMS_TRY(describe_customer(arena, txn, freeze, message, err));
+    *ret_message = message;
+    return KMS_OK;
+}
+
+/* Store it, unless it is there. */
+static enum kms_status store_freeze(struct kms_store *store, const struct kms_freeze_record *freeze,
+                                    struct kms_error *err)
+{
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(store, true, &txn, err));
+    KMS_TRY(store->ops->freeze.insert(txn.txn, freeze, err));
+    return kms_txn_commit(&txn, err);
+}
+
+/* In memory first: what has to stop stops even when the disk does not take it. */
+static enum kms_status freeze_now(struct kms_ops *ops, const struct kms_freeze_record *freeze,
+                                  struct kms_error *err)
+{
+    const struct kms_auth_frozen frozen = frozen_of(freeze);
+    KMS_TRY(kms_auth_freeze(ops->auth, &frozen));
+    const enum kms_status status = store_freeze(ops->store, freeze, err);
+    if (status == KMS_OK || status == KMS_ALREADY_EXISTS)
+        return status;
+    return kms_fail_public(
+        err, status,
+        "it is frozen, but that could not be stored and is forgotten at the next start of the "
+        "service: try again");
+}
+
+static enum kms_status create_freeze(struct ops_run *run, const ProtobufCMessage *message,
+                                     ProtobufCMessage **ret_reply)
+{
+    const Kms__V1__CreateFreezeRequest *request = (const void *)message;
+    struct kms_call *call = run->call;
+    if (request->freeze == NULL)
+        return kms_fail_public(&call->error, KMS_INVALID_ARGUMENT, "freeze: must be given");
+    KMS_TRY(check_names(call, request->freeze));
+    run->event.reason = request->freeze->reason;
+    KMS_TRY(ops_allow(run, ops_named(request->freeze->tenant), ops_named(request->freeze->purpose)));
+    struct kms_freeze_record freeze;
+    KMS_TRY(resolve(run, request->freeze, &freeze));
+    run->event.detail_json =
+        kms_arena_printf(call->arena, "{\"scope\":\"%s\"}", kms_freeze_scope_text(freeze.scope));
+    const enum kms_status status = freeze_now(run->ops, &freeze, &call->error);
+    if (status == KMS_ALREADY_EXISTS)
+        return kms_fail_public(&call->error, status, "it is frozen already");
+    KMS_TRY(status);
+    KMS_TXN txn = {0};
+    Kms__V1__Freeze *reply = NULL;
+    KMS_TRY(kms_txn_begin(run->ops->store, false, &txn, &call->error));
+    KMS_TRY(freeze_message(call->arena, &txn, &freeze, &reply, &call->error));
+    *ret_reply = &reply->base;
+    return KMS_OK;
+}
+
+enum kms_status kms_ops_create_freeze(void *context, struct kms_call *call, const ProtobufCMessage *request,
+                                      ProtobufCMessage **ret_reply)
+{
+    return ops_control(context, call, KMS_ACTION_FREEZE_CREATE, true, create_freeze, request, ret_reply);
+}
+
+/* Collects one page. */
+struct listing {
+    struct kms_call *call;
+    struct kms_txn *txn;
+    Kms__V1__ListFreezesResponse *reply;
+    struct kms_freeze_record last;
+};
+
+static enum kms_status add_freeze(void *context, const struct kms_freeze_record *freeze)
+{
+    struct listing *listing = context;
+    Kms__V1__Freeze *message = NULL;
+    KMS_TRY(freeze_message(listing->call->arena, listing->txn, freeze, &message, &listing->call->error));
+    listing->reply->freezes[listing->reply->n_freezes++] = message;
+    listing->last = *freeze;
+    return KMS_OK;
+}
+
+/* Where a list goes on: "scope/tenant/name", of which only the name may hold slashes. */
+static enum kms_status parse_place(struct kms_call *call, const char *text,
+                                   struct kms_freeze_record *ret_place)
+{
+    int scope = 0;
+    int used = 0;
+    *ret_place = (struct kms_freeze_record){0};
+    const char *slash = NULL;
+    if (sscanf(text, "%d/%n", &scope, &used) == 1 && used > 0)
+        slash = strchr(text + used, '/');
+    if (slash == NULL)
+        return kms_fail_public(&call->error, KMS_INVALID_ARGUMENT, "page_token: was not made by this method");
+    ret_place->scope = (enum kms_freeze_scope)scope;
+    (void)snprintf(ret_place->tenant, sizeof ret_place->tenant, "%.*s", (int)(slash - text - used),
+                   text + used);
+    (void)snprintf(ret_place->name, sizeof ret_place->name, "%s", slash + 1);
+    return KMS_OK;
+}
+
+static enum kms_status list_freezes(struct ops_run *run, const ProtobufCMessage *message,
+                                    ProtobufCMessage **ret_reply)
+{
+    const Kms__V1__ListFreezesRequest *request = (const void *)message;
+    struct kms_call *call = run->call;
+    const struct kms_slice query = kms_slice_str("freezes");
+    const char *after = NULL;
+    size_t limit = 0;
+    struct kms_freeze_record place = {0};
+    KMS_TRY(ops_check_page_size(call, request->page_size, &limit));
+    KMS_TRY(ops_allow(run, NULL, NULL));
+    KMS_TRY(ops_page_token_parse(call, query, request->page_token, &after));
+    if (after != NULL)
+        KMS_TRY(parse_place(call, after, &place));
+    Kms__V1__ListFreezesResponse *reply =
+        ops_message_new(call->arena, &kms__v1__list_freezes_response__descriptor);
+    if (reply == NULL)
+        return KMS_NO_MEMORY;
+    reply->freezes = kms_arena_alloc(call->arena, limit * sizeof(*reply->freezes));
+    if (reply->freezes == NULL)
+        return KMS_NO_MEMORY;
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(run->ops->store, false, &txn, &call->error));
+    struct listing listing = {.call = call, .txn = &txn, .reply = reply};
+    KMS_TRY(txn.store->ops->freeze.list(txn.txn, after != NULL ? &place : NULL, limit, add_freeze, &listing,
+                                        &call->error));
+    if (reply->n_freezes == limit) {
+        const char *last = kms_arena_printf(call->arena, "%d/%s/%s", (int)listing.last.scope,
+                                            listing.last.tenant, listing.last.name);
+        if (last == NULL)
+            return KMS_NO_MEMORY;
+        KMS_TRY(ops_page_token_make(call, query, last, &reply->next_page_token));
+    }
+    *ret_reply = &reply->base;
+    return KMS_OK;
+}
+
+enum kms_status kms_ops_list_freezes(void *context, struct kms_call *call, const ProtobufCMessage *request,
+                                     ProtobufCMessage **ret_reply)
+{
+    return ops_control(context, call, KMS_ACTION_FREEZE_READ, false, list_freezes, request, ret_reply);
+}
+
+/* Looks for one freeze, whose record then says why and by whom. */
+struct search {
+    struct kms_freeze_record *freeze;
+    bool found;
+};
+
+static enum kms_status compare_freeze(void *context, const struct kms_freeze_record *freeze)
+{
+    struct search *search = context;
+    if (freeze->scope == search->freeze->scope && strcmp(freeze->tenant, search->freeze->tenant) == 0 &&
+        strcmp(freeze->name, search->freeze->name) == 0) {
+        *search->freeze = *freeze;
+        search->found = true;
+    }
+    return KMS_OK;
+}
+
+/* The stored record of what a request names. */
+static enum kms_status find_freeze(struct ops_run *run, struct kms_freeze_record *freeze)
+{
+    struct kms_call *call = run->call;
+    struct search search = {freeze, false};
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(run->ops->store, false, &txn, &call->error));
+    KMS_TRY(txn.store->ops->freeze.list(txn.txn, NULL, SIZE_MAX, compare_freeze, &search, &call->error));
+    return search.found ? KMS_OK : kms_fail_public(&call->error, KMS_NOT_FOUND, "it is not frozen");
+}
+
+static enum kms_status unfreeze(struct ops_run *run, const ProtobufCMessage *message,
+                                ProtobufCMessage **ret_reply)
+{
+    const Kms__V1__UnfreezeRequest *request = (const void *)message;
+    struct kms_call *call = run->call;
+    const Kms__V1__Freeze *wanted = request->freeze;
+    if (wanted == NULL)
+        return kms_fail_public(&call->error, KMS_INVALID_ARGUMENT, "freeze: must be given");
+    KMS_TRY(check_names(call, wanted));
+    run->event.reason = wanted->reason;
+    KMS_TRY(ops_allow(run, ops_named(wanted->tenant), ops_named(wanted->purpose)));
+    struct kms_freeze_record freeze;
+    char time[KMS_TIME_TEXT_SIZE];
+    KMS_TRY(resolve(run, wanted, &freeze));
+    KMS_TRY(find_freeze(run, &freeze));
+    json_t *parameters =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "customer", wanted->customer, "frozen_at",
+                  kms_clock_format(freeze.created_ns, time), "frozen_because", freeze.reason, "frozen_by",
+                  freeze.identity, "name", freeze.name, "reason", wanted->reason, "scope",
+                  kms_freeze_scope_text(freeze.scope), "tenant", freeze.tenant);
+    return ops_operation_request(run, &ops_unfreeze_kind, ops_named(wanted->tenant), parameters, 0,
+                                 ret_reply);
+}
+
+enum kms_status kms_ops_unfreeze(void *context, struct kms_call *call, const ProtobufCMessage *request,
+                                 ProtobufCMessage **ret_reply)
+{
+    return ops_control(context, call, KMS_ACTION_UNFREEZE_REQUEST, true, unfreeze, request, ret_reply);
+}
+
+/* A text among the parameters; "" when it is not there. */
+static const char *parameter(const struct ops_operation *operation, const char *name)
+{
+    const char *text = json_string_value(json_object_get(operation->parameters, name));
+    return text != NULL ? text : "";
+}
+
+/* The scope of that text. */
+static enum kms_freeze_scope scope_of(const char *text)
+{
+    enum kms_freeze_scope scope = KMS_FREEZE_TENANT;
+    while (scope < KMS_FREEZE_IDENTITY && strcmp(kms_freeze_scope_text(scope), text) != 0)
+        scope++;
+    return scope;
+}
+
+/* Stored first: what is not durable must not let anybody in. May be repeated. */
+static enum kms_status execute_unfreeze(struct kms_ops *ops, struct ops_operation *operation,
+                                        char **ret_result, struct kms_error *err)
+{
+    (void)ret_result; /* nothing to say */
+    const struct kms_auth_frozen frozen = {(enum kms_auth_scope)scope_of(parameter(operation, "scope")),
+                                           parameter(operation, "tenant"), parameter(operation, "name"), ""};
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(ops->store, true, &txn, err));
+    const enum kms_status status = ops->store->ops->freeze.remove(
+        txn.txn, (enum kms_freeze_scope)frozen.scope, frozen.tenant, frozen.name, err);
+    if (status == KMS_OK)
+        KMS_TRY(kms_txn_commit(&txn, err));
+    else if (status != KMS_NOT_FOUND)
+        return status;
+    kms_auth_unfreeze(ops->auth, &frozen);
+    return KMS_OK;
+}
+
+const struct ops_operation_kind ops_unfreeze_kind = {
+    .name = "unfreeze",
+    .request = KMS_ACTION_UNFREEZE_REQUEST,
+    .approve = KMS_ACTION_UNFREEZE_APPROVE,
+    .approvals = 2,
+    .resumable = true,
+    .execute = execute_unfreeze,
+};
+
+enum kms_status ops_freeze_identity(struct kms_ops *ops, const char *identity, const char *reason,
+                                    struct kms_error *err)
+{
+    struct kms_freeze_record freeze = {
+        .scope = KMS_FREEZE_IDENTITY, .identity = DETECTION_IDENTITY, .created_ns = kms_clock_wall_ns()};
+    if (strlen(identity) >= sizeof freeze.name)
+        return kms_fail(err, KMS_INVALID_ARGUMENT, "the identity is too long to be one");
+    (void)snprintf(freeze.name, sizeof freeze.name, "%s", identity);
+    (void)snprintf(freeze.reason, sizeof freeze.reason, "%s", reason);
+    const enum kms_status status = freeze_now(ops, &freeze, err);
+    return status == KMS_ALREADY_EXISTS ? KMS_OK : status;
+}
