@@ -278,10 +278,9 @@ static enum kms_status check_liftable(struct kms_call *call, struct kms_txn *txn
     size_t kept = 0;
     KMS_TRY(txn->store->ops->shred.retention_list(txn->txn, &customer->uuid, INT64_MAX, 1, count_retention,
                                                   &kept, &call->error));
-    return kept == 0
-               ? KMS_OK
-               : kms_fail_public(&call->error, KMS_FAILED_PRECONDITION,
-                                 "customer '%s' is kept only because the law requires it", customer->id);
+    return kept == 0 ? KMS_OK
+                     : kms_fail_public(&call->error, KMS_FAILED_PRECONDITION,
+                                       "the customer is kept only because the law requires it");
 }
 
 /* Another state for a customer, whose cached keys are dropped before the answer. */

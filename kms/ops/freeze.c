@@ -320,7 +320,8 @@ static enum kms_status unfreeze(struct ops_run *run, const ProtobufCMessage *mes
     KMS_TRY(resolve(run, wanted, &freeze));
     KMS_TRY(find_freeze(run, &freeze));
     json_t *parameters =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "customer", wanted->customer, "frozen_at",
+        json_pack(/* a customer by UUID: operations are kept longer than its own id may be */
+                  "{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "frozen_at",
                   kms_clock_format(freeze.created_ns, time), "frozen_because", freeze.reason, "frozen_by",
                   freeze.identity, "name", freeze.name, "reason", wanted->reason, "scope",
                   kms_freeze_scope_text(freeze.scope), "tenant", freeze.tenant);
