@@ -134,6 +134,21 @@ void kms_keys_bury_all(struct kms_keys *keys)
     }
 }
 
+void kms_keys_discard(struct kms_keys_work *work, struct kms_hsm_key key)
+{
+    if (work->session != NULL) {
+        (void)work->keys->hsm->ops->destroy(work->session, key);
+        return;
+    }
+    struct kms_page_entry *entry = calloc(1, sizeof *entry);
+    if (entry == NULL)
+        return; /* it lives in the HSM until the connection ends, and nobody knows it */
+    entry->base.handle = key;
+    KMS_LOCKED(&work->keys->lock);
+    kms_cache_adopt(&work->keys->pages, &entry->base);
+    kms_cache_release(&work->keys->pages, &entry->base);
+}
+
 /* Units of work, with their unused randomness. */
 static void free_idle(struct kms_keys *keys)
 {

@@ -157,6 +157,8 @@ struct kms_mutex *kms_keys_writer(struct kms_keys *keys, const struct kms_uuid *
 void kms_keys_bury(struct kms_keys *keys, struct kms_hsm_session *session);
 /** As kms_keys_bury(), with sessions of its own; what cannot be destroyed now waits for the next time. */
 void kms_keys_bury_all(struct kms_keys *keys);
+/** Destroy a session key that was never cached; without a session now it waits among the dead for the next burial. */
+void kms_keys_discard(struct kms_keys_work *work, struct kms_hsm_key key);
 /** A control operation's work unit: waits KMS_KEYS_CONTROL_SECONDS for its session. */
 enum kms_status kms_keys_control_begin(struct kms_keys *keys, struct kms_keys_work **ret_work,
                                        struct kms_error *err) KMS_MUST_USE;

@@ -38,8 +38,7 @@ static enum kms_status read_key(const struct read_back *back, uint32_t level, ui
                                  "a key does not open after a re-keying; the old master key is kept");
     KMS_TRY(opened);
     const enum kms_status below = changed ? read_page(back, level, index, key, err) : KMS_OK;
-    if (back->work->session != NULL)
-        (void)hsm->destroy(back->work->session, key);
+    kms_keys_discard(back->work, key);
     return below;
 }
 

@@ -167,13 +167,6 @@ static enum kms_status open_key(struct kms_rewrap *rewrap, uint32_t level, uint6
     return status;
 }
 
-/* A page's key is not needed any more. Without a session it is lost with its connection. */
-static void drop_key(struct kms_rewrap *rewrap, struct kms_hsm_key key)
-{
-    if (rewrap->work->session != NULL)
-        (void)hsm(rewrap)->destroy(rewrap->work->session, key);
-}
-
 /* A new key for a page under its parent's new key, ready to build with. */
 static enum kms_status make_key(struct kms_rewrap *rewrap, struct kms_hsm_key parent,
                                 uint8_t ret_blob[KMS_WRAPPED_KEY_SIZE], struct kms_hsm_key *ret_key,
@@ -203,9 +196,9 @@ static enum kms_status rekey_below(struct kms_rewrap *rewrap, struct kms_hsm_key
     enum kms_status status = make_key(rewrap, new_parent, blob, &in_work->new_key, err);
     if (status == KMS_OK) {
         status = rekey_page(rewrap, in_work, err);
-        drop_key(rewrap, in_work->new_key);
+        kms_keys_discard(rewrap->work, in_work->new_key);
     }
-    drop_key(rewrap, in_work->old_key);
+    kms_keys_discard(rewrap->work, in_work->old_key);
     return status;
 }
 
@@ -325,7 +318,7 @@ enum kms_status kms_rewrap_children(struct kms_rewrap *rewrap, uint32_t level, u
     KMS_TRY(
         kms_tree_unwrap_page_key(rewrap->work, &rewrap->before, level, index, KMS_HSM_PAGE_BUILD, &key, err));
     const enum kms_status status = rekey_children(rewrap, key, &parent, hash, err);
-    drop_key(rewrap, key);
+    kms_keys_discard(rewrap->work, key);
     return status;
 }
 

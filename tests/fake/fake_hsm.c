@@ -22,6 +22,7 @@ struct fake_key {
     uint8_t bytes[32];
     uint8_t id[KMS_HSM_KEY_ID_SIZE];
     char label[KMS_HSM_LABEL_MAX + 1];
+    bool torn;
 };
 
 struct kms_hsm_session {
@@ -37,7 +38,10 @@ struct fake_hsm {
     struct fake_key *keys;
     uint64_t next_handle, generation;
     uint64_t counts[KMS_FAKE_OP_COUNT];
-    unsigned fail_in, lose_in;
+    unsigned fail_in, lose_in, die_in;
+    bool dead;
+    enum kms_fake_hsm_op held_op;
+    unsigned held;
     enum kms_status fail_with;
     unsigned session_count, sessions_out;
     struct kms_hsm_session *sessions; /* the one behind the last of the pool is for long work */
@@ -66,7 +70,16 @@ static void drop_session_keys(struct fake_hsm *fake)
 /* Count one operation and break what was ordered to break; the lock is held. */
 static enum kms_status step(struct fake_hsm *fake, enum kms_fake_hsm_op op, struct kms_error *err)
 {
+    if (fake->die_in > 0 && --fake->die_in == 0)
+        fake->dead = true;
+    if (fake->dead)
+        return kms_fail(err, KMS_HSM_UNAVAILABLE, "fake: the process is dead");
     fake->counts[op]++;
+    while (fake->held_op == op) {
+        fake->held++;
+        pthread_cond_wait(&fake->changed, &fake->lock);
+        fake->held--;
+    }
     if (fake->lose_in > 0 && --fake->lose_in == 0) {
         drop_session_keys(fake);
         fake->generation++;
@@ -105,6 +118,8 @@ static enum kms_status use(struct fake_hsm *fake, struct kms_hsm_key key, int ro
     HASH_FIND(hh, fake->keys, &key.handle, sizeof key.handle, found);
     if (found == NULL)
         return kms_fail(err, KMS_HSM_REFUSED, "fake: CKR_KEY_HANDLE_INVALID");
+    if (found->torn)
+        return kms_fail(err, KMS_HSM_REFUSED, "fake: CKR_GENERAL_ERROR");
     if (found->role != role && found->role != other_role)
         return kms_fail(err, KMS_HSM_REFUSED, "fake: CKR_KEY_FUNCTION_NOT_PERMITTED");
     *ret_key = found;
@@ -249,7 +264,9 @@ static enum kms_status fake_master_find(struct kms_hsm_session *session,
     enum kms_status status = enter(session, KMS_FAKE_MASTER_FIND, err);
     if (status == KMS_OK) {
         const struct fake_key *key = find_master(session->fake, id);
-        if (key != NULL)
+        if (key != NULL && key->torn)
+            status = kms_fail(err, KMS_HSM_REFUSED, "fake: the master key is torn");
+        else if (key != NULL)
             *ret_key = (struct kms_hsm_key){key->handle, session->fake->generation};
         else
             status = kms_fail(err, KMS_NOT_FOUND, "fake: no such master key");
@@ -364,9 +381,9 @@ static enum kms_status fake_destroy(struct kms_hsm_session *session, struct kms_
     pthread_mutex_lock(&fake->lock);
     fake->counts[KMS_FAKE_DESTROY]++;
     struct fake_key *found = NULL;
-    if (key.generation == fake->generation)
+    if (key.generation == fake->generation && !fake->dead)
         HASH_FIND(hh, fake->keys, &key.handle, sizeof key.handle, found);
-    KMS_ASSERT(found != NULL || key.generation != fake->generation); /* destroyed twice */
+    KMS_ASSERT(found != NULL || fake->dead || key.generation != fake->generation); /* destroyed twice */
     if (found != NULL) {
         KMS_ASSERT(found->role != MASTER);
         HASH_DEL(fake->keys, found);
@@ -503,6 +520,7 @@ struct kms_hsm *kms_fake_hsm_new(unsigned sessions)
     KMS_ASSERT(pthread_mutex_init(&fake->lock, NULL) == 0);
     KMS_ASSERT(pthread_cond_init(&fake->changed, NULL) == 0);
     fake->generation = 1;
+    fake->held_op = KMS_FAKE_OP_COUNT;
     fake->session_count = sessions;
     fake->sessions = calloc(sessions + 1, sizeof *fake->sessions);
     KMS_ASSERT(fake->sessions != NULL);
@@ -545,6 +563,70 @@ void kms_fake_hsm_lose_after(struct kms_hsm *hsm, unsigned n)
     pthread_mutex_lock(&fake->lock);
     fake->lose_in = n;
     pthread_mutex_unlock(&fake->lock);
+}
+
+void kms_fake_hsm_die_after(struct kms_hsm *hsm, unsigned n)
+{
+    struct fake_hsm *fake = fake_of(hsm);
+    pthread_mutex_lock(&fake->lock);
+    fake->die_in = n;
+    pthread_mutex_unlock(&fake->lock);
+}
+
+void kms_fake_hsm_die(struct kms_hsm *hsm)
+{
+    struct fake_hsm *fake = fake_of(hsm);
+    pthread_mutex_lock(&fake->lock);
+    fake->dead = true;
+    pthread_mutex_unlock(&fake->lock);
+}
+
+bool kms_fake_hsm_is_dead(struct kms_hsm *hsm)
+{
+    struct fake_hsm *fake = fake_of(hsm);
+    pthread_mutex_lock(&fake->lock);
+    const bool dead = fake->dead;
+    pthread_mutex_unlock(&fake->lock);
+    return dead;
+}
+
+void kms_fake_hsm_revive(struct kms_hsm *hsm)
+{
+    struct fake_hsm *fake = fake_of(hsm);
+    pthread_mutex_lock(&fake->lock);
+    fake->dead = false;
+    fake->die_in = 0;
+    drop_session_keys(fake);
+    fake->generation++;
+    pthread_mutex_unlock(&fake->lock);
+}
+
+void kms_fake_hsm_tear(struct kms_hsm *hsm, const uint8_t id[KMS_HSM_KEY_ID_SIZE])
+{
+    struct fake_hsm *fake = fake_of(hsm);
+    pthread_mutex_lock(&fake->lock);
+    struct fake_key *key = find_master(fake, id);
+    KMS_ASSERT(key != NULL);
+    key->torn = true;
+    pthread_mutex_unlock(&fake->lock);
+}
+
+void kms_fake_hsm_hold(struct kms_hsm *hsm, enum kms_fake_hsm_op op)
+{
+    struct fake_hsm *fake = fake_of(hsm);
+    pthread_mutex_lock(&fake->lock);
+    fake->held_op = op;
+    pthread_cond_broadcast(&fake->changed);
+    pthread_mutex_unlock(&fake->lock);
+}
+
+unsigned kms_fake_hsm_held(struct kms_hsm *hsm)
+{
+    struct fake_hsm *fake = fake_of(hsm);
+    pthread_mutex_lock(&fake->lock);
+    const unsigned held = fake->held;
+    pthread_mutex_unlock(&fake->lock);
+    return held;
 }
 
 /* Keys of one kind. */

@@ -40,6 +40,19 @@ bool kms_fake_hsm_failure_is_pending(struct kms_hsm *hsm);
 void kms_fake_hsm_lose(struct kms_hsm *hsm);
 /** As kms_fake_hsm_lose(), in the middle of the n-th operation from now. */
 void kms_fake_hsm_lose_after(struct kms_hsm *hsm, unsigned n);
+/**
+ * The process dies in the n-th operation from now: nothing is done from there on, by the HSM nor by a store that dies with it
+ * (fault_store.h), until kms_fake_hsm_revive(), after which the session keys are gone. 0 cancels.
+ */
+void kms_fake_hsm_die_after(struct kms_hsm *hsm, unsigned n);
+void kms_fake_hsm_die(struct kms_hsm *hsm);
+bool kms_fake_hsm_is_dead(struct kms_hsm *hsm);
+void kms_fake_hsm_revive(struct kms_hsm *hsm);
+/** The master key of that id is there, but does not work any more. */
+void kms_fake_hsm_tear(struct kms_hsm *hsm, const uint8_t id[KMS_HSM_KEY_ID_SIZE]);
+/** Operations of that kind wait when they begin; kms_fake_hsm_held() is how many do. KMS_FAKE_OP_COUNT: none (any more). */
+void kms_fake_hsm_hold(struct kms_hsm *hsm, enum kms_fake_hsm_op op);
+unsigned kms_fake_hsm_held(struct kms_hsm *hsm);
 /** Session keys alive now. */
 size_t kms_fake_hsm_session_keys(struct kms_hsm *hsm);
 /** Token keys (masters) alive now. */

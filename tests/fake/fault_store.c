@@ -1,5 +1,7 @@
 #include "fake/fault_store.h"
 
+#include "fake/fake_hsm.h"
+
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -10,6 +12,8 @@ struct fault_store {
     enum kms_status fail_with;
     void (*edit)(struct kms_kek_record *kek, void *context);
     void *edit_context;
+    struct kms_hsm *dies_with; /* NULL: lives for ever */
+    atomic_uint die_in;
     void (*before_read)(void *context);
     void *before_read_context;
 };
@@ -24,9 +28,23 @@ static struct fault_store *fault_of(struct kms_store *store)
     return (struct fault_store *)store;
 }
 
+/* Whether the process died before this call, or does in it. */
+static bool is_dead(struct fault_store *store)
+{
+    if (store->dies_with == NULL)
+        return false;
+    if (atomic_load(&store->die_in) > 0 && atomic_fetch_sub(&store->die_in, 1) == 1)
+        kms_fake_hsm_die(store->dies_with);
+    return kms_fake_hsm_is_dead(store->dies_with);
+}
+
 /* Count one call; true when it is the one that fails. */
 static bool breaks(struct fault_store *store)
 {
+    if (is_dead(store)) {
+        store->fail_with = KMS_STORE_UNAVAILABLE;
+        return true;
+    }
     unsigned left = atomic_load(&store->fail_in);
     while (left > 0 && !atomic_compare_exchange_weak(&store->fail_in, &left, left - 1))
         ;
@@ -85,8 +103,10 @@ static enum kms_status fault_commit(struct kms_store_txn *txn, struct kms_error 
         fault_rollback(txn);
         return kms_fail(err, fault->fail_with, "ordered failure of the store");
     }
-    const enum kms_status status = fault->inner->ops->commit(txn->inner, err);
+    enum kms_status status = fault->inner->ops->commit(txn->inner, err);
     free(txn);
+    if (is_dead(fault)) /* committed, but nobody learns of it */
+        status = kms_fail(err, KMS_STORE_UNAVAILABLE, "the process died in a commit");
     return status;
 }
 
@@ -529,6 +549,12 @@ void kms_fault_store_fail_after(struct kms_store *store, unsigned n, enum kms_st
 bool kms_fault_store_failure_is_pending(const struct kms_store *store)
 {
     return atomic_load(&((const struct fault_store *)store)->fail_in) > 0;
+}
+
+void kms_fault_store_die_with(struct kms_store *store, struct kms_hsm *fake, unsigned n)
+{
+    fault_of(store)->dies_with = fake;
+    atomic_store(&fault_of(store)->die_in, n);
 }
 
 void kms_fault_store_edit_keks(struct kms_store *store,

@@ -8,6 +8,7 @@
 #ifndef KMS_TESTS_FAULT_STORE_H
 #define KMS_TESTS_FAULT_STORE_H
 
+#include "hsm/hsm.h"
 #include "store/store.h"
 
 /** Takes `inner` over; kms_store_free() frees both. */
@@ -16,6 +17,11 @@ struct kms_store *kms_fault_store_new(struct kms_store *inner);
 void kms_fault_store_fail_after(struct kms_store *store, unsigned n, enum kms_status status);
 /** True when the failure that was ordered has not happened yet. */
 bool kms_fault_store_failure_is_pending(const struct kms_store *store);
+/**
+ * The store is of the same process as the fake HSM: while that is dead every call fails, and nothing is written. The process dies
+ * in the n-th call from now, where a commit counts twice: before and after it is durable (0: by itself it does not).
+ */
+void kms_fault_store_die_with(struct kms_store *store, struct kms_hsm *fake, unsigned n);
 /** Called after each successful read of such a record; NULL: none. */
 void kms_fault_store_edit_keks(struct kms_store *store,
                                void (*edit)(struct kms_kek_record *kek, void *context), void *context);
