@@ -14,7 +14,7 @@ import unittest
 
 import adversary
 from cases import KmsTestCase
-from shredding import Site, answers_of
+from shredsite import Site, answers_of
 
 ROUNDS = int(os.environ.get("KMS_MATRIX_ROUNDS", "10"))
 SEED = int(os.environ.get("KMS_SEED", random.SystemRandom().randrange(1 << 32)))

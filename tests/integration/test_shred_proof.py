@@ -14,7 +14,7 @@ import adversary
 import audit_chain
 from cases import KmsTestCase
 from harness import Daemon
-from shredding import PURPOSES, Site, Watcher, answers_of, stopped
+from shredsite import PURPOSES, Site, Watcher, answers_of, stopped
 
 TENANTS = {"acme": 40, "other": 20}
 STEPS = [

@@ -10,7 +10,7 @@ import unittest
 import adversary
 from cases import KmsTestCase
 from keytree import slots_of
-from shredding import Site, answers_of
+from shredsite import Site, answers_of
 
 VICTIM = "c3"  # is shredded; lies in the first page
 COLUMNS = "level, page_index, mac, body"
