@@ -1,4 +1,4 @@
-#define _GNU_SOURCE /* pthread_clockjoin_np */
+#define _GNU_SOURCE /* pthread_setname_np */
 #include "ops/runner.h"
 
 #include "core/clock.h"
@@ -9,7 +9,6 @@
 #include "ops/verdict.h"
 
 #include <stdio.h>
-#include <time.h>
 
 enum {
     ARENA_BYTES = 16 << 20, /* of one operation */
@@ -28,6 +27,7 @@ struct kms_ops_runner {
     struct kms_mutex lock; /* KMS_LOCK_OPS; protects all that follows */
     pthread_cond_t wake;
     bool wanted;
+    bool ended; /* the thread does nothing more */
     bool running;
     struct kms_uuid current;
     uint64_t done, total; /* of `current` */
@@ -44,7 +44,7 @@ void kms_ops_runner_wake(struct kms_ops_runner *runner)
         return;
     KMS_LOCKED(&runner->lock);
     runner->wanted = true;
-    (void)pthread_cond_signal(&runner->wake);
+    (void)pthread_cond_broadcast(&runner->wake);
 }
 
 void kms_ops_runner_progress(struct kms_ops_runner *runner, struct kms_operation_record *operation)
@@ -393,6 +393,9 @@ static void *runner_main(void *argument)
             rest(runner);
     }
     free(found);
+    KMS_LOCKED(&runner->lock);
+    runner->ended = true;
+    (void)pthread_cond_broadcast(&runner->wake);
     return NULL;
 }
 
@@ -427,6 +430,16 @@ enum kms_status kms_ops_runner_start(struct kms_ops *ops, struct kms_error *err)
     return KMS_OK;
 }
 
+/* False when the thread works on at the deadline. */
+static bool await_end(struct kms_ops_runner *runner, int64_t deadline_ns)
+{
+    KMS_LOCKED(&runner->lock);
+    while (!runner->ended)
+        if (!kms_cond_wait(&runner->wake, &runner->lock, deadline_ns))
+            return false;
+    return true;
+}
+
 bool kms_ops_runner_stop(struct kms_ops *ops)
 {
     struct kms_ops_runner *runner = ops->runner;
@@ -434,11 +447,9 @@ bool kms_ops_runner_stop(struct kms_ops *ops)
         return true;
     __atomic_store_n(&runner->stop, true, __ATOMIC_RELEASE);
     kms_ops_runner_wake(runner);
-    struct timespec until;
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += PATIENCE_SECONDS;
-    if (pthread_clockjoin_np(runner->thread, NULL, CLOCK_MONOTONIC, &until) != 0)
+    if (!await_end(runner, kms_clock_mono_ns() + PATIENCE_SECONDS * KMS_NS_PER_SECOND))
         return false;
+    (void)pthread_join(runner->thread, NULL);
     ops->runner = NULL;
     runner_free(runner);
     return true;
