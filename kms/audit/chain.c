@@ -110,14 +110,24 @@ static size_t parse_seq(const uint8_t *p, size_t len, uint64_t *ret_seq)
     return used;
 }
 
-/* The one spelling of a hash that is written: lower case. A change of case is a change of the log. */
-static bool is_lower_hex(const uint8_t *p, size_t len)
+/* Values of the digits of a hash in the one spelling that is written, lower case: a change of case is a change of the log. */
+static const uint8_t hex_values[256] = {
+    ['0'] = 0x10, ['1'] = 0x11, ['2'] = 0x12, ['3'] = 0x13, ['4'] = 0x14, ['5'] = 0x15,
+    ['6'] = 0x16, ['7'] = 0x17, ['8'] = 0x18, ['9'] = 0x19, ['a'] = 0x1a, ['b'] = 0x1b,
+    ['c'] = 0x1c, ['d'] = 0x1d, ['e'] = 0x1e, ['f'] = 0x1f,
+};
+
+/* Decode a hash; false when a character is none of those. No branch in the loop: half of verification's time was here. */
+static bool take_hash(const uint8_t *hex, uint8_t ret_hash[KMS_AUDIT_HASH_SIZE])
 {
-    for (size_t i = 0; i < len; i++) {
-        if (!((p[i] >= '0' && p[i] <= '9') || (p[i] >= 'a' && p[i] <= 'f')))
-            return false;
+    uint8_t good = 0x10;
+    for (size_t i = 0; i < KMS_AUDIT_HASH_SIZE; i++) {
+        const uint8_t high = hex_values[hex[2 * i]];
+        const uint8_t low = hex_values[hex[2 * i + 1]];
+        good &= high & low;
+        ret_hash[i] = (uint8_t)(high << 4 | (low & 0x0f));
     }
-    return true;
+    return good != 0;
 }
 
 bool kms_audit_chain_parse(struct kms_slice line, struct kms_audit_line *ret_line)
@@ -127,7 +137,7 @@ bool kms_audit_chain_parse(struct kms_slice line, struct kms_audit_line *ret_lin
     const size_t hashed_len = line.len - SUFFIX_LEN;
     const uint8_t *suffix = line.data + hashed_len;
     const uint8_t *hex = suffix + HASH_START_LEN;
-    if (memcmp(suffix, hash_start, HASH_START_LEN) != 0 || !is_lower_hex(hex, HASH_HEX_LEN) ||
+    if (memcmp(suffix, hash_start, HASH_START_LEN) != 0 ||
         memcmp(hex + HASH_HEX_LEN, line_end, sizeof line_end - 1) != 0)
         return false;
     struct kms_audit_line parsed = {.hashed = kms_slice_of(line.data, hashed_len)};
@@ -135,7 +145,7 @@ bool kms_audit_chain_parse(struct kms_slice line, struct kms_audit_line *ret_lin
     const size_t body_at = START_LEN + digits;
     if (digits == 0 || body_at >= hashed_len || line.data[body_at] != ',')
         return false;
-    if (kms_hex_decode((const char *)hex, HASH_HEX_LEN, parsed.stated, KMS_AUDIT_HASH_SIZE) != KMS_OK)
+    if (!take_hash(hex, parsed.stated))
         return false;
     parsed.body = kms_slice_of(line.data + body_at, hashed_len - body_at);
     *ret_line = parsed;

@@ -5,15 +5,23 @@
 
 enum { UUID_LEN = KMS_UUID_TEXT_SIZE - 1 };
 
-/* The end of a JSON string whose first character behind the quote is at `at`; 0: it has none. */
+/* The end of a JSON string whose first character behind the quote is at `at`; 0: it has none, or a control character. */
 static size_t string_end(struct kms_slice text, size_t at)
 {
-    while (at < text.len && text.data[at] != '"') {
-        if (text.data[at] < 0x20)
+    size_t end = at;
+    for (size_t escapes = 1; escapes % 2 == 1; end++) {
+        const uint8_t *quote = memchr(text.data + end, '"', text.len - end);
+        if (quote == NULL)
             return 0;
-        at += text.data[at] == '\\' ? 2 : 1;
+        end = (size_t)(quote - text.data);
+        for (escapes = 0; end - escapes > at && text.data[end - escapes - 1] == '\\'; escapes++)
+            continue;
     }
-    return at < text.len ? at : 0;
+    end--;
+    bool control = false;
+    for (size_t i = at; i < end; i++)
+        control |= text.data[i] < 0x20;
+    return control ? 0 : end;
 }
 
 /* Where the value of a name goes; NULL for an unknown one. */
@@ -144,6 +152,18 @@ static bool is_among(struct kms_slice wanted, struct kms_slice value, struct kms
     quoted[0] = quoted[wanted.len + 1] = '"';
     memcpy(quoted + 1, wanted.data, wanted.len);
     return detail.len > 0 && memmem(detail.data, detail.len, quoted, wanted.len + 2) != NULL;
+}
+
+bool kms_audit_matcher_may_match(const struct kms_audit_matcher *matcher, struct kms_slice line)
+{
+    /* the rarest first */
+    const struct kms_slice wanted[] = {matcher->customer, matcher->outcome, matcher->purpose,
+                                       matcher->identity, matcher->tenant,  matcher->action};
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+        if (wanted[i].len > 0 && memmem(line.data, line.len, wanted[i].data, wanted[i].len) == NULL)
+            return false;
+    }
+    return true;
 }
 
 bool kms_audit_matcher_match(const struct kms_audit_matcher *matcher, const struct kms_audit_fields *fields)

@@ -62,7 +62,8 @@ static enum kms_status take_line(struct walk *walk, const struct kms_audit_item 
     struct kms_audit_line line;
     struct kms_audit_fields fields;
     walk->result->records_read++;
-    if (!kms_audit_chain_parse(item->text, &line) || !kms_audit_fields_parse(line.body, &fields) ||
+    if (!kms_audit_matcher_may_match(&walk->matcher, item->text) ||
+        !kms_audit_chain_parse(item->text, &line) || !kms_audit_fields_parse(line.body, &fields) ||
         !kms_audit_matcher_match(&walk->matcher, &fields))
         return KMS_OK;
     walk->result->found++;
