@@ -129,7 +129,8 @@ static double hash_alone(const struct pieces *pieces)
     const double begun = cpu_seconds();
     const uint8_t *next = pieces->bytes;
     for (size_t i = 0; i < pieces->count; i++) {
-        if (EVP_DigestInit_ex2(context, NULL, NULL) != 1 || EVP_DigestUpdate(context, hash, sizeof hash) != 1 ||
+        if (EVP_DigestInit_ex2(context, NULL, NULL) != 1 ||
+            EVP_DigestUpdate(context, hash, sizeof hash) != 1 ||
             EVP_DigestUpdate(context, next, pieces->lengths[i]) != 1 ||
             EVP_DigestFinal_ex(context, hash, NULL) != 1)
             bench_die("SHA-256 failed");
@@ -152,9 +153,8 @@ static bool take(void *context, const struct kms_audit_found *found)
 static double query(const char *directory)
 {
     unsigned long found = 0;
-    const struct kms_audit_query_options options = {.filter = {.customer = "5a172041-9177-4a3e-9d00-0000000007d0"},
-                                                    .found = take,
-                                                    .context = &found};
+    const struct kms_audit_query_options options = {
+        .filter = {.customer = "5a172041-9177-4a3e-9d00-0000000007d0"}, .found = take, .context = &found};
     struct kms_audit_query_result result;
     struct kms_error err = {0};
     const double begun = cpu_seconds();
@@ -186,7 +186,8 @@ int main(int argc, char **argv)
     qsort(verified, ROUNDS, sizeof verified[0], compare_doubles);
     qsort(hashed, ROUNDS, sizeof hashed[0], compare_doubles);
     const double first = query(directory);
-    (void)printf("{\"append_cpu_us\": %.3f, \"verify\": %.0f, \"sha256\": %.0f, \"query_first_s\": %.3f, \"query_s\": %.4f}\n",
+    (void)printf("{\"append_cpu_us\": %.3f, \"verify\": %.0f, \"sha256\": %.0f, \"query_first_s\": %.3f, "
+                 "\"query_s\": %.4f}\n",
                  append * 1e6, verified[ROUNDS / 2], hashed[ROUNDS / 2], first, query(directory));
     free(pieces.bytes);
     free(pieces.lengths);

@@ -10,6 +10,7 @@
 #include "bench/util.h"
 
 #include <grpc/grpc.h>
+#include <jansson.h>
 #include <popt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -418,6 +419,95 @@ static void measure_start(struct bench *bench, long empty_rss_kib)
                                     .at_most = true});
 }
 
+/* The service with its audit log in one of two places. */
+struct audit_place {
+    struct bench *bench;
+    const char *directory;
+    const struct load_plan *plan;
+};
+
+/* One round with the log there: a start, a moment to fill the caches, and the load. */
+static struct compare_sample take_with_audit(const struct compare_side *side, int round)
+{
+    const struct audit_place *place = side->context;
+    struct bench *bench = place->bench;
+    stop_daemon(bench);
+    (void)snprintf(bench->site.audit, sizeof bench->site.audit, "%s", place->directory);
+    site_configure(&bench->site);
+    start_daemon(bench);
+    struct load_plan warm = *place->plan;
+    warm.seconds = 0.2;
+    (void)compare_run(bench->app_load, &warm);
+    const struct compare_side started = service(bench, place->plan, 1);
+    return compare_load(&started, round);
+}
+
+/* What durable audit costs: the same calls with a log that needs no disk. */
+static void measure_audit_cost(struct bench *bench)
+{
+    char memory[] = "/dev/shm/kms-bench-XXXXXX";
+    if (mkdtemp(memory) == NULL)
+        bench_die("cannot make a directory in /dev/shm");
+    struct messages generate = {0};
+    for (size_t i = 0; i < HOT_CUSTOMERS; i++)
+        messages_generate(&generate, i);
+    const struct load_plan plan = {.method = DATA_KEYS "GenerateDataKey",
+                                   .requests = generate.items,
+                                   .request_count = generate.count,
+                                   .concurrency = CONCURRENCY,
+                                   .seconds = bench->seconds};
+    struct audit_place on_disk = {bench, "audit", &plan};
+    struct audit_place in_memory = {bench, memory, &plan};
+    const struct compare_side durable = {.take = take_with_audit, .context = &on_disk};
+    const struct compare_side fleeting = {.take = take_with_audit, .context = &in_memory};
+    (void)compare((struct report_row){.what = "GenerateDataKey, unary, audit durable",
+                                      .unit = "calls/s",
+                                      .baseline_name = "audit in memory",
+                                      .target = 0.8},
+                  &durable, &fleeting, bench->rounds);
+    messages_free(&generate);
+    stop_daemon(bench);
+    bench->site.audit[0] = '\0';
+    site_configure(&bench->site);
+    start_daemon(bench);
+    bench_run((char *[]){bench_arg("rm"), bench_arg("-r"), memory, NULL});
+}
+
+/* How fast a log is verified, by kms-bench-audit. */
+static void measure_audit_log(struct bench *bench)
+{
+    char program[4000];
+    char line[512] = "";
+    (void)snprintf(program, sizeof program, "%s/kms-bench-audit", bench->site.programs);
+    bench_stop(bench_start((char *[]){program, bench_arg(site_path(&bench->site, "audit-bench")),
+                                      bench_arg("500000"), NULL},
+                           site_path(&bench->site, "audit.log"), line, sizeof line),
+               0);
+    json_t *rates = json_loads(line, 0, NULL);
+    const double verified = json_number_value(json_object_get(rates, "verify"));
+    const double hashed = json_number_value(json_object_get(rates, "sha256"));
+    if (hashed <= 0)
+        bench_die("kms-bench-audit printed: %s", line);
+    report_note("writing an audit record: %.2f us of CPU; OpenSSL's SHA-256 alone hashes %.0f records a "
+                "second, verification "
+                "reaches %.2f of that",
+                json_number_value(json_object_get(rates, "append_cpu_us")), hashed, verified / hashed);
+    report_add(&(struct report_row){.what = "audit verify, one core",
+                                    .unit = "records/s",
+                                    .value = verified,
+                                    .baseline_name = "1 M/s or SHA-256 alone, the less",
+                                    .baseline = hashed < 1e6 ? hashed : 1e6,
+                                    .ratio = verified / (hashed < 1e6 ? hashed : 1e6),
+                                    .target = 1});
+    json_decref(rates);
+}
+
+/* Was this part asked for? */
+static bool wanted(const struct bench *bench, const char *part)
+{
+    return bench->only == NULL || strstr(bench->only, part) != NULL;
+}
+
 static void measure_all(struct bench *bench)
 {
     char line[200] = "";
@@ -436,6 +526,10 @@ static void measure_all(struct bench *bench)
     measure_hot_path(bench);
     if (wanted(bench, "batch"))
         measure_batches(bench);
+    if (wanted(bench, "audit")) {
+        measure_audit_cost(bench);
+        measure_audit_log(bench);
+    }
     if (wanted(bench, "first"))
         measure_first_use(bench);
     if (wanted(bench, "start"))
@@ -464,6 +558,7 @@ int main(int argc, char **argv)
         {"customers", 0, POPT_ARG_LONG, &bench.customers, 0, "customers to create; default 20,000", "N"},
         {"only", 0, POPT_ARG_STRING, &only, 0,
          "parts besides the creation of the customers: unary,stream,batch,first,start", "LIST"},
+         "parts besides the creation of the customers: hot,batch,audit,first,start", "LIST"},
         {"strict", 0, POPT_ARG_NONE, &strict, 0, "fail when a target is missed", NULL},
         POPT_AUTOHELP POPT_TABLEEND};
     poptContext context = poptGetContext("kms-bench", argc, (const char **)(uintptr_t)argv, table, 0);

@@ -17,12 +17,6 @@ const char *site_path(const struct site *site, const char *name)
     return path;
 }
 
-/* argv of the C library is not const, for reasons of age. */
-static char *arg(const char *text)
-{
-    return (char *)(unsigned long)text;
-}
-
 static const char policy_text[] = "version: 1\n"
                                   "bindings:\n"
                                   "  - { identity: \"spiffe://kms.example/app/demo\", role: application, "
@@ -31,7 +25,7 @@ static const char policy_text[] = "version: 1\n"
                                   "tenants: [\"*\"], purposes: [\"*\"] }\n";
 
 /* The same settings as in production, durable audit and mTLS included; only the address is any free port. */
-static void write_configuration(const struct site *site)
+void site_configure(const struct site *site)
 {
     char text[8192];
     (void)snprintf(text, sizeof text,
@@ -48,9 +42,9 @@ static void write_configuration(const struct site *site)
                    "  startup_lock: token.lock\n"
                    "  create_service_keys: true\n"
                    "store: { path: kms.db }\n"
-                   "audit: { directory: audit }\n"
+                   "audit: { directory: %s }\n"
                    "log: { level: warning }\n",
-                   site->module, site->scripts);
+                   site->module, site->scripts, site->audit[0] != '\0' ? site->audit : "audit");
     bench_write_file(site_path(site, "kmsd.yaml"), text);
     bench_write_file(site_path(site, "policy.yaml"), policy_text);
 }
@@ -65,10 +59,10 @@ void site_make(struct site *site)
     (void)snprintf(tool, sizeof tool, "%s/kms-token-init", site->programs);
     (void)setenv("KMS_TOKEN_INIT", tool, 1);
     (void)setenv("KMS_SOFTHSM_MODULE", site->module, 1);
-    bench_run((char *[]){pki, arg("init"), arg(site_path(site, "pki")), NULL});
-    bench_run((char *[]){token, arg(site_path(site, "token")), NULL});
+    bench_run((char *[]){pki, bench_arg("init"), bench_arg(site_path(site, "pki")), NULL});
+    bench_run((char *[]){token, bench_arg(site_path(site, "token")), NULL});
     (void)setenv("SOFTHSM2_CONF", site_path(site, "token/softhsm2.conf"), 1);
-    write_configuration(site);
+    site_configure(site);
 }
 
 void site_start(struct site *site)
@@ -77,8 +71,9 @@ void site_start(struct site *site)
     char line[2048] = "";
     (void)snprintf(program, sizeof program, "%s/kmsd", site->programs);
     const double begun = bench_now();
-    site->daemon = bench_start((char *[]){program, arg("--config"), arg(site_path(site, "kmsd.yaml")), NULL},
-                               site_path(site, "kmsd.log"), line, sizeof line);
+    site->daemon =
+        bench_start((char *[]){program, bench_arg("--config"), bench_arg(site_path(site, "kmsd.yaml")), NULL},
+                    site_path(site, "kmsd.log"), line, sizeof line);
     site->start_seconds = bench_now() - begun;
     json_t *ready = json_loads(line, 0, NULL);
     const char *address = json_string_value(json_array_get(json_object_get(ready, "addresses"), 0));
@@ -99,9 +94,9 @@ pid_t site_start_program(const struct site *site, const char *name, char *ret_ad
 {
     char program[4000];
     (void)snprintf(program, sizeof program, "%s/%s", site->programs, name);
-    const pid_t pid = bench_start((char *[]){program, arg(site_path(site, "pki/server.pem")),
-                                             arg(site_path(site, "pki/server.key")),
-                                             arg(site_path(site, "pki/ca.pem")), NULL},
+    const pid_t pid = bench_start((char *[]){program, bench_arg(site_path(site, "pki/server.pem")),
+                                             bench_arg(site_path(site, "pki/server.key")),
+                                             bench_arg(site_path(site, "pki/ca.pem")), NULL},
                                   site_path(site, "echo.log"), ret_address, address_size);
     ret_address[strcspn(ret_address, "\n")] = '\0';
     return pid;
@@ -111,9 +106,9 @@ void site_hsm_start(struct site *site)
 {
     char program[4000];
     (void)snprintf(program, sizeof program, "%s/kms-bench-hsm", site->programs);
-    site->hsm = bench_talk(
-        (char *[]){program, arg(site->module), arg("kms"), arg(site_path(site, "token/user.pin")), NULL},
-        site_path(site, "hsm.log"), &site->hsm_in, &site->hsm_out);
+    site->hsm = bench_talk((char *[]){program, bench_arg(site->module), bench_arg("kms"),
+                                      bench_arg(site_path(site, "token/user.pin")), NULL},
+                           site_path(site, "hsm.log"), &site->hsm_in, &site->hsm_out);
 }
 
 void site_hsm_stop(struct site *site)

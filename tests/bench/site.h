@@ -15,6 +15,7 @@ struct site {
     char scripts[3000];  /* hsm-config/ of the source tree */
     char programs[3000]; /* directory of kmsd and the benchmark's programs */
     char module[1000];   /* PKCS#11 library */
+    char audit[200];     /* directory of the audit log; "": audit/ in the home */
     pid_t daemon;
     char address[200];    /* of the running daemon */
     double start_seconds; /* from its start to its readiness line */
@@ -24,6 +25,8 @@ struct site {
 
 /** PKI, token and configuration in site->home. */
 void site_make(struct site *site);
+/** Write the daemon's configuration anew, as the fields above say. */
+void site_configure(const struct site *site);
 /** Start the daemon and wait for its readiness line. */
 void site_start(struct site *site);
 void site_stop(struct site *site);

@@ -66,6 +66,11 @@ void bench_wipe_free(char *text)
     free(text);
 }
 
+char *bench_arg(const char *text)
+{
+    return (char *)(unsigned long)text;
+}
+
 void bench_run(char *const argv[])
 {
     pid_t pid = 0;

@@ -21,6 +21,8 @@ char *bench_read_file(const char *path);
 void bench_write_file(const char *path, const char *text);
 /** Wipe a NUL-terminated secret, then free it. */
 void bench_wipe_free(char *text);
+/** A text as an argument of a command: argv of the C library is not const, for reasons of age. */
+char *bench_arg(const char *text);
 /** Run a command to its end; dies when it fails. */
 void bench_run(char *const argv[]);
 /** Start a command with its standard output in a pipe; its first line goes to `line`. Dies when it ends before. */
