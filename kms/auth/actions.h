@@ -43,7 +43,22 @@
     X(OPERATION_READ, "operation.read", false,                                                               \
       KMS_ROLE_ADMIN | KMS_ROLE_APPROVER | KMS_ROLE_CUSTODIAN | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)        \
     X(OPERATION_CANCEL, "operation.cancel", false, KMS_ROLE_ADMIN | KMS_ROLE_CUSTODIAN | KMS_ROLE_OPERATOR)  \
-    X(ATTESTATION_READ, "attestation.read", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)
+    X(ATTESTATION_READ, "attestation.read", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)    \
+    X(SHRED_REQUEST, "shred.request", false, KMS_ROLE_OPERATOR)                                              \
+    X(SHRED_APPROVE, "shred.approve", false, KMS_ROLE_APPROVER)                                              \
+    X(SHRED_CANCEL, "shred.cancel", false, KMS_ROLE_OPERATOR | KMS_ROLE_APPROVER)                            \
+    X(SHRED_READ, "shred.read", false, KMS_ROLE_OPERATOR | KMS_ROLE_APPROVER | KMS_ROLE_AUDITOR)             \
+    X(SHRED_CLOCK, "shred.clock", false, KMS_ROLE_ADMIN)                                                     \
+    X(HOLD_PLACE, "hold.place", false, KMS_ROLE_OPERATOR)                                                    \
+    X(HOLD_RELEASE, "hold.release", false, KMS_ROLE_OPERATOR)                                                \
+    X(HOLD_APPROVE, "hold.approve", false, KMS_ROLE_APPROVER)                                                \
+    X(HOLD_READ, "hold.read", false, KMS_ROLE_OPERATOR | KMS_ROLE_APPROVER | KMS_ROLE_AUDITOR)               \
+    X(CERTIFICATE_READ, "certificate.read", false, KMS_ROLE_OPERATOR | KMS_ROLE_APPROVER | KMS_ROLE_AUDITOR) \
+    X(ROTATE_MASTER, "rotate.master", false, KMS_ROLE_OPERATOR)                                              \
+    X(ROTATE_TREE, "rotate.tree", false, KMS_ROLE_OPERATOR)                                                  \
+    X(ROTATE_KEK, "rotate.kek", false, KMS_ROLE_OPERATOR)                                                    \
+    X(ROTATE_APPROVE, "rotate.approve", false, KMS_ROLE_APPROVER)                                            \
+    X(KEYVERSION_UPDATE, "keyversion.update", false, KMS_ROLE_OPERATOR)
 
 enum {
     KMS_ROLE_APPLICATION = 1,

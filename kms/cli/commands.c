@@ -75,6 +75,28 @@ static const char policy_check_details[] =
     "may, 4 when not.";
 static const char freeze_details[] =
     "Counts from the next call on. Reading and what leads out of the freeze go on.";
+static const char version_shred_details[] =
+    "What was wrapped under the version and not rewrapped since is lost. The other versions stay.";
+static const char rewrap_file_details[] =
+    "FILE has one wrapped data key a line, in base64, and behind it, each after a tab, the entries KEY=VALUE "
+    "of its\n"
+    "encryption context. OUT gets the same lines with new keys; lines that cannot be rewrapped are reported, "
+    "stay as\n"
+    "they are, and make the exit code 1. An interrupted run goes on where it was when it is started again.";
+static const char shred_request_details[] = "Without --purpose everything goes that no law keeps. All lines "
+                                            "of LIST that are refused are reported; unless\n"
+                                            "--skip-refused is given, nothing is requested then. Others must "
+                                            "approve the operation (kmsctl operation approve).";
+static const char shred_status_details[] =
+    "A customer is named by its id, or by its UUID when it is shredded. --wait waits for the end of a job.";
+static const char certificate_get_details[] =
+    "UID is that of the certificate or of its batch. Writes OUT and OUT.sig; with --customer UUID also "
+    "OUT.proof, which\n"
+    "shows that this customer is among those that the certificate covers, without naming the others.";
+static const char certificate_verify_details[] =
+    "Checks FILE against FILE.sig and the attestation key (kmsctl attestation get), and a proof against "
+    "FILE. The same\n"
+    "with plain openssl: openssl dgst -sha256 -verify attestation.pem -signature FILE.sig FILE";
 
 static const struct kms_cli_command commands[] = {
     {"tenant", "create", "TENANT", 1, 1, KMS_CLI_ONLINE | BIT(DISPLAY_NAME) | BIT(REQUEST_ID), 0,
@@ -82,8 +104,9 @@ static const struct kms_cli_command commands[] = {
     {"tenant", "get", "TENANT", 1, 1, KMS_CLI_ONLINE, 0, "show a tenant", NULL, kms_cli_tenant_get},
     {"tenant", "list", "", 0, 0, LIST_OPTIONS, 0, "list the tenants that you may read", NULL,
      kms_cli_tenant_list},
-    {"tenant", "update", "TENANT", 1, 1, KMS_CLI_ONLINE | BIT(DISPLAY_NAME) | BIT(ETAG), BIT(DISPLAY_NAME),
-     "change a tenant's display name", NULL, kms_cli_tenant_update},
+    {"tenant", "update", "TENANT", 1, 1,
+     KMS_CLI_ONLINE | BIT(DISPLAY_NAME) | BIT(SHRED_WINDOW) | BIT(SHRED_CLOSED) | BIT(ETAG), 0,
+     "change what is given", purpose_details, kms_cli_tenant_update},
     {"tenant", "close", "TENANT", 1, 1, CLOSE_OPTIONS, 0, "serve no data key of a tenant any more", NULL,
      kms_cli_tenant_close},
 
@@ -98,11 +121,12 @@ static const struct kms_cli_command commands[] = {
     {"purpose", "close", "PURPOSE", 1, 1, CLOSE_OPTIONS | BIT(TENANT), BIT(TENANT),
      "serve no data key of a purpose any more", NULL, kms_cli_purpose_close},
 
-    {"customer", "create", "CUSTOMER", 1, 1, KMS_CLI_ONLINE | BIT(TENANT) | BIT(LABEL) | BIT(REQUEST_ID),
-     BIT(TENANT), "create a customer", NULL, kms_cli_customer_create},
+    {"customer", "create", "CUSTOMER", 1, 1,
+     KMS_CLI_ONLINE | BIT(TENANT) | BIT(LABEL) | BIT(REQUEST_ID) | BIT(RECREATE_SHREDDED), BIT(TENANT),
+     "create a customer", NULL, kms_cli_customer_create},
     {"customer", "batch-create", "[FILE]", 0, 1,
-     KMS_CLI_ONLINE | BIT(TENANT) | BIT(LABEL) | BIT(WARM) | BIT(SKIP_EXISTING), BIT(TENANT),
-     "create many customers", batch_details, kms_cli_customer_batch_create},
+     KMS_CLI_ONLINE | BIT(TENANT) | BIT(LABEL) | BIT(WARM) | BIT(SKIP_EXISTING) | BIT(RECREATE_SHREDDED),
+     BIT(TENANT), "create many customers", batch_details, kms_cli_customer_batch_create},
     {"customer", "get", "CUSTOMER", 1, 1, KMS_CLI_ONLINE | BIT(TENANT), BIT(TENANT), "show a customer", NULL,
      kms_cli_customer_get},
     {"customer", "list", "", 0, 0,
@@ -155,6 +179,57 @@ static const struct kms_cli_command commands[] = {
 
     {"version", "list", "", 0, 0, LIST_OPTIONS | OWNER, BIT(TENANT) | BIT(CUSTOMER),
      "list the versions of a customer's key-encryption keys", NULL, kms_cli_version_list},
+    {"version", "enable", "VERSION", 1, 1, KMS_CLI_ONLINE | OWNER, OWNER, "let a disabled version open again",
+     NULL, kms_cli_version_enable},
+    {"version", "disable", "VERSION", 1, 1, KMS_CLI_ONLINE | OWNER, OWNER, "let a version open nothing", NULL,
+     kms_cli_version_disable},
+    {"version", "shred", "VERSION", 1, 1,
+     KMS_CLI_ONLINE | OWNER | BIT(REASON) | BIT(NO_WINDOW) | BIT(YES) | BIT(WAIT), OWNER,
+     "destroy one version for ever", version_shred_details, kms_cli_version_shred},
+
+    {"rotate", "master", "", 0, 0, KMS_CLI_ONLINE | BIT(TENANT) | BIT(WAIT), BIT(TENANT),
+     "a new master key for a tenant, the old one destroyed", NULL, kms_cli_rotate_master},
+    {"rotate", "tree", "", 0, 0, KMS_CLI_ONLINE | BIT(TENANT) | BIT(WAIT), BIT(TENANT),
+     "new keys for every page of a tenant's key tree", NULL, kms_cli_rotate_tree},
+    {"rotate", "kek", "", 0, 0, KMS_CLI_ONLINE | OWNER | BIT(WAIT), OWNER,
+     "a new version of a customer's keys for a purpose", NULL, kms_cli_rotate_kek},
+    {"rewrap", NULL, "FILE", 1, 1, KMS_CLI_ONLINE | OWNER | BIT(OUT), BIT(TENANT) | BIT(OUT),
+     "wrap the data keys of a file anew, under the current versions", rewrap_file_details, kms_cli_rewrap},
+
+    {"shred", "request", "", 0, 0,
+     KMS_CLI_ONLINE | OWNER | BIT(FILE) | BIT(REASON) | BIT(NO_WINDOW) | BIT(SKIP_REFUSED) | BIT(YES) |
+         BIT(WAIT),
+     BIT(TENANT), "ask for the keys of customers to be destroyed", shred_request_details,
+     kms_cli_shred_request},
+    {"shred", "cancel", "[JOB]", 0, 1, KMS_CLI_ONLINE | BIT(TENANT) | BIT(CUSTOMER), 0,
+     "cancel a job, or one customer in it, before its time has come", NULL, kms_cli_shred_cancel},
+    {"shred", "status", "[JOB]", 0, 1, KMS_CLI_ONLINE | BIT(TENANT) | BIT(CUSTOMER) | BIT(WAIT), 0,
+     "what became of a job, or of a customer, and what still stands in the way", shred_status_details,
+     kms_cli_shred_status},
+    {"shred", "list", "", 0, 0, LIST_OPTIONS | BIT(TENANT) | BIT(STATE), BIT(TENANT),
+     "list a tenant's shred jobs", NULL, kms_cli_shred_list},
+    {"shred", "customers", "JOB", 1, 1, LIST_OPTIONS | BIT(STATE), 0, "list the customers of a job", NULL,
+     kms_cli_shred_customers},
+    {"shred", "clock", "", 0, 0, KMS_CLI_ONLINE, 0, "the clock that waiting windows are measured with", NULL,
+     kms_cli_shred_clock},
+    {"shred", "confirm-clock", "", 0, 0, KMS_CLI_ONLINE | BIT(YES), 0,
+     "say that the wall clock is right although it jumped ahead", NULL, kms_cli_shred_confirm_clock},
+
+    {"hold", "place", "", 0, 0, KMS_CLI_ONLINE | BIT(TENANT) | BIT(CUSTOMER) | BIT(REFERENCE) | BIT(REASON),
+     BIT(TENANT) | BIT(CUSTOMER) | BIT(REFERENCE) | BIT(REASON), "keep a customer from being shredded", NULL,
+     kms_cli_hold_place},
+    {"hold", "release", "UID", 1, 1, KMS_CLI_ONLINE | BIT(WAIT), 0, "end a hold", NULL, kms_cli_hold_release},
+    {"hold", "list", "", 0, 0, LIST_OPTIONS | BIT(TENANT) | BIT(CUSTOMER) | BIT(RELEASED), BIT(TENANT),
+     "list the holds of a tenant or customer", NULL, kms_cli_hold_list},
+
+    {"certificate", "list", "", 0, 0, LIST_OPTIONS | BIT(TENANT), BIT(TENANT),
+     "list certificates of destruction", NULL, kms_cli_certificate_list},
+    {"certificate", "get", "UID", 1, 1, KMS_CLI_ONLINE | BIT(OUT) | BIT(CUSTOMER), BIT(OUT),
+     "save a certificate and its signature", certificate_get_details, kms_cli_certificate_get},
+    {"certificate", "show", "FILE", 1, 1, 0, 0, "show a saved certificate, off-line", NULL,
+     kms_cli_certificate_show},
+    {"certificate", "verify", "FILE", 1, 1, BIT(KEY) | BIT(PROOF) | BIT(CUSTOMER), BIT(KEY),
+     "check a saved certificate, off-line", certificate_verify_details, kms_cli_certificate_verify},
 
     {"datakey", "generate", "", 0, 0,
      DATAKEY | BIT(KEY_SPEC) | BIT(WITHOUT_PLAINTEXT) | BIT(PLAINTEXT_OUT) | BIT(WRAPPED_OUT), OWNER,

@@ -71,4 +71,29 @@ int kms_cli_audit_export(struct kms_cli *cli);
 int kms_cli_attestation_get(struct kms_cli *cli);
 int kms_cli_completion_bash(struct kms_cli *cli);
 
+int kms_cli_shred_request(struct kms_cli *cli);
+int kms_cli_shred_cancel(struct kms_cli *cli);
+int kms_cli_shred_status(struct kms_cli *cli);
+int kms_cli_shred_list(struct kms_cli *cli);
+int kms_cli_shred_customers(struct kms_cli *cli);
+int kms_cli_shred_clock(struct kms_cli *cli);
+int kms_cli_shred_confirm_clock(struct kms_cli *cli);
+
+int kms_cli_hold_place(struct kms_cli *cli);
+int kms_cli_hold_release(struct kms_cli *cli);
+int kms_cli_hold_list(struct kms_cli *cli);
+
+int kms_cli_certificate_list(struct kms_cli *cli);
+int kms_cli_certificate_get(struct kms_cli *cli);
+int kms_cli_certificate_show(struct kms_cli *cli);
+int kms_cli_certificate_verify(struct kms_cli *cli);
+
+int kms_cli_rotate_master(struct kms_cli *cli);
+int kms_cli_rotate_tree(struct kms_cli *cli);
+int kms_cli_rotate_kek(struct kms_cli *cli);
+int kms_cli_version_enable(struct kms_cli *cli);
+int kms_cli_version_disable(struct kms_cli *cli);
+int kms_cli_version_shred(struct kms_cli *cli);
+int kms_cli_rewrap(struct kms_cli *cli);
+
 #endif

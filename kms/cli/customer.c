@@ -41,6 +41,7 @@ int kms_cli_customer_create(struct kms_cli *cli)
     Kms__V1__CreateCustomerRequest request = KMS__V1__CREATE_CUSTOMER_REQUEST__INIT;
     request.customer = &customer;
     request.request_id = kms_cli_request_id(cli, made);
+    request.recreate_shredded = kms_cli_given(cli, KMS_CLI_RECREATE_SHREDDED);
     return kms_cli_call_show(cli, &create_method, &request.base);
 }
 

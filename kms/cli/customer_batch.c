@@ -88,6 +88,7 @@ static int send_batch(struct batch *batch)
     request.customers = batch->list;
     request.n_customers = batch->count;
     request.purposes = cli->options.given[KMS_CLI_WARM].items;
+    request.recreate_shredded = kms_cli_given(cli, KMS_CLI_RECREATE_SHREDDED);
     request.n_purposes = cli->options.given[KMS_CLI_WARM].count;
     KMS_CLI_CALL call = {0};
     int result = kms_cli_call(cli, &call, &method, &request.base);

@@ -70,7 +70,19 @@
     X(FROM, "from", "TIME", false, "not before TIME (2026-01-31T12:00:00Z, or a date)")                      \
     X(UNTIL, "until", "TIME", false, "before TIME")                                                          \
     X(INDEX_DIR, "index-dir", "DIR", false, "keep the indexes there and not beside the log")                 \
-    X(COMMENT, "comment", "TEXT", false, "why; kept in the history of the policy")
+    X(COMMENT, "comment", "TEXT", false, "why; kept in the history of the policy") \
+    X(FILE, "file", "LIST", false, "customers, one id a line; -: standard input")                            \
+    X(NO_WINDOW, "no-window", NULL, false, "without the waiting window; the policy must allow it")           \
+    X(SKIP_REFUSED, "skip-refused", NULL, false, "request what is not refused")                              \
+    X(SHRED_WINDOW, "shred-window", "TIME", false, "how long a shred waits after its approvals: 7d, 12h")    \
+    X(SHRED_CLOSED, "shred-closed", "yes|no", false,                                                         \
+      "closing a customer begins the shred of what no law keeps")                                            \
+    X(REFERENCE, "reference", "TEXT", false, "of the court, the authority, the case")                        \
+    X(RELEASED, "released", NULL, false, "those that were released, too")                                    \
+    X(OUT, "out", "FILE", false, "write to this new file")                                                   \
+    X(PROOF, "proof", "FILE", false, "a proof that one customer is among those of the certificate")          \
+    X(RECREATE_SHREDDED, "recreate-shredded", NULL, false,                                                   \
+      "an id whose customer was shredded may be used again")
 
 enum kms_cli_option {
 #define KMS_CLI_OPTIONS_ENUM(name, text, argument, repeat, help) KMS_CLI_##name,

@@ -5,6 +5,8 @@
 #include "cli/terminal.h"
 #include "core/cleanup.h"
 
+#include <string.h>
+
 #define METHOD(name, reply, idempotent)                                                                      \
     {                                                                                                        \
         "/kms.v1.DirectoryService/" name, &kms__v1__##reply##__descriptor, idempotent                        \
@@ -47,15 +49,33 @@ int kms_cli_tenant_list(struct kms_cli *cli)
 
 int kms_cli_tenant_update(struct kms_cli *cli)
 {
-    char path[] = "display_name";
-    char *paths[] = {path};
+    static char name[] = "display_name";
+    static char window[] = "shred_window_seconds";
+    static char closed[] = "shred_closed";
+    char *paths[3];
+    Google__Protobuf__FieldMask mask = GOOGLE__PROTOBUF__FIELD_MASK__INIT;
     Kms__V1__Tenant tenant = KMS__V1__TENANT__INIT;
+    mask.paths = paths;
+    if (kms_cli_given(cli, KMS_CLI_DISPLAY_NAME))
+        paths[mask.n_paths++] = name;
+    const char *time = kms_cli_value(cli, KMS_CLI_SHRED_WINDOW);
+    if (time != NULL) {
+        if (!kms_cli_parse_duration(time, &tenant.shred_window_seconds))
+            return kms_cli_usage(cli, "--shred-window takes a time such as 7d or 12h, not \"%s\"", time);
+        paths[mask.n_paths++] = window;
+    }
+    const char *answer = kms_cli_value(cli, KMS_CLI_SHRED_CLOSED);
+    if (answer != NULL) {
+        if (strcmp(answer, "yes") != 0 && strcmp(answer, "no") != 0)
+            return kms_cli_usage(cli, "--shred-closed takes yes or no, not \"%s\"", answer);
+        tenant.shred_closed = answer[0] == 'y';
+        paths[mask.n_paths++] = closed;
+    }
+    if (mask.n_paths == 0)
+        return kms_cli_usage(cli, "nothing to change: give --display-name, --shred-window or --shred-closed");
     tenant.tenant = kms_cli_field(cli->words[0]);
     tenant.display_name = kms_cli_option_field(cli, KMS_CLI_DISPLAY_NAME);
     tenant.etag = kms_cli_option_field(cli, KMS_CLI_ETAG);
-    Google__Protobuf__FieldMask mask = GOOGLE__PROTOBUF__FIELD_MASK__INIT;
-    mask.n_paths = 1;
-    mask.paths = paths;
     Kms__V1__UpdateTenantRequest request = KMS__V1__UPDATE_TENANT_REQUEST__INIT;
     request.tenant = &tenant;
     request.update_mask = &mask;

@@ -27,6 +27,7 @@
     X(BACKUP_WAIT, "waiting for backup targets")                                                             \
     X(BACKUP, "what is durable in a backup target")                                                          \
     X(AUTH, "one reload of the policy and the revocation list at a time")                                    \
+    X(SHRED, "who waits to be shredded, and the clock of waiting windows")                                   \
     X(AUDIT, "the audit chain's head and its buffer")                                                        \
     X(DETECT, "what the detection rules remember, and their queue of alerts")                                \
     X(AUDIT_OUTBOX, "checkpoints on their way out of the machine, and what signing them last said")          \

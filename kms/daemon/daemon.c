@@ -12,6 +12,7 @@
 #include "kms_descriptor_set.h"
 #include "ops/operation.h"
 #include "ops/runner.h"
+#include "ops/shred_state.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -108,6 +109,7 @@ static enum kms_status open_ops(struct kms_daemon *daemon, struct kms_error *err
         .kinds = ops_operation_kinds,
         .client_ca_path = daemon->config->tls.client_ca,
     };
+    KMS_TRY(ops_shred_new(daemon->store, &daemon->ops.shred, err));
     return kms_ops_runner_start(&daemon->ops, err);
 }
 
@@ -298,6 +300,7 @@ bool kms_daemon_close(struct kms_daemon *daemon)
         return false;
     kms_rpc_server_free(daemon->server);
     kms_detection_free(&daemon->detection);
+    ops_shred_free(daemon->ops.shred);
     kms_keys_free(daemon->keys);
     kms_audit_free(daemon->audit);
     kms_store_free(daemon->store);

@@ -1,11 +1,15 @@
 #include "daemon/services.h"
 
+#include "kms/v1/certificate.pb-c.h"
 #include "kms/v1/datakeys.pb-c.h"
 #include "kms/v1/directory.pb-c.h"
 #include "kms/v1/freeze.pb-c.h"
+#include "kms/v1/hold.pb-c.h"
 #include "kms/v1/operation.pb-c.h"
 #include "kms/v1/policy.pb-c.h"
+#include "kms/v1/rotation.pb-c.h"
 #include "kms/v1/server.pb-c.h"
+#include "kms/v1/shred.pb-c.h"
 
 #define UNARY(name_, lane_, handler_)                                                                        \
     {                                                                                                        \
@@ -82,6 +86,38 @@ static const struct kms_rpc_method freeze_methods[] = {
     UNARY("Unfreeze", KMS_RPC_CONTROL, kms_ops_unfreeze),
 };
 
+static const struct kms_rpc_method shred_methods[] = {
+    UNARY("CreateShredJob", KMS_RPC_CONTROL, kms_ops_create_shred_job),
+    UNARY("AddShredTargets", KMS_RPC_CONTROL, kms_ops_add_shred_targets),
+    UNARY("RequestShred", KMS_RPC_CONTROL, kms_ops_request_shred),
+    UNARY("CancelShred", KMS_RPC_CONTROL, kms_ops_cancel_shred),
+    UNARY("GetShredJob", KMS_RPC_CONTROL, kms_ops_get_shred_job),
+    UNARY("ListShredJobs", KMS_RPC_CONTROL, kms_ops_list_shred_jobs),
+    UNARY("ListShredTargets", KMS_RPC_CONTROL, kms_ops_list_shred_targets),
+    UNARY("GetShredStatus", KMS_RPC_CONTROL, kms_ops_get_shred_status),
+    UNARY("ConfirmShredClock", KMS_RPC_CONTROL, kms_ops_confirm_shred_clock),
+    UNARY("GetShredClock", KMS_RPC_CONTROL, kms_ops_get_shred_clock),
+};
+
+static const struct kms_rpc_method hold_methods[] = {
+    UNARY("PlaceHold", KMS_RPC_CONTROL, kms_ops_place_hold),
+    UNARY("ReleaseHold", KMS_RPC_CONTROL, kms_ops_release_hold),
+    UNARY("ListHolds", KMS_RPC_CONTROL, kms_ops_list_holds),
+};
+
+static const struct kms_rpc_method certificate_methods[] = {
+    UNARY("GetCertificate", KMS_RPC_CONTROL, kms_ops_get_certificate),
+    UNARY("ListCertificates", KMS_RPC_CONTROL, kms_ops_list_certificates),
+};
+
+static const struct kms_rpc_method rotation_methods[] = {
+    UNARY("RotateMaster", KMS_RPC_CONTROL, kms_ops_rotate_master),
+    UNARY("RotateTree", KMS_RPC_CONTROL, kms_ops_rotate_tree),
+    UNARY("RotateKek", KMS_RPC_CONTROL, kms_ops_rotate_kek),
+    UNARY("SetKekVersionState", KMS_RPC_CONTROL, kms_ops_set_kek_version_state),
+    UNARY("ShredKekVersion", KMS_RPC_CONTROL, kms_ops_shred_kek_version),
+};
+
 #define SERVICE(name)                                                                                        \
     {                                                                                                        \
         .descriptor = &kms__v1__##name##_service__descriptor, .methods = name##_methods,                     \
@@ -89,7 +125,7 @@ static const struct kms_rpc_method freeze_methods[] = {
     }
 static const struct kms_rpc_service services[] = {
     SERVICE(data_key),  SERVICE(directory), SERVICE(server),
-    SERVICE(operation), SERVICE(policy),    SERVICE(freeze),
+    SERVICE(operation), SERVICE(policy),    SERVICE(freeze), SERVICE(shred), SERVICE(hold), SERVICE(certificate), SERVICE(rotation),
 };
 
 size_t kms_services(struct kms_ops *ops, struct kms_rpc_service ret_services[KMS_SERVICES_MAX])

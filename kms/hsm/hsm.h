@@ -57,7 +57,8 @@ struct kms_hsm_info {
     char label[33];
     char firmware[16];
     char profile[33];
-    char erase_class; /* 'A', 'B' or 'C', see the profile */
+    char erase_class;                 /* 'A', 'B' or 'C', see the profile */
+    unsigned provider_retention_days; /* class B: how long the provider keeps what was destroyed */
     uint64_t generation;
     unsigned sessions_total;
     unsigned sessions_free;

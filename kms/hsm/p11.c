@@ -57,6 +57,7 @@ static void p11_info(struct kms_hsm *hsm, struct kms_hsm_info *ret_info)
     const int64_t objects = atomic_load(&p11->session_objects);
     memcpy(info.profile, p11->profile.name, sizeof info.profile);
     info.erase_class = p11->profile.erase_class;
+    info.provider_retention_days = p11->profile.provider_retention_days;
     info.generation = atomic_load(&p11->generation);
     info.sessions_total = p11->session_count;
     info.sessions_free = p11->free_count;

@@ -20,6 +20,21 @@ static enum kms_status customer_reply(struct kms_call *call, const char *tenant_
     return KMS_OK;
 }
 
+/* Before the transaction: the HSM is asked. */
+static enum kms_status check_not_shredded(struct ops_run *run, const Kms__V1__CreateCustomerRequest *request)
+{
+    struct kms_call *call = run->call;
+    struct kms_tenant_record tenant;
+    if (request->recreate_shredded)
+        return KMS_OK;
+    {
+        KMS_TXN txn = {0};
+        KMS_TRY(kms_txn_begin(run->ops->store, false, &txn, &call->error));
+        KMS_TRY(ops_find_open_tenant(call, &txn, request->customer->tenant, &tenant));
+    }
+    return ops_refuse_shredded(run, &tenant.uuid, request->customer->customer);
+}
+
 static enum kms_status create_customer(struct ops_run *run, const ProtobufCMessage *message,
                                        ProtobufCMessage **ret_reply)
 {
@@ -34,6 +49,7 @@ static enum kms_status create_customer(struct ops_run *run, const ProtobufCMessa
     KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
     KMS_TRY(ops_labels_json(call, wanted, &customer.labels));
     KMS_TRY(ops_allow(run, wanted->tenant, NULL));
+    KMS_TRY(check_not_shredded(run, request));
 
     KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
     KMS_TRY(kms_txn_begin(run->ops->store, true, &txn, &call->error));

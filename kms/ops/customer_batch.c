@@ -87,6 +87,8 @@ static enum kms_status customer_of_item(struct customer_batch *batch, const Kms_
     if (item->tenant[0] != '\0' && strcmp(item->tenant, batch->request->tenant) != 0)
         return kms_fail_public(&call->error, KMS_INVALID_ARGUMENT, "tenant: differs from the batch's");
     KMS_TRY(ops_check_customer(call, item->customer));
+    if (!batch->request->recreate_shredded)
+        KMS_TRY(ops_refuse_shredded(batch->run, &batch->tenant.uuid, item->customer));
     struct kms_customer_record customer = {.uuid = kms_uuid_random(),
                                            .tenant = batch->tenant.uuid,
                                            .state = KMS_CUSTOMER_ACTIVE,

@@ -3,6 +3,7 @@
 #include "ops/checks.h"
 #include "ops/datakey.h"
 #include "ops/messages.h"
+#include "ops/shred_state.h"
 
 #include "kms/v1/datakeys.pb-c.h"
 
@@ -51,8 +52,10 @@ static void facts_of_owner(const struct kms_key_owner *owner, struct ops_datakey
 }
 
 /* ... and after. */
-static void facts_of_key(const struct kms_data_key *key, struct ops_datakey_facts *ret_facts)
+static void facts_of_key(const struct ops_run *run, const struct kms_data_key *key,
+                         struct ops_datakey_facts *ret_facts)
 {
+    ret_facts->shred_scheduled = ops_shred_waits(run->ops->shred, &key->customer);
     ret_facts->purpose = key->purpose;
     ret_facts->customer = key->customer;
     ret_facts->kek_version = key->kek_version;
@@ -123,7 +126,7 @@ static enum kms_status generate_item(struct ops_run *run, struct kms_keys_work *
     struct kms_data_key key;
     KMS_TRY(kms_keys_generate(work, call->arena, &owner, context, spec, !request->without_plaintext, &key,
                               &call->error));
-    facts_of_key(&key, ret_facts);
+    facts_of_key(run, &key, ret_facts);
     KMS_TRY(allow_key(run, action, &owner, &key));
     Kms__V1__GenerateDataKeyResponse *response =
         ops_message_new(call->arena, &kms__v1__generate_data_key_response__descriptor);
@@ -156,7 +159,7 @@ static enum kms_status wrap_item(struct ops_run *run, struct kms_keys_work *work
     struct kms_data_key key;
     KMS_TRY(kms_keys_wrap(work, call->arena, &owner, context,
                           kms_slice_of(request->plaintext.data, request->plaintext.len), &key, &call->error));
-    facts_of_key(&key, ret_facts);
+    facts_of_key(run, &key, ret_facts);
     KMS_TRY(allow_key(run, run->action, &owner, &key));
     Kms__V1__WrapDataKeyResponse *response =
         ops_message_new(call->arena, &kms__v1__wrap_data_key_response__descriptor);
@@ -184,7 +187,7 @@ static enum kms_status unwrap_item(struct ops_run *run, struct kms_keys_work *wo
     struct kms_data_key key;
     KMS_TRY(kms_keys_unwrap(work, call->arena, &owner, context,
                             kms_slice_of(request->wrapped.data, request->wrapped.len), &key, &call->error));
-    facts_of_key(&key, ret_facts);
+    facts_of_key(run, &key, ret_facts);
     KMS_TRY(allow_key(run, run->action, &owner, &key));
     Kms__V1__UnwrapDataKeyResponse *response =
         ops_message_new(call->arena, &kms__v1__unwrap_data_key_response__descriptor);
@@ -213,7 +216,7 @@ static enum kms_status rewrap_item(struct ops_run *run, struct kms_keys_work *wo
     struct kms_data_key key;
     KMS_TRY(kms_keys_rewrap(work, call->arena, &owner, context,
                             kms_slice_of(request->wrapped.data, request->wrapped.len), &key, &call->error));
-    facts_of_key(&key, ret_facts);
+    facts_of_key(run, &key, ret_facts);
     KMS_TRY(allow_key(run, run->action, &owner, &key));
     Kms__V1__RewrapDataKeyResponse *response =
         ops_message_new(call->arena, &kms__v1__rewrap_data_key_response__descriptor);

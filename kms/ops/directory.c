@@ -47,6 +47,18 @@ enum kms_status ops_find_customer(struct kms_call *call, struct kms_txn *txn,
     return status;
 }
 
+enum kms_status ops_refuse_shredded(struct ops_run *run, const struct kms_uuid *tenant, const char *id)
+{
+    bool shredded = false;
+    KMS_TRY(kms_keys_shredded_ids(run->ops->keys, tenant, &id, 1, &shredded, &run->call->error));
+    if (shredded)
+        return kms_fail_public(
+            &run->call->error, KMS_FAILED_PRECONDITION,
+            "a customer of this id was shredded; set recreate_shredded if it shall be used "
+            "again, for a customer with a new UUID");
+    return KMS_OK;
+}
+
 enum kms_status ops_pack(struct kms_call *call, const ProtobufCMessage *message, struct kms_slice *ret_bytes)
 {
     const size_t size = protobuf_c_message_get_packed_size(message);

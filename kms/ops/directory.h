@@ -23,6 +23,10 @@ enum kms_status ops_find_customer(struct kms_call *call, struct kms_txn *txn,
                                   const struct kms_tenant_record *tenant, const char *id,
                                   struct kms_customer_record *ret_customer) KMS_MUST_USE;
 
+/** FAILED_PRECONDITION when a customer of this id was shredded. Not inside a transaction: it may ask the HSM. */
+enum kms_status ops_refuse_shredded(struct ops_run *run, const struct kms_uuid *tenant,
+                                    const char *id) KMS_MUST_USE;
+
 /**
  * Was this create done before under its request id? `*ret_done` true: yes, the same one: answer with the
  * resource as it is. ALREADY_EXISTS: another request had this id. An empty id answers false. The request must

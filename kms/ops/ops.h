@@ -18,6 +18,7 @@
 #include "core/call.h"
 #include "detect/detect.h"
 #include "keys/keys.h"
+#include "keys/rekey.h"
 
 #include <protobuf-c/protobuf-c.h>
 
@@ -35,7 +36,16 @@ struct kms_ops_call_stats {
 };
 
 struct kms_ops_runner;     /* ops/runner.h */
+struct ops_shred;          /* ops/shred_state.h */
 struct ops_operation_kind; /* ops/operation.h */
+
+/** Where scheduled rotation goes on; zero-initialised: at the start. */
+struct ops_rotation {
+    char tenant[KMS_TENANT_ID_MAX + 1]; /* the last one that was looked through */
+    bool under_way;                     /* `current` is being looked through */
+    struct kms_tenant_record current;
+    struct kms_rotation_cursor cursor;
+};
 
 struct kms_ops {
     struct kms_hsm *hsm;
@@ -53,6 +63,8 @@ struct kms_ops {
     const struct ops_operation_kind *const *kinds; /* ended by NULL: what operations can do */
     const char *client_ca_path;                    /* PEM: whose certificates may approve */
     struct kms_ops_runner *runner;                 /* set by kms_ops_runner_start() */
+    struct ops_shred *shred;                       /* ops/shred_state.h */
+    struct ops_rotation rotation;                  /* the runner's thread */
 };
 
 /**
@@ -117,7 +129,27 @@ void kms_ops_refused(void *context, const struct kms_call *call, enum kms_status
     X(approve_operation)                                                                                     \
     X(reject_operation)                                                                                      \
     X(cancel_operation)                                                                                      \
-    X(get_attestation_key)
+    X(get_attestation_key)                                                                                   \
+    X(create_shred_job)                                                                                      \
+    X(add_shred_targets)                                                                                     \
+    X(request_shred)                                                                                         \
+    X(cancel_shred)                                                                                          \
+    X(get_shred_job)                                                                                         \
+    X(list_shred_jobs)                                                                                       \
+    X(list_shred_targets)                                                                                    \
+    X(get_shred_status)                                                                                      \
+    X(confirm_shred_clock)                                                                                   \
+    X(get_shred_clock)                                                                                       \
+    X(place_hold)                                                                                            \
+    X(release_hold)                                                                                          \
+    X(list_holds)                                                                                            \
+    X(get_certificate)                                                                                       \
+    X(list_certificates)                                                                                     \
+    X(rotate_master)                                                                                         \
+    X(rotate_tree)                                                                                           \
+    X(rotate_kek)                                                                                            \
+    X(set_kek_version_state)                                                                                 \
+    X(shred_kek_version)
 
 #define KMS_OPS_DECLARE(name)                                                                                \
     enum kms_status kms_ops_##name(void *context, struct kms_call *call, const ProtobufCMessage *request,    \

@@ -6,6 +6,7 @@
 #include "ops/directory.h"
 #include "ops/messages.h"
 #include "ops/page_token.h"
+#include "ops/shred_job.h"
 
 #include <stdio.h>
 
@@ -17,6 +18,32 @@ static enum kms_status tenant_reply(struct kms_call *call, const struct kms_tena
     if (message == NULL)
         return KMS_NO_MEMORY;
     *ret_reply = &message->base;
+    return KMS_OK;
+}
+
+/* What the tenant has settled about shredding, into its message. */
+static enum kms_status add_setting(struct kms_call *call, struct kms_txn *txn, const struct kms_uuid *tenant,
+                                   Kms__V1__Tenant *message)
+{
+    struct kms_shred_setting_record setting;
+    const enum kms_status status =
+        txn->store->ops->shred.setting_get(txn->txn, tenant, &setting, &call->error);
+    if (status == KMS_NOT_FOUND)
+        return KMS_OK;
+    KMS_TRY(status);
+    message->shred_window_seconds = setting.window_seconds;
+    message->shred_closed = setting.shred_closed;
+    return KMS_OK;
+}
+
+/* The same as tenant_reply(), with everything that was settled. */
+static enum kms_status whole_reply(struct kms_call *call, struct kms_txn *txn,
+                                   const struct kms_tenant_record *tenant, ProtobufCMessage **ret_reply)
+{
+    ProtobufCMessage *reply = NULL;
+    KMS_TRY(tenant_reply(call, tenant, &reply));
+    KMS_TRY(add_setting(call, txn, &tenant->uuid, (Kms__V1__Tenant *)reply));
+    *ret_reply = reply;
     return KMS_OK;
 }
 
@@ -95,7 +122,7 @@ static enum kms_status get_tenant(struct ops_run *run, const ProtobufCMessage *m
     KMS_TRY(kms_txn_begin(run->ops->store, false, &txn, &call->error));
     struct kms_tenant_record tenant;
     KMS_TRY(ops_find_tenant(call, &txn, request->tenant, &tenant));
-    return tenant_reply(call, &tenant, ret_reply);
+    return whole_reply(call, &txn, &tenant, ret_reply);
 }
 
 enum kms_status kms_ops_get_tenant(void *context, struct kms_call *call, const ProtobufCMessage *request,
@@ -105,7 +132,8 @@ enum kms_status kms_ops_get_tenant(void *context, struct kms_call *call, const P
 }
 
 /* Those of the list that the caller may read; a denial hides a tenant and is no failure. */
-static enum kms_status keep_readable(struct ops_run *run, const struct kms_tenant_record *list, size_t count,
+static enum kms_status keep_readable(struct ops_run *run, struct kms_txn *txn,
+                                     const struct kms_tenant_record *list, size_t count,
                                      Kms__V1__ListTenantsResponse *reply)
 {
     struct kms_call *call = run->call;
@@ -118,6 +146,7 @@ static enum kms_status keep_readable(struct ops_run *run, const struct kms_tenan
         Kms__V1__Tenant *tenant = ops_tenant_message(call->arena, &list[i]);
         if (tenant == NULL)
             return KMS_NO_MEMORY;
+        KMS_TRY(add_setting(call, txn, &list[i].uuid, tenant));
         reply->tenants[reply->n_tenants++] = tenant;
     }
     return KMS_OK;
@@ -144,7 +173,7 @@ static enum kms_status list_tenants(struct ops_run *run, const ProtobufCMessage 
         ops_message_new(call->arena, &kms__v1__list_tenants_response__descriptor);
     if (reply == NULL)
         return KMS_NO_MEMORY;
-    KMS_TRY(keep_readable(run, list, count, reply));
+    KMS_TRY(keep_readable(run, &txn, list, count, reply));
     if (count == limit)
         KMS_TRY(ops_page_token_make(call, query, list[count - 1].id, &reply->next_page_token));
     *ret_reply = &reply->base;
@@ -157,30 +186,65 @@ enum kms_status kms_ops_list_tenants(void *context, struct kms_call *call, const
     return ops_control(context, call, KMS_ACTION_TENANT_READ, false, list_tenants, request, ret_reply);
 }
 
-/* The new values of the fields that the mask names. */
-static enum kms_status apply_update(struct kms_call *call, const Kms__V1__UpdateTenantRequest *request,
-                                    struct kms_tenant_record *tenant)
+/* The shortest window that the policy lets a tenant settle. */
+static enum kms_status check_window(struct ops_run *run, int64_t seconds)
 {
+    const int64_t minimum = kms_auth_shred_rules(run->ops->auth).minimum_window_seconds;
+    KMS_TRY(ops_check_seconds(run->call, "shred_window_seconds", seconds));
+    if (seconds < minimum || seconds == 0)
+        return kms_fail_public(&run->call->error, KMS_INVALID_ARGUMENT,
+                               "shred_window_seconds: must be at least %lld, which the policy says",
+                               (long long)(minimum > 0 ? minimum : 1));
+    return KMS_OK;
+}
+
+/* The new values of the fields that the mask names; *ret_settled when the setting is to be stored. */
+static enum kms_status apply_update(struct ops_run *run, const Kms__V1__UpdateTenantRequest *request,
+                                    struct kms_tenant_record *tenant,
+                                    struct kms_shred_setting_record *setting, bool *ret_settled)
+{
+    struct kms_call *call = run->call;
     const Google__Protobuf__FieldMask *mask = request->update_mask;
     if (mask == NULL || mask->n_paths == 0)
         return kms_fail_public(&call->error, KMS_INVALID_ARGUMENT,
                                "update_mask: must name the fields to change");
+    *ret_settled = false;
     for (size_t i = 0; i < mask->n_paths; i++) {
-        if (strcmp(mask->paths[i], "display_name") != 0)
-            return kms_fail_public(&call->error, KMS_INVALID_ARGUMENT,
-                                   "update_mask: only display_name can be changed");
+        if (strcmp(mask->paths[i], "display_name") == 0) {
+            KMS_TRY(
+                ops_check_text(call, "display_name", request->tenant->display_name, KMS_DISPLAY_NAME_MAX));
+            (void)snprintf(tenant->display_name, sizeof tenant->display_name, "%s",
+                           request->tenant->display_name);
+        } else if (strcmp(mask->paths[i], "shred_window_seconds") == 0) {
+            KMS_TRY(check_window(run, request->tenant->shred_window_seconds));
+            setting->window_seconds = request->tenant->shred_window_seconds;
+            *ret_settled = true;
+        } else if (strcmp(mask->paths[i], "shred_closed") == 0) {
+            setting->shred_closed = request->tenant->shred_closed != 0;
+            *ret_settled = true;
+        } else {
+            return kms_fail_public(
+                &call->error, KMS_INVALID_ARGUMENT,
+                "update_mask: only display_name, shred_window_seconds and shred_closed can be changed");
+        }
     }
-    KMS_TRY(ops_check_text(call, "display_name", request->tenant->display_name, KMS_DISPLAY_NAME_MAX));
-    (void)snprintf(tenant->display_name, sizeof tenant->display_name, "%s", request->tenant->display_name);
     return KMS_OK;
 }
 
-/* Store a changed tenant under the next revision. */
-static enum kms_status save_tenant(struct kms_call *call, struct kms_txn *txn,
-                                   struct kms_tenant_record *tenant)
+/* What was settled before, or what holds without. */
+static enum kms_status read_setting(struct kms_call *call, struct kms_txn *txn, const struct kms_uuid *tenant,
+                                    struct kms_shred_setting_record *ret_setting)
 {
-    tenant->revision++;
-    tenant->updated_ns = kms_clock_wall_ns();
+    *ret_setting = (struct kms_shred_setting_record){*tenant, OPS_SHRED_WINDOW_DEFAULT, false};
+    const enum kms_status status =
+        txn->store->ops->shred.setting_get(txn->txn, tenant, ret_setting, &call->error);
+    return status == KMS_NOT_FOUND ? KMS_OK : status;
+}
+
+/* Store a changed tenant, which has its next revision. */
+static enum kms_status save_tenant(struct kms_call *call, struct kms_txn *txn,
+                                   const struct kms_tenant_record *tenant)
+{
     KMS_TRY(txn->store->ops->tenant_update(txn->txn, tenant, &call->error));
     return kms_txn_commit(txn, &call->error);
 }
@@ -198,10 +262,20 @@ static enum kms_status update_tenant(struct ops_run *run, const ProtobufCMessage
     KMS_TRY(kms_txn_begin(run->ops->store, true, &txn, &call->error));
     struct kms_tenant_record tenant;
     KMS_TRY(ops_find_open_tenant(call, &txn, request->tenant->tenant, &tenant));
+    struct kms_shred_setting_record setting;
+    bool settled;
     KMS_TRY(ops_check_etag(call, request->tenant->etag, tenant.revision));
-    KMS_TRY(apply_update(call, request, &tenant));
+    KMS_TRY(read_setting(call, &txn, &tenant.uuid, &setting));
+    KMS_TRY(apply_update(run, request, &tenant, &setting, &settled));
+    if (settled)
+        KMS_TRY(txn.store->ops->shred.setting_put(txn.txn, &setting, &call->error));
+    ProtobufCMessage *reply = NULL;
+    tenant.revision++;
+    tenant.updated_ns = kms_clock_wall_ns();
+    KMS_TRY(whole_reply(call, &txn, &tenant, &reply));
     KMS_TRY(save_tenant(call, &txn, &tenant));
-    return tenant_reply(call, &tenant, ret_reply);
+    *ret_reply = reply;
+    return KMS_OK;
 }
 
 enum kms_status kms_ops_update_tenant(void *context, struct kms_call *call, const ProtobufCMessage *request,
@@ -218,16 +292,21 @@ static enum kms_status close_tenant(struct ops_run *run, const ProtobufCMessage 
     KMS_TRY(ops_check_id(call, "tenant", request->tenant));
     KMS_TRY(ops_allow(run, request->tenant, NULL));
     struct kms_tenant_record tenant;
+    ProtobufCMessage *reply = NULL;
     {
         KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
         KMS_TRY(kms_txn_begin(run->ops->store, true, &txn, &call->error));
         KMS_TRY(ops_find_open_tenant(call, &txn, request->tenant, &tenant));
         KMS_TRY(ops_check_etag(call, request->etag, tenant.revision));
         tenant.state = KMS_TENANT_CLOSED;
+        tenant.revision++;
+        tenant.updated_ns = kms_clock_wall_ns();
+        KMS_TRY(whole_reply(call, &txn, &tenant, &reply));
         KMS_TRY(save_tenant(call, &txn, &tenant));
     }
     kms_keys_forget(run->ops->keys, &tenant.uuid, NULL);
-    return tenant_reply(call, &tenant, ret_reply);
+    *ret_reply = reply;
+    return KMS_OK;
 }
 
 enum kms_status kms_ops_close_tenant(void *context, struct kms_call *call, const ProtobufCMessage *request,

@@ -31,7 +31,8 @@ const char *kms_shred_job_problem(const struct kms_shred_job_record *job)
 
 const char *kms_shred_target_problem(const struct kms_shred_target_record *target)
 {
-    if (target->state < KMS_SHRED_TARGET_WAITING || target->state > KMS_SHRED_TARGET_FAILED)
+    if (target->state != KMS_SHRED_TARGET_PENDING && target->state != KMS_SHRED_TARGET_SHREDDED &&
+        target->state != KMS_SHRED_TARGET_CANCELLED && target->state != KMS_SHRED_TARGET_FAILED)
         return "shred target state: unknown";
     if (!text_fits(target->reason, sizeof target->reason, 0))
         return "shred target reason: at most 256 bytes of printable UTF-8";

@@ -37,8 +37,7 @@ enum kms_shred_job_state {
     KMS_SHRED_JOB_CANCELLED = 5  /* withdrawn, rejected or expired before it began */
 };
 enum kms_shred_target_state {
-    KMS_SHRED_TARGET_WAITING = 1, /* of a job that is not scheduled yet */
-    KMS_SHRED_TARGET_SCHEDULED = 2,
+    KMS_SHRED_TARGET_PENDING = 1, /* nothing was done; whether it waits or is scheduled, its job says */
     KMS_SHRED_TARGET_SHREDDED = 3,
     KMS_SHRED_TARGET_CANCELLED = 4,
     KMS_SHRED_TARGET_FAILED = 5 /* `reason` says why */

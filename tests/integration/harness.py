@@ -101,11 +101,12 @@ class Home:
             "detection": {"syslog_socket": ""},  # tests do not write into the machine's log
         }
         self.bindings = [dict(binding) for binding in DEFAULT_BINDINGS]
+        self.policy = {}  # further members of the policy
 
     def write(self):
         """kmsd.yaml and policy.yaml as they stand in config and bindings (JSON is YAML)."""
         (self.path / "kmsd.yaml").write_text(json.dumps(self.config, indent=2) + "\n")
-        policy = {"version": 1, "bindings": self.bindings}
+        policy = {"version": 1, "bindings": self.bindings, **self.policy}
         (self.path / "policy.yaml").write_text(json.dumps(policy, indent=2) + "\n")
 
     def pki(self, command, *arguments):
@@ -280,6 +281,8 @@ class Client:
         self.operations = protos.Stub(channel, protos.service(protos.operation, "OperationService"))
         self.policies = protos.Stub(channel, protos.service(protos.policy, "PolicyService"))
         self.freezes = protos.Stub(channel, protos.service(protos.freeze, "FreezeService"))
+        self.shred = protos.Stub(channel, protos.service(protos.shred, "ShredService"))
+        self.rotation = protos.Stub(channel, protos.service(protos.rotation, "RotationService"))
         self.health = protos.Stub(channel, protos.service(protos.health, "Health"))
         self.reflection = protos.Stub(channel, protos.service(protos.reflection, "ServerReflection"))
 

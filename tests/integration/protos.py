@@ -25,6 +25,10 @@ FILES = (
     "kms/v1/operation.proto",
     "kms/v1/policy.proto",
     "kms/v1/freeze.proto",
+    "kms/v1/shred.proto",
+    "kms/v1/hold.proto",
+    "kms/v1/certificate.proto",
+    "kms/v1/rotation.proto",
     "google/rpc/status.proto",
     "google/rpc/error_details.proto",
     "grpc/health/v1/health.proto",
@@ -52,6 +56,10 @@ server = importlib.import_module("kms.v1.server_pb2")
 operation = importlib.import_module("kms.v1.operation_pb2")
 policy = importlib.import_module("kms.v1.policy_pb2")
 freeze = importlib.import_module("kms.v1.freeze_pb2")
+shred = importlib.import_module("kms.v1.shred_pb2")
+hold = importlib.import_module("kms.v1.hold_pb2")
+certificate = importlib.import_module("kms.v1.certificate_pb2")
+rotation = importlib.import_module("kms.v1.rotation_pb2")
 status = importlib.import_module("google.rpc.status_pb2")
 error_details = importlib.import_module("google.rpc.error_details_pb2")
 health = importlib.import_module("grpc.health.v1.health_pb2")

@@ -30,7 +30,7 @@ struct kms_shred_target_record sample_shred_target(unsigned job, unsigned custom
 {
     struct kms_shred_target_record target = {.job = sample_uuid(JOB, job),
                                              .customer = sample_customer(1, customer).uuid,
-                                             .state = KMS_SHRED_TARGET_SCHEDULED,
+                                             .state = KMS_SHRED_TARGET_PENDING,
                                              .changed_ns = 5 * A_DAY_NS,
                                              .reason = "as told"};
     if (customer == 2) {

@@ -5,7 +5,7 @@
 #include "support.h"
 
 struct kms_shred_job_record sample_shred_job(unsigned tenant, unsigned number);
-/* Of job `job`; customer 2 is shredded in batch 2, the others are scheduled. */
+/* Of job `job`; customer 2 is shredded in batch 2, the others are pending. */
 struct kms_shred_target_record sample_shred_target(unsigned job, unsigned customer);
 struct kms_hold_record sample_hold(unsigned tenant, unsigned customer); /* its number is the customer's */
 struct kms_certificate_record sample_certificate(unsigned tenant, unsigned number); /* document is static */

@@ -125,7 +125,7 @@ static void targets_are_counted_by_state_and_listed_by_job_customer_and_batch(vo
     const struct kms_uuid second = sample_customer(1, 2).uuid;
     uint64_t counts[KMS_SHRED_TARGET_STATES];
     assert_ok(shred_of(&txn)->target_count(txn.txn, &job, counts, &err));
-    assert_int_equal(counts[KMS_SHRED_TARGET_SCHEDULED], 4);
+    assert_int_equal(counts[KMS_SHRED_TARGET_PENDING], 4);
     assert_int_equal(counts[KMS_SHRED_TARGET_SHREDDED], 1);
     assert_int_equal(counts[KMS_SHRED_TARGET_FAILED], 0);
 

@@ -1,0 +1,342 @@
+#include "ops/shred_batch.h"
+
+#include "core/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { KEKS_READ_MAX = 100000 };
+
+enum kms_status ops_shred_batch_begin(struct kms_ops *ops, const struct kms_shred_job_record *job,
+                                      struct ops_shred_batch *batch, struct kms_error *err)
+{
+    batch->ops = ops;
+    batch->job = job;
+    batch->victims = calloc(KMS_REKEY_TARGETS_ADVISED, sizeof *batch->victims);
+    batch->entries = calloc(KMS_REKEY_TARGETS_MAX, sizeof *batch->entries);
+    if (batch->victims == NULL || batch->entries == NULL)
+        return kms_fail(err, KMS_NO_MEMORY, "no memory for a batch of customers");
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(ops->store, false, &txn, err));
+    KMS_TRY(txn.store->ops->tenant_by_uuid(txn.txn, &job->tenant, &batch->tenant, err));
+    return txn.store->ops->purpose_list(txn.txn, &job->tenant, NULL, SIZE_MAX, &batch->purposes,
+                                        &batch->purpose_count, err);
+}
+
+void ops_shred_batch_clear(struct ops_shred_batch *batch)
+{
+    free(batch->purposes);
+    free(batch->victims);
+    free(batch->entries);
+    *batch = (struct ops_shred_batch){0};
+}
+
+/* The tenant's purpose of that id; it is kept as long as KEKs of it are. */
+static const struct kms_purpose_record *purpose_of(const struct ops_shred_batch *batch, const char *id)
+{
+    for (size_t i = 0; i < batch->purpose_count; i++) {
+        if (strcmp(batch->purposes[i].id, id) == 0)
+            return &batch->purposes[i];
+    }
+    return NULL;
+}
+
+/* One thing for the engine; false when there is no room. */
+static bool add_entry(struct ops_shred_batch *batch, struct ops_shred_victim *victim, const char *purpose,
+                      uint32_t version)
+{
+    if (batch->entry_count == KMS_REKEY_TARGETS_MAX)
+        return false;
+    batch->entries[batch->entry_count++] = (struct kms_rekey_target){
+        .customer = victim->target.customer, .purpose = purpose, .version = version};
+    victim->count++;
+    return true;
+}
+
+/* Purposes of the customer that live, each once: those that the job takes into entries. */
+static bool add_purposes(struct ops_shred_batch *batch, struct ops_shred_victim *victim,
+                         const struct kms_kek_record *keks, size_t count)
+{
+    const char *before = "";
+    for (size_t i = 0; i < count; i++) {
+        const struct kms_purpose_record *purpose = purpose_of(batch, keks[i].purpose);
+        if (keks[i].state == KMS_KEK_SHREDDED || strcmp(keks[i].purpose, before) == 0 || purpose == NULL)
+            continue;
+        before = keks[i].purpose;
+        if (!ops_shred_keeps(purpose) && !add_entry(batch, victim, purpose->id, 0))
+            return false;
+    }
+    return true;
+}
+
+/* Does the law keep a purpose of the customer besides the one that the job names? */
+static bool keeps_others(const struct ops_shred_batch *batch, const struct kms_kek_record *keks, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct kms_purpose_record *purpose = purpose_of(batch, keks[i].purpose);
+        if (keks[i].state != KMS_KEK_SHREDDED && purpose != NULL && ops_shred_keeps(purpose) &&
+            strcmp(keks[i].purpose, batch->job->purpose) != 0)
+            return true;
+    }
+    return false;
+}
+
+/* Does any key live besides those of the purpose that the job names? */
+static bool has_others(const struct ops_shred_batch *batch, const struct kms_kek_record *keks, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (keks[i].state != KMS_KEK_SHREDDED && strcmp(keks[i].purpose, batch->job->purpose) != 0)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * What of one customer is to go. A job without a purpose takes everything that no law keeps, and the customer with it unless
+ * something is kept. The end of a retention takes its purpose, and with the last one the customer. False when there is no room.
+ */
+static bool choose(struct ops_shred_batch *batch, struct ops_shred_victim *victim,
+                   const struct kms_kek_record *keks, size_t count)
+{
+    const struct kms_shred_job_record *job = batch->job;
+    victim->first = batch->entry_count;
+    victim->count = 0;
+    if (job->purpose[0] == '\0') {
+        victim->keeps = keeps_others(batch, keks, count);
+        return victim->keeps ? add_purposes(batch, victim, keks, count) : add_entry(batch, victim, NULL, 0);
+    }
+    if (job->origin == KMS_SHRED_BY_RETENTION && !has_others(batch, keks, count))
+        return add_entry(batch, victim, NULL, 0);
+    return add_entry(batch, victim, purpose_of(batch, job->purpose) != NULL ? job->purpose : NULL,
+                     job->version);
+}
+
+enum kms_status ops_shred_batch_fail(struct ops_shred_batch *batch, struct ops_shred_victim *victim,
+                                     const char *reason, struct kms_error *err)
+{
+    KMS_TXN txn = {0};
+    victim->target.state = KMS_SHRED_TARGET_FAILED;
+    victim->target.changed_ns = kms_clock_wall_ns();
+    (void)snprintf(victim->target.reason, sizeof victim->target.reason, "%s", reason);
+    KMS_TRY(kms_txn_begin(batch->ops->store, true, &txn, err));
+    KMS_TRY(txn.store->ops->shred.target_put(txn.txn, &victim->target, err));
+    KMS_TRY(kms_txn_commit(&txn, err));
+    ops_shred_note(batch->ops->shred, &victim->target.customer, false);
+    return KMS_OK;
+}
+
+/* The targets of the job behind the cursor. */
+static enum kms_status take_target(void *context, const struct kms_shred_target_record *target)
+{
+    struct ops_shred_batch *batch = context;
+    batch->victims[batch->count++] = (struct ops_shred_victim){.target = *target};
+    return KMS_OK;
+}
+
+/* Look at one customer: *ret_ready when it is to be shredded now; `problem` when it never can be. */
+static enum kms_status examine(struct ops_shred_batch *batch, struct kms_txn *txn,
+                               struct ops_shred_victim *victim, bool *ret_ready, bool *ret_full,
+                               struct kms_error *err)
+{
+    char barrier[OPS_SHRED_BARRIER_MAX];
+    *ret_ready = false;
+    *ret_full = false;
+    KMS_TRY(ops_shred_barrier(batch->ops, txn, &victim->target.customer, barrier, err));
+    if (barrier[0] != '\0') {
+        batch->held++;
+        return KMS_OK;
+    }
+    KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
+    enum kms_status status =
+        txn->store->ops->customer_by_uuid(txn->txn, &victim->target.customer, &customer, err);
+    if (status == KMS_NOT_FOUND ||
+        (status == KMS_OK && !kms_uuid_equal(&customer.tenant, &batch->job->tenant))) {
+        (void)snprintf(victim->problem, sizeof victim->problem, "%s",
+                       status == KMS_OK ? "the customer belongs to another tenant by now"
+                                        : "the customer does not exist any more");
+        return KMS_OK;
+    }
+    KMS_TRY(status);
+    KMS_FREE struct kms_kek_record *keks = NULL;
+    size_t count = 0;
+    KMS_TRY(txn->store->ops->kek_list(txn->txn, &victim->target.customer, NULL, 0, KEKS_READ_MAX, &keks,
+                                      &count, err));
+    *ret_full = !choose(batch, victim, keks, count);
+    *ret_ready = true;
+    return KMS_OK;
+}
+
+/* Keep those of the list that are ready, in order; remember in `failed` those that never can be. */
+static enum kms_status examine_all(struct ops_shred_batch *batch, struct kms_txn *txn, size_t *ret_failed,
+                                   struct ops_shred_victim *failed, struct kms_error *err)
+{
+    size_t kept = 0;
+    *ret_failed = 0;
+    for (size_t i = 0; i < batch->count; i++) {
+        struct ops_shred_victim victim = batch->victims[i];
+        bool ready;
+        bool full;
+        KMS_TRY(examine(batch, txn, &victim, &ready, &full, err));
+        if (full && kept > 0) { /* the rest comes with the next batch */
+            batch->entry_count = victim.first;
+            batch->end = false;
+            break;
+        }
+        batch->cursor = victim.target.customer;
+        batch->any_before = true;
+        if (victim.problem[0] != '\0')
+            failed[(*ret_failed)++] = victim;
+        else if (ready && victim.count > 0)
+            batch->victims[kept++] = victim;
+        else if (ready) {
+            (void)snprintf(victim.problem, sizeof victim.problem, "the law keeps everything that there is");
+            failed[(*ret_failed)++] = victim;
+        }
+    }
+    batch->count = kept;
+    return KMS_OK;
+}
+
+enum kms_status ops_shred_batch_fill(struct ops_shred_batch *batch, struct kms_error *err)
+{
+    const struct kms_shred_target_filter filter = {.job = &batch->job->uid,
+                                                   .state = KMS_SHRED_TARGET_PENDING};
+    KMS_FREE struct ops_shred_victim *failed = calloc(KMS_REKEY_TARGETS_ADVISED, sizeof *failed);
+    size_t failures = 0;
+    if (failed == NULL)
+        return kms_fail(err, KMS_NO_MEMORY, "no memory for a batch of customers");
+    batch->count = batch->entry_count = 0;
+    {
+        KMS_TXN txn = {0};
+        KMS_TRY(kms_txn_begin(batch->ops->store, false, &txn, err));
+        KMS_TRY(txn.store->ops->shred.target_list(txn.txn, &filter, batch->any_before ? &batch->cursor : NULL,
+                                                  KMS_REKEY_TARGETS_ADVISED, take_target, batch, err));
+        batch->end = batch->count < KMS_REKEY_TARGETS_ADVISED;
+        KMS_TRY(examine_all(batch, &txn, &failures, failed, err));
+    }
+    for (size_t i = 0; i < failures; i++)
+        KMS_TRY(ops_shred_batch_fail(batch, &failed[i], failed[i].problem, err));
+    return KMS_OK;
+}
+
+/* What the engine's hooks carry. */
+struct part {
+    struct ops_shred_batch *batch;
+    size_t first, count;
+};
+
+/* The purposes that the law keeps of a customer that was not closed before: the time begins now. */
+static enum kms_status restrict_customer(struct ops_shred_batch *batch, struct kms_store_txn *txn,
+                                         const struct kms_uuid *uuid, struct kms_error *err)
+{
+    struct kms_store *store = batch->ops->store;
+    KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
+    KMS_TRY(store->ops->customer_by_uuid(txn, uuid, &customer, err));
+    return ops_shred_restrict(store, txn, &customer, batch->purposes, batch->purpose_count, err);
+}
+
+/* In the commit's transaction: the targets are SHREDDED when their keys are, and what is kept is RESTRICTED. */
+static enum kms_status write_targets(void *context, struct kms_store_txn *txn,
+                                     const struct kms_batch_record *record, struct kms_error *err)
+{
+    const struct part *part = context;
+    struct kms_store *store = part->batch->ops->store;
+    for (size_t i = part->first; i < part->first + part->count; i++) {
+        struct ops_shred_victim *victim = &part->batch->victims[i];
+        if (victim->problem[0] != '\0')
+            continue;
+        struct kms_shred_target_record target = victim->target;
+        target.state = KMS_SHRED_TARGET_SHREDDED;
+        target.batch = record->uuid;
+        target.changed_ns = kms_clock_wall_ns();
+        KMS_TRY(store->ops->shred.target_put(txn, &target, err));
+        if (victim->keeps)
+            KMS_TRY(restrict_customer(part->batch, txn, &target.customer, err));
+    }
+    return KMS_OK;
+}
+
+/* Mark those that the engine did not take; true when there is one. */
+static bool note_refused(struct ops_shred_batch *batch, size_t first, size_t count)
+{
+    bool any = false;
+    for (size_t i = first; i < first + count; i++) {
+        struct ops_shred_victim *victim = &batch->victims[i];
+        for (size_t k = 0; k < victim->count && victim->problem[0] == '\0'; k++) {
+            const enum kms_status status = batch->entries[victim->first + k].ret_status;
+            if (status != KMS_OK)
+                (void)snprintf(victim->problem, sizeof victim->problem, "%s",
+                               status == KMS_NOT_FOUND ? "there is no such key any more"
+                                                       : "it was shredded before");
+        }
+        any |= victim->problem[0] != '\0';
+    }
+    return any;
+}
+
+/* The entries of the victims without a problem, beside each other. */
+static size_t gather(const struct ops_shred_batch *batch, size_t first, size_t count,
+                     struct kms_rekey_target *out)
+{
+    size_t gathered = 0;
+    for (size_t i = first; i < first + count; i++) {
+        const struct ops_shred_victim *victim = &batch->victims[i];
+        for (size_t k = 0; k < victim->count && victim->problem[0] == '\0'; k++)
+            out[gathered++] = batch->entries[victim->first + k];
+    }
+    return gathered;
+}
+
+/* The engine, with entries that lie beside each other; their statuses are put back where they came from. */
+static enum kms_status call_engine(struct ops_shred_batch *batch, struct part *part, const char *reference,
+                                   struct kms_batch_record *ret_batch, struct kms_error *err)
+{
+    KMS_FREE struct kms_rekey_target *list = calloc(batch->entry_count, sizeof *list);
+    if (list == NULL)
+        return kms_fail(err, KMS_NO_MEMORY, "no memory for a batch of customers");
+    struct kms_rekey_request request = {
+        .batch = kms_uuid_random(),
+        .tenant = batch->job->tenant,
+        .reference = reference,
+        .targets = list,
+        .target_count = gather(batch, part->first, part->count, list),
+        .hooks = {.context = part, .write = write_targets},
+    };
+    if (request.target_count == 0)
+        return KMS_NOT_FOUND; /* and nothing is done */
+    const enum kms_status status = kms_keys_shred(batch->ops->keys, &request, ret_batch, err);
+    size_t at = 0;
+    for (size_t i = part->first; i < part->first + part->count; i++) {
+        const struct ops_shred_victim *victim = &batch->victims[i];
+        for (size_t k = 0; k < victim->count && victim->problem[0] == '\0'; k++)
+            batch->entries[victim->first + k].ret_status = list[at++].ret_status;
+    }
+    return status;
+}
+
+/* After the shred, or when it was refused: nobody waits any more. */
+static enum kms_status settle(struct ops_shred_batch *batch, size_t first, size_t count,
+                              struct kms_error *err)
+{
+    for (size_t i = first; i < first + count; i++) {
+        struct ops_shred_victim *victim = &batch->victims[i];
+        if (victim->problem[0] != '\0')
+            KMS_TRY(ops_shred_batch_fail(batch, victim, victim->problem, err));
+        else
+            ops_shred_note(batch->ops->shred, &victim->target.customer, false);
+    }
+    return KMS_OK;
+}
+
+enum kms_status ops_shred_batch_run(struct ops_shred_batch *batch, size_t first, size_t count,
+                                    const char *reference, struct kms_batch_record *ret_batch,
+                                    struct kms_error *err)
+{
+    struct part part = {batch, first, count};
+    enum kms_status status = call_engine(batch, &part, reference, ret_batch, err);
+    if ((status == KMS_NOT_FOUND || status == KMS_FAILED_PRECONDITION) && note_refused(batch, first, count))
+        status = call_engine(batch, &part, reference, ret_batch, err); /* without those that were refused */
+    if (status != KMS_OK && status != KMS_NOT_FOUND)
+        return status;
+    return settle(batch, first, count, err);
+}

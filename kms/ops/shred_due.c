@@ -1,0 +1,324 @@
+/* What happens by itself: windows that end, retentions that end, jobs that nobody wants any more. */
+#include "core/clock.h"
+#include "core/log.h"
+#include "ops/shred_job.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define RETRY_NS (60 * KMS_NS_PER_SECOND)
+#define SWEEP_NS (5 * KMS_NS_PER_SECOND)
+#define DRAFT_NS (INT64_C(24) * 3600 * KMS_NS_PER_SECOND) /* a draft is forgotten after a day */
+
+enum { JOBS_AT_ONCE = 1000, RETENTIONS_AT_ONCE = 1000 };
+
+static const char scheduler[] = "service:shred-scheduler";
+
+/* Jobs that a list has found, to be worked on after it. */
+struct jobs {
+    struct kms_shred_job_record *list;
+    size_t count;
+};
+
+static enum kms_status keep_job(void *context, const struct kms_shred_job_record *job)
+{
+    struct jobs *jobs = context;
+    jobs->list[jobs->count++] = *job;
+    return KMS_OK;
+}
+
+/* Up to JOBS_AT_ONCE jobs in a state; free(jobs->list). */
+static enum kms_status find_jobs(struct kms_ops *ops, enum kms_shred_job_state state, struct jobs *jobs,
+                                 struct kms_error *err)
+{
+    jobs->list = calloc(JOBS_AT_ONCE, sizeof *jobs->list);
+    if (jobs->list == NULL)
+        return kms_fail(err, KMS_NO_MEMORY, "no memory for a list of shred jobs");
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(ops->store, false, &txn, err));
+    return txn.store->ops->shred.job_list(txn.txn, NULL, state, NULL, JOBS_AT_ONCE, keep_job, jobs, err);
+}
+
+static enum kms_status note_any(void *context, const struct kms_operation_record *operation)
+{
+    *(bool *)context |= kms_operation_is_open(operation->state);
+    return KMS_OK;
+}
+
+/* Is the job's own operation of the scheduler under way? Its requester is called after the job. */
+static enum kms_status is_under_way(struct kms_ops *ops, const char *requester, bool *ret_open,
+                                    struct kms_error *err)
+{
+    static const enum kms_operation_state open[] = {KMS_OPERATION_APPROVED, KMS_OPERATION_RUNNING};
+    *ret_open = false;
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(ops->store, false, &txn, err));
+    for (size_t i = 0; i < sizeof open / sizeof *open; i++) {
+        const struct kms_operation_filter filter = {
+            .state = open[i], .kind = ops_shred_run_kind.name, .requester = requester};
+        KMS_TRY(txn.store->ops->operation.list(txn.txn, &filter, NULL, 1, note_any, ret_open, err));
+    }
+    return KMS_OK;
+}
+
+/* Begin one job whose time has come. */
+static enum kms_status start_job(struct kms_ops *ops, const struct kms_shred_job_record *job,
+                                 struct kms_error *err)
+{
+    char uid[KMS_UUID_TEXT_SIZE];
+    char requester[sizeof scheduler + 1 + KMS_UUID_TEXT_SIZE];
+    bool under_way;
+    struct kms_uuid operation;
+    struct kms_tenant_record tenant;
+    (void)snprintf(requester, sizeof requester, "%s/%s", scheduler, kms_uuid_format(&job->uid, uid));
+    KMS_TRY(is_under_way(ops, requester, &under_way, err));
+    if (under_way)
+        return KMS_OK;
+    {
+        KMS_TXN txn = {0};
+        KMS_TRY(kms_txn_begin(ops->store, false, &txn, err));
+        KMS_TRY(txn.store->ops->tenant_by_uuid(txn.txn, &job->tenant, &tenant, err));
+    }
+    return ops_operation_start(ops, &ops_shred_run_kind, requester, tenant.id, json_pack("{s:s}", "job", uid),
+                               0, &operation, err);
+}
+
+/* Every job whose time has come; one that could not be finished (holds) is tried again once a minute. */
+static enum kms_status start_due(struct kms_ops *ops, struct kms_error *err)
+{
+    const struct ops_shred_time time = ops_shred_now(ops->shred);
+    struct jobs jobs = {0};
+    enum kms_status status = time.suspect ? KMS_OK : find_jobs(ops, KMS_SHRED_JOB_SCHEDULED, &jobs, err);
+    for (size_t i = 0; i < jobs.count && status == KMS_OK; i++) {
+        const struct kms_shred_job_record *job = &jobs.list[i];
+        if (job->due_ns <= time.now_ns && ops_shred_may_try(ops->shred, &job->uid, RETRY_NS))
+            status = start_job(ops, job, err);
+    }
+    free(jobs.list);
+    return status;
+}
+
+static enum kms_status cancel(struct kms_ops *ops, const struct kms_shred_job_record *job,
+                              struct kms_error *err)
+{
+    struct kms_shred_job_record now;
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(ops->store, true, &txn, err));
+    KMS_TRY(txn.store->ops->shred.job_get(txn.txn, &job->uid, &now, err));
+    if (now.state != job->state)
+        return KMS_OK;
+    now.state = KMS_SHRED_JOB_CANCELLED;
+    KMS_TRY(txn.store->ops->shred.job_put(txn.txn, &now, err));
+    return kms_txn_commit(&txn, err);
+}
+
+/* Will the operation of a requested job never come? One without an operation was left by a crash. */
+static enum kms_status is_lost(struct kms_ops *ops, const struct kms_shred_job_record *job, bool *ret_lost,
+                               struct kms_error *err)
+{
+    KMS_CLEANUP(kms_operation_record_clear) struct kms_operation_record operation = {0};
+    *ret_lost = kms_clock_wall_ns() - job->requested_ns > DRAFT_NS;
+    if (kms_uuid_is_zero(&job->operation))
+        return KMS_OK;
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(ops->store, false, &txn, err));
+    const enum kms_status status = txn.store->ops->operation.get(txn.txn, &job->operation, &operation, err);
+    if (status != KMS_OK && status != KMS_NOT_FOUND)
+        return status;
+    *ret_lost = status == KMS_NOT_FOUND || !kms_operation_is_open(operation.state);
+    return KMS_OK;
+}
+
+/* Requested jobs whose operation was rejected or expired, and drafts of yesterday. */
+static enum kms_status sweep(struct kms_ops *ops, struct kms_error *err)
+{
+    struct jobs jobs = {0};
+    enum kms_status status = find_jobs(ops, KMS_SHRED_JOB_REQUESTED, &jobs, err);
+    for (size_t i = 0; i < jobs.count && status == KMS_OK; i++) {
+        bool lost = false;
+        status = is_lost(ops, &jobs.list[i], &lost, err);
+        if (status == KMS_OK && lost)
+            status = cancel(ops, &jobs.list[i], err);
+    }
+    free(jobs.list);
+    jobs = (struct jobs){0};
+    if (status == KMS_OK)
+        status = find_jobs(ops, KMS_SHRED_JOB_DRAFT, &jobs, err);
+    for (size_t i = 0; i < jobs.count && status == KMS_OK; i++) {
+        if (kms_clock_wall_ns() - jobs.list[i].requested_ns > DRAFT_NS)
+            status = cancel(ops, &jobs.list[i], err);
+    }
+    free(jobs.list);
+    return status;
+}
+
+/* Retentions that have ended, the first RETENTIONS_AT_ONCE of them. */
+struct ended {
+    struct kms_retention_record *list;
+    size_t count;
+};
+
+static enum kms_status keep_retention(void *context, const struct kms_retention_record *retention)
+{
+    struct ended *ended = context;
+    ended->list[ended->count++] = *retention;
+    return KMS_OK;
+}
+
+/* A job of the service's own, that waits for nobody's approval. */
+static struct kms_shred_job_record own_job(const struct kms_uuid *tenant, enum kms_shred_origin origin,
+                                           const char *purpose, const char *reason, int64_t window_seconds,
+                                           const struct ops_shred_time *time)
+{
+    const int64_t latest = time->wall_ns > time->trusted_ns ? time->wall_ns : time->trusted_ns;
+    struct kms_shred_job_record job = {.uid = kms_uuid_random(),
+                                       .tenant = *tenant,
+                                       .origin = origin,
+                                       .state = KMS_SHRED_JOB_SCHEDULED,
+                                       .requested_ns = time->wall_ns,
+                                       .window_seconds = window_seconds,
+                                       .due_ns = latest + window_seconds * KMS_NS_PER_SECOND};
+    (void)snprintf(job.purpose, sizeof job.purpose, "%s", purpose);
+    (void)snprintf(job.requested_by, sizeof job.requested_by, "%s", scheduler);
+    (void)snprintf(job.reason, sizeof job.reason, "%s", reason);
+    return job;
+}
+
+/* Those of one tenant and purpose become one job: `first` and all that are like it. */
+static enum kms_status schedule_like(struct kms_ops *ops, struct kms_txn *txn, struct ended *ended,
+                                     size_t first, const struct ops_shred_time *time, struct kms_error *err)
+{
+    const struct kms_retention_record pattern = ended->list[first];
+    struct kms_shred_job_record job = own_job(&pattern.tenant, KMS_SHRED_BY_RETENTION, pattern.purpose,
+                                              "the retention that the law wanted has ended", 0, time);
+    const struct kms_store_shred_ops *store = &ops->store->ops->shred;
+    job.due_ns = time->now_ns; /* there is nothing to wait for */
+    KMS_TRY(store->job_put(txn->txn, &job, err));
+    for (size_t i = first; i < ended->count; i++) {
+        struct kms_retention_record *retention = &ended->list[i];
+        if (retention->due_ns == 0 || strcmp(retention->purpose, pattern.purpose) != 0 ||
+            !kms_uuid_equal(&retention->tenant, &pattern.tenant))
+            continue;
+        const struct kms_shred_target_record target = {.job = job.uid,
+                                                       .customer = retention->customer,
+                                                       .state = KMS_SHRED_TARGET_PENDING,
+                                                       .changed_ns = time->wall_ns};
+        KMS_TRY(store->target_put(txn->txn, &target, err));
+        retention->due_ns = 0; /* removed, and done */
+        KMS_TRY(store->retention_put(txn->txn, retention, err));
+    }
+    return KMS_OK;
+}
+
+static enum kms_status end_retentions(struct kms_ops *ops, struct kms_error *err)
+{
+    const struct ops_shred_time time = ops_shred_now(ops->shred);
+    KMS_FREE struct kms_retention_record *list = calloc(RETENTIONS_AT_ONCE, sizeof *list);
+    struct ended ended = {.list = list};
+    if (list == NULL)
+        return kms_fail(err, KMS_NO_MEMORY, "no memory for a list of retentions");
+    if (time.suspect)
+        return KMS_OK;
+    {
+        KMS_TXN txn = {0};
+        KMS_TRY(kms_txn_begin(ops->store, false, &txn, err));
+        KMS_TRY(txn.store->ops->shred.retention_list(txn.txn, NULL, time.now_ns, RETENTIONS_AT_ONCE,
+                                                     keep_retention, &ended, err));
+    }
+    if (ended.count == 0)
+        return KMS_OK;
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(ops->store, true, &txn, err));
+    for (size_t i = 0; i < ended.count; i++) {
+        if (list[i].due_ns != 0)
+            KMS_TRY(schedule_like(ops, &txn, &ended, i, &time, err));
+    }
+    return kms_txn_commit(&txn, err);
+}
+
+static enum kms_status note_one(void *context, const struct kms_retention_record *retention)
+{
+    (void)retention;
+    *(bool *)context = true;
+    return KMS_OK;
+}
+
+/* The clock's believed moment is kept as long as there is something that a wrong clock could harm. */
+static enum kms_status keep_clock(struct kms_ops *ops, struct kms_error *err)
+{
+    bool needed = ops_shred_any_waits(ops->shred);
+    if (!needed) {
+        KMS_TXN txn = {0};
+        KMS_TRY(kms_txn_begin(ops->store, false, &txn, err));
+        KMS_TRY(txn.store->ops->shred.retention_list(txn.txn, NULL, INT64_MAX, 1, note_one, &needed, err));
+    }
+    return needed ? ops_shred_keep_clock(ops->shred, ops->store, err) : KMS_OK;
+}
+
+void ops_shred_tick(struct kms_ops *ops)
+{
+    static const struct kms_uuid sweeping = {{1}};
+    struct kms_error err = {0};
+    if (ops->shred == NULL)
+        return; /* a part of the service that is not there shreds nothing */
+    enum kms_status status = keep_clock(ops, &err);
+    if (status == KMS_OK)
+        status = end_retentions(ops, &err);
+    if (status == KMS_OK)
+        status = start_due(ops, &err);
+    if (status == KMS_OK && ops_shred_may_try(ops->shred, &sweeping, SWEEP_NS))
+        status = sweep(ops, &err);
+    if (status != KMS_OK)
+        kms_log_error("shred", "the scheduler could not do its work, it tries again: %s",
+                      kms_error_cause(&err, status));
+}
+
+enum kms_status ops_shred_restrict(struct kms_store *store, struct kms_store_txn *txn,
+                                   struct kms_customer_record *customer,
+                                   const struct kms_purpose_record *purposes, size_t count,
+                                   struct kms_error *err)
+{
+    const int64_t now = kms_clock_wall_ns();
+    for (size_t i = 0; i < count; i++) {
+        const struct kms_retention_record retention = {.tenant = customer->tenant,
+                                                       .customer = customer->uuid,
+                                                       .due_ns = now + purposes[i].retention_seconds *
+                                                                           KMS_NS_PER_SECOND};
+        struct kms_retention_record entry = retention;
+        (void)snprintf(entry.purpose, sizeof entry.purpose, "%s", purposes[i].id);
+        if (purposes[i].retention_seconds > 0 && customer->state == KMS_CUSTOMER_ACTIVE)
+            KMS_TRY(store->ops->shred.retention_put(txn, &entry, err));
+    }
+    if (customer->state != KMS_CUSTOMER_ACTIVE)
+        return KMS_OK;
+    customer->state = KMS_CUSTOMER_RESTRICTED;
+    customer->revision++;
+    customer->updated_ns = now;
+    return store->ops->customer_update(txn, customer, err);
+}
+
+enum kms_status ops_shred_closed(struct kms_ops *ops, struct kms_txn *txn,
+                                 const struct kms_customer_record *customer, bool *ret_scheduled,
+                                 struct kms_error *err)
+{
+    const struct kms_store_shred_ops *store = &txn->store->ops->shred;
+    struct kms_shred_setting_record setting = {0};
+    const enum kms_status status = store->setting_get(txn->txn, &customer->tenant, &setting, err);
+    *ret_scheduled = false;
+    if (status == KMS_NOT_FOUND || (status == KMS_OK && !setting.shred_closed))
+        return KMS_OK;
+    KMS_TRY(status);
+    int64_t window = 0;
+    KMS_TRY(ops_shred_window(ops, txn, &customer->tenant, &window, err));
+    const struct ops_shred_time time = ops_shred_now(ops->shred);
+    const struct kms_shred_job_record job =
+        own_job(&customer->tenant, KMS_SHRED_BY_CLOSURE, "", "the customer was closed", window, &time);
+    const struct kms_shred_target_record target = {.job = job.uid,
+                                                   .customer = customer->uuid,
+                                                   .state = KMS_SHRED_TARGET_PENDING,
+                                                   .changed_ns = time.wall_ns};
+    KMS_TRY(store->job_put(txn->txn, &job, err));
+    KMS_TRY(store->target_put(txn->txn, &target, err));
+    *ret_scheduled = true;
+    return KMS_OK;
+}
