@@ -7,6 +7,7 @@
 #include "cli/output.h"
 #include "cli/paging.h"
 #include "core/cleanup.h"
+#include "core/file.h"
 #include "evidence/signature.h"
 
 #include <kms/v1/certificate.pb-c.h>
@@ -63,15 +64,23 @@ int kms_cli_certificate_get(struct kms_cli *cli)
                                        "proof", certificate->proof.len > 0));
 }
 
-/* The file and the certificate in it. */
-static int load(struct kms_cli *cli, struct kms_secret *bytes, struct kms_certificate **ret_certificate)
+/* A file that is no secret. */
+static int read_file(struct kms_cli *cli, const char *path, size_t max, struct kms_buf *ret_bytes)
 {
     struct kms_error err = {0};
-    const int result = kms_cli_read_input(cli, cli->words[0], KMS_EVIDENCE_DOCUMENT_MAX, bytes);
+    const enum kms_status status = kms_file_read(path, max, ret_bytes, &err);
+    return status == KMS_OK ? KMS_CLI_EXIT_OK : kms_cli_fail(cli, "%s", kms_error_public(&err, status));
+}
+#define BUF KMS_CLEANUP(kms_buf_clear) struct kms_buf
+
+/* The file and the certificate in it. */
+static int load(struct kms_cli *cli, struct kms_buf *bytes, struct kms_certificate **ret_certificate)
+{
+    struct kms_error err = {0};
+    const int result = read_file(cli, cli->words[0], KMS_EVIDENCE_DOCUMENT_MAX, bytes);
     if (result != KMS_CLI_EXIT_OK)
         return result;
-    const enum kms_status status =
-        kms_certificate_parse(kms_slice_of(bytes->data, bytes->len), ret_certificate, &err);
+    const enum kms_status status = kms_certificate_parse(kms_buf_slice(bytes), ret_certificate, &err);
     return status == KMS_OK ? KMS_CLI_EXIT_OK
                             : kms_cli_fail(cli, "%s: %s", cli->words[0], kms_error_public(&err, status));
 }
@@ -84,7 +93,7 @@ static void free_certificate(struct kms_certificate **certificate)
 
 int kms_cli_certificate_show(struct kms_cli *cli)
 {
-    KMS_SECRET bytes = {0};
+    BUF bytes = {0};
     CERTIFICATE *certificate = NULL;
     const int result = load(cli, &bytes, &certificate);
     if (result != KMS_CLI_EXIT_OK)
@@ -104,23 +113,22 @@ static int refuse(struct kms_cli *cli, const char *file, enum kms_status status,
 }
 
 /* The detached signature beside the file, by the key of --key. */
-static int check_signature(struct kms_cli *cli, const struct kms_secret *document)
+static int check_signature(struct kms_cli *cli, const struct kms_buf *document)
 {
     char name[4096];
-    KMS_SECRET signature = {0};
-    KMS_SECRET key = {0};
+    BUF signature = {0};
+    BUF key = {0};
     struct kms_error err = {0};
     const int len = snprintf(name, sizeof name, "%s.sig", cli->words[0]);
     if (len < 0 || (size_t)len >= sizeof name)
         return kms_cli_fail(cli, "the file name is too long");
-    int result = kms_cli_read_input(cli, name, KMS_EVIDENCE_SIGNATURE_MAX, &signature);
+    int result = read_file(cli, name, KMS_EVIDENCE_SIGNATURE_MAX, &signature);
     if (result == KMS_CLI_EXIT_OK)
-        result = kms_cli_read_input(cli, kms_cli_value(cli, KMS_CLI_KEY), KMS_EVIDENCE_PEM_MAX, &key);
+        result = read_file(cli, kms_cli_value(cli, KMS_CLI_KEY), KMS_EVIDENCE_PEM_MAX, &key);
     if (result != KMS_CLI_EXIT_OK)
         return result;
     const enum kms_status status =
-        kms_signature_verify(kms_slice_of(key.data, key.len), kms_slice_of(document->data, document->len),
-                             kms_slice_of(signature.data, signature.len), &err);
+        kms_signature_verify(kms_buf_slice(&key), kms_buf_slice(document), kms_buf_slice(&signature), &err);
     return status == KMS_OK ? KMS_CLI_EXIT_OK : refuse(cli, name, status, &err);
 }
 
@@ -128,17 +136,16 @@ static int check_signature(struct kms_cli *cli, const struct kms_secret *documen
 static int check_proof(struct kms_cli *cli, const struct kms_certificate *certificate, json_t *summary)
 {
     const char *path = kms_cli_value(cli, KMS_CLI_PROOF);
-    KMS_SECRET proof = {0};
+    BUF proof = {0};
     struct kms_error err = {0};
     struct kms_proof_facts facts = {0};
     char customer[KMS_UUID_TEXT_SIZE];
     if (path == NULL)
         return KMS_CLI_EXIT_OK;
-    const int result = kms_cli_read_input(cli, path, KMS_EVIDENCE_DOCUMENT_MAX, &proof);
+    const int result = read_file(cli, path, KMS_EVIDENCE_DOCUMENT_MAX, &proof);
     if (result != KMS_CLI_EXIT_OK)
         return result;
-    const enum kms_status status =
-        kms_certificate_prove(certificate, kms_slice_of(proof.data, proof.len), &facts, &err);
+    const enum kms_status status = kms_certificate_prove(certificate, kms_buf_slice(&proof), &facts, &err);
     if (status != KMS_OK)
         return refuse(cli, path, status, &err);
     (void)kms_uuid_format(&facts.customer, customer);
@@ -154,7 +161,7 @@ static int check_proof(struct kms_cli *cli, const struct kms_certificate *certif
 
 int kms_cli_certificate_verify(struct kms_cli *cli)
 {
-    KMS_SECRET bytes = {0};
+    BUF bytes = {0};
     CERTIFICATE *certificate = NULL;
     json_t *summary = json_pack("{s:s, s:s}", "certificate", cli->words[0], "signature", "good");
     int result = load(cli, &bytes, &certificate);
