@@ -70,7 +70,7 @@
     X(FROM, "from", "TIME", false, "not before TIME (2026-01-31T12:00:00Z, or a date)")                      \
     X(UNTIL, "until", "TIME", false, "before TIME")                                                          \
     X(INDEX_DIR, "index-dir", "DIR", false, "keep the indexes there and not beside the log")                 \
-    X(COMMENT, "comment", "TEXT", false, "why; kept in the history of the policy") \
+    X(COMMENT, "comment", "TEXT", false, "why; kept in the history of the policy")                           \
     X(FILE, "file", "LIST", false, "customers, one id a line; -: standard input")                            \
     X(NO_WINDOW, "no-window", NULL, false, "without the waiting window; the policy must allow it")           \
     X(SKIP_REFUSED, "skip-refused", NULL, false, "request what is not refused")                              \

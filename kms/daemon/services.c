@@ -124,8 +124,8 @@ static const struct kms_rpc_method rotation_methods[] = {
         .method_count = sizeof name##_methods / sizeof name##_methods[0]                                     \
     }
 static const struct kms_rpc_service services[] = {
-    SERVICE(data_key),  SERVICE(directory), SERVICE(server),
-    SERVICE(operation), SERVICE(policy),    SERVICE(freeze), SERVICE(shred), SERVICE(hold), SERVICE(certificate), SERVICE(rotation),
+    SERVICE(data_key), SERVICE(directory), SERVICE(server), SERVICE(operation),   SERVICE(policy),
+    SERVICE(freeze),   SERVICE(shred),     SERVICE(hold),   SERVICE(certificate), SERVICE(rotation),
 };
 
 size_t kms_services(struct kms_ops *ops, struct kms_rpc_service ret_services[KMS_SERVICES_MAX])

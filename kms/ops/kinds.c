@@ -6,16 +6,11 @@
 #include "ops/shred_job.h"
 
 const struct ops_operation_kind *const ops_operation_kinds[] = {
-    &ops_policy_apply_kind,
-    &ops_policy_rollback_kind,
-    &ops_unfreeze_kind,
-    &ops_shred_kind,
-    &ops_shred_run_kind,
-    &ops_hold_release_kind,
-    &ops_rotate_master_kind,
-    &ops_rotate_tree_kind,
-    &ops_rotate_kek_kind,
-    NULL,
+    &ops_policy_apply_kind,  &ops_policy_rollback_kind,
+    &ops_unfreeze_kind,      &ops_shred_kind,
+    &ops_shred_run_kind,     &ops_hold_release_kind,
+    &ops_rotate_master_kind, &ops_rotate_tree_kind,
+    &ops_rotate_kek_kind,    NULL,
 };
 
 void ops_tick(struct kms_ops *ops)

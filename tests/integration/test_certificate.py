@@ -6,7 +6,7 @@ import subprocess
 import unittest
 
 from cases import PURPOSE, TENANT
-from shredding import ShredTestCase
+from shred_cases import ShredTestCase
 
 
 class Certificates(ShredTestCase):

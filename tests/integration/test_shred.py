@@ -10,7 +10,7 @@ import grpc
 
 from cases import CUSTOMER, PURPOSE, TENANT, R, unwrap_request
 from harness import BUILD, eventually
-from shredding import ALWAYS, KYC, ShredTestCase
+from shred_cases import ALWAYS, KYC, ShredTestCase
 
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
