@@ -34,6 +34,7 @@
     X(RPC_CALL, "one call's outgoing messages")                                                              \
     X(CLIENT, "the client library's data-key cache")                                                         \
     X(RPC_TLS, "the certificate, key and client CA that new connections get")                                \
+    X(METRICS, "which connections read metrics")                                                             \
     X(LOG, "the log's rate limits and its output")
 
 enum kms_lock_place {

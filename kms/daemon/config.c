@@ -108,6 +108,10 @@ static const cyaml_schema_field_t detection_fields[] = {
     DETECTION_MAPPING(clock_backwards),
     CYAML_FIELD_END};
 
+static const cyaml_schema_field_t metrics_fields[] = {PATH("listen", 0, SECTION(metrics), listen),
+                                                      FLAG("allow_remote", SECTION(metrics), allow_remote),
+                                                      CYAML_FIELD_END};
+
 /* One more than the level, so that absent (0) differs from the first. */
 static const cyaml_strval_t level_words[] = {{"error", KMS_LOG_ERROR + 1},
                                              {"warning", KMS_LOG_WARNING + 1},
@@ -134,6 +138,7 @@ static const cyaml_schema_field_t config_fields[] = {
     MAPPING(cache, CYAML_FLAG_OPTIONAL, cache_fields),
     MAPPING(limits, CYAML_FLAG_OPTIONAL, limits_fields),
     MAPPING(detection, CYAML_FLAG_OPTIONAL, detection_fields),
+    MAPPING(metrics, CYAML_FLAG_OPTIONAL, metrics_fields),
     MAPPING(log, CYAML_FLAG_OPTIONAL, log_fields),
     CYAML_FIELD_END};
 
@@ -364,6 +369,16 @@ static enum kms_status settle_detection(struct kms_config *config, const char *d
     return KMS_OK;
 }
 
+/* Only the path of a Unix socket depends on where the file lies; metrics/ looks at the rest. */
+static enum kms_status settle_metrics(struct kms_config *config, const char *directory)
+{
+    static const char unix_prefix[] = "unix:";
+    char **listen = &config->metrics.listen;
+    if (*listen == NULL || strncmp(*listen, unix_prefix, sizeof unix_prefix - 1) != 0)
+        return KMS_OK;
+    return resolve(listen, sizeof unix_prefix - 1, directory);
+}
+
 /* All that the schema cannot say. */
 static enum kms_status settle(struct kms_config *config, const char *directory,
                               const struct kms_yaml *document, struct kms_error *err)
@@ -373,6 +388,7 @@ static enum kms_status settle(struct kms_config *config, const char *directory,
     KMS_TRY(settle_numbers(config, document, err));
     KMS_TRY(check_hsm(config, document, err));
     KMS_TRY(settle_detection(config, directory, document, err));
+    KMS_TRY(settle_metrics(config, directory));
     if (config->policy != NULL && config->bootstrap_admin != NULL)
         return kms_yaml_fail(document, "bootstrap_admin", err,
                              "is for a service without a first policy: leave it or policy out");

@@ -69,6 +69,10 @@ struct kms_config {
         } canary;
     } detection;
     struct {
+        char *listen;      /* NULL: metrics are not served */
+        bool allow_remote; /* an address that other hosts reach */
+    } metrics;
+    struct {
         enum kms_log_level level;
         int level_word; /* as loaded: level + 1; 0: absent */
     } log;

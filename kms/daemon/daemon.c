@@ -4,12 +4,15 @@
 #include "core/clock.h"
 #include "daemon/attestation.h"
 #include "daemon/detection.h"
+#include "daemon/exposition.h"
 #include "daemon/pinger.h"
 #include "daemon/policy.h"
 #include "daemon/records.h"
 #include "daemon/services.h"
 #include "hsm/p11.h"
 #include "kms_descriptor_set.h"
+#include "metrics/endpoint.h"
+#include "metrics/http.h"
 #include "ops/operation.h"
 #include "ops/runner.h"
 #include "ops/shred_state.h"
@@ -39,6 +42,8 @@ struct kms_daemon {
     struct kms_rpc_server *server;
     struct kms_pinger *pinger;
     struct kms_ops ops;
+    struct kms_exposition exposition;
+    struct kms_metrics *metrics; /* NULL: not configured */
     bool serving;
 };
 
@@ -168,6 +173,29 @@ static void set_serving(struct kms_daemon *daemon, bool serving)
     kms_rpc_server_set_serving(daemon->server, serving);
 }
 
+/* For /healthz: the same that grpc.health.v1 says. */
+static bool is_serving(void *context)
+{
+    const struct kms_exposition *exposition = context;
+    struct kms_ops_call_stats stats;
+    call_stats(exposition->ops->call_stats_context, &stats);
+    return stats.serving;
+}
+
+static enum kms_status open_metrics(struct kms_daemon *daemon, struct kms_error *err)
+{
+    daemon->exposition = (struct kms_exposition){
+        .ops = &daemon->ops, .server = daemon->server, .detection = &daemon->detection};
+    const struct kms_metrics_config metrics = {
+        .listen = daemon->config->metrics.listen,
+        .allow_remote = daemon->config->metrics.allow_remote,
+        .write = kms_exposition_write,
+        .healthy = is_serving,
+        .context = &daemon->exposition,
+    };
+    return metrics.listen == NULL ? KMS_OK : kms_metrics_start(&metrics, &daemon->metrics, err);
+}
+
 /* Every part in the order in which they need each other. */
 static enum kms_status open_parts(struct kms_daemon *daemon, struct kms_error *err)
 {
@@ -182,6 +210,7 @@ static enum kms_status open_parts(struct kms_daemon *daemon, struct kms_error *e
     KMS_TRY(open_ops(daemon, err));
     KMS_TRY(open_server(daemon, err));
     KMS_TRY(kms_pinger_start(daemon->hsm, &daemon->pinger, err));
+    KMS_TRY(open_metrics(daemon, err));
     set_serving(daemon, true);
     return KMS_OK;
 }
@@ -207,7 +236,11 @@ void kms_daemon_announce(const struct kms_daemon *daemon)
     (void)printf("{\"ready\":true,\"addresses\":[");
     for (size_t i = 0; i < daemon->config->listen_count; i++)
         (void)printf("%s\"%s\"", i > 0 ? "," : "", kms_rpc_server_address(daemon->server, i));
-    (void)printf("],\"pid\":%d}\n", (int)getpid());
+    if (daemon->metrics != NULL)
+        (void)printf("],\"metrics\":\"%s\",\"pid\":%d}\n", kms_metrics_address(daemon->metrics),
+                     (int)getpid());
+    else
+        (void)printf("],\"pid\":%d}\n", (int)getpid());
     (void)fflush(stdout);
     (void)sd_notify(0, "READY=1");
 }
@@ -240,6 +273,7 @@ static void tick(struct kms_daemon *daemon)
 {
     kms_keys_expire(daemon->keys);
     kms_audit_checkpoints_tick(daemon->attestation.checkpoints);
+    kms_metrics_tick(daemon->metrics);
     struct kms_audit_status audit;
     kms_audit_status(daemon->audit, &audit);
     const bool healthy = kms_pinger_healthy(daemon->pinger) && !audit.failing;
@@ -282,6 +316,7 @@ bool kms_daemon_close(struct kms_daemon *daemon)
     if (daemon == NULL)
         return true;
     (void)sd_notify(0, "STOPPING=1");
+    kms_metrics_stop(daemon->metrics);
     const int64_t grace_ns = daemon->config->limits.drain_seconds * KMS_NS_PER_SECOND;
     const bool drained = daemon->server == NULL || kms_rpc_server_drain(daemon->server, grace_ns);
     const bool works_on = !kms_ops_runner_stop(&daemon->ops) || !drained;
@@ -312,5 +347,7 @@ bool kms_daemon_close(struct kms_daemon *daemon)
 
 enum kms_status kms_daemon_check(const struct kms_config *config, struct kms_error *err)
 {
+    if (config->metrics.listen != NULL)
+        KMS_TRY(kms_metrics_address_check(config->metrics.listen, config->metrics.allow_remote, err));
     return kms_daemon_auth_check(config, err);
 }

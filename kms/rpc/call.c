@@ -6,6 +6,7 @@
 #include "rpc/codec.h"
 #include "rpc/control.h"
 #include "rpc/group.h"
+#include "rpc/measure.h"
 #include "rpc/outcome.h"
 #include "rpc/peer.h"
 #include "rpc/queue.h"
@@ -172,6 +173,7 @@ void kms_rpc_call_finish(struct kms_rpc_call *call)
 {
     struct kms_rpc_outcome *outcome = &call->outcome;
     KMS_ASSERT(outcome->set);
+    kms_rpc_measure_end(call);
     grpc_metadata details;
     grpc_op ops[4] = {{.op = GRPC_OP_SEND_STATUS_FROM_SERVER}};
     struct grpc_op_send_status_from_server *end = &ops[0].data.send_status_from_server;
@@ -288,6 +290,7 @@ static void began(struct kms_rpc_call *call, bool ok)
         kms_rpc_call_unref(call);
         return;
     }
+    call->began_ns = kms_clock_mono_ns();
     kms_rpc_call_request(queue, call->route);
     const uint64_t live = __atomic_add_fetch(&queue->server->live, 1, __ATOMIC_ACQ_REL);
     call->live = true;

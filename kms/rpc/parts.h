@@ -32,6 +32,7 @@ struct kms_rpc_peers;
 struct kms_rpc_peer;
 struct kms_rpc_worker;
 struct kms_rpc_reflection;
+struct kms_rpc_measure;
 
 /* A method as it is served. Immutable once the server has started. */
 struct kms_rpc_route {
@@ -118,6 +119,7 @@ struct kms_rpc_call {
     grpc_call *call;
     gpr_timespec deadline;
     int64_t deadline_ns;
+    int64_t began_ns;
     grpc_metadata_array metadata;
     grpc_call_details unknown;
     grpc_byte_buffer *request;
@@ -171,6 +173,7 @@ struct kms_rpc_queue {
     struct kms_mutex pool_lock;
     struct kms_rpc_call *pool; /* protected by pool_lock */
     struct kms_rpc_counters counters;
+    struct kms_rpc_measure *measures; /* one for each route and one for the rest; owned */
 };
 
 enum kms_rpc_phase { KMS_RPC_NEW, KMS_RPC_RUNNING, KMS_RPC_DRAINING, KMS_RPC_DOWN, KMS_RPC_STUCK };

@@ -5,6 +5,7 @@
 #include "rpc/bench.h"
 #include "rpc/call.h"
 #include "rpc/group.h"
+#include "rpc/measure.h"
 #include "rpc/peer.h"
 #include "rpc/stackwipe.h"
 #include "rpc/stream.h"
@@ -27,6 +28,7 @@ enum kms_status kms_rpc_queue_init(struct kms_rpc_queue *queue, struct kms_rpc_s
     queue->touched = calloc(server->config.max_group + KMS_RPC_TASKS, sizeof *queue->touched);
     if (queue->touched == NULL)
         return KMS_NO_MEMORY;
+    KMS_TRY(kms_rpc_measure_init(queue));
     KMS_TRY(kms_rpc_bench_init(&queue->bench, server->config.arena_limit_bytes));
     return kms_rpc_peers_new(server->config.auth, &queue->peers);
 }
@@ -136,6 +138,7 @@ void kms_rpc_queue_clear(struct kms_rpc_queue *queue)
     kms_rpc_call_free_pool(queue);
     kms_rpc_peers_free(queue->peers);
     kms_rpc_bench_clear(&queue->bench);
+    kms_rpc_measure_clear(queue);
     if (queue->cq != NULL)
         grpc_completion_queue_destroy(queue->cq);
     kms_mutex_clear(&queue->pool_lock);

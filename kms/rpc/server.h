@@ -130,4 +130,21 @@ struct kms_rpc_stats {
 };
 void kms_rpc_server_stats(struct kms_rpc_server *server, struct kms_rpc_stats *ret_stats);
 
+enum { KMS_RPC_LATENCY_BUCKETS = 14 };
+/** Upper bounds of the buckets, inclusive; the last one has no bound. */
+extern const int64_t kms_rpc_latency_bounds_ns[KMS_RPC_LATENCY_BUCKETS];
+
+/** What became of the calls of one method that were answered, and when: from core's word of the call until its reply leaves. */
+struct kms_rpc_method_stats {
+    const char *path; /* "/kms.v1.DataKeyService/GenerateDataKey", "unknown" for all others together */
+    bool unary;       /* else a call is as long as its peer wants */
+    uint64_t calls;
+    uint64_t statuses[KMS_STATUS_COUNT];
+    uint64_t buckets[KMS_RPC_LATENCY_BUCKETS]; /* each by itself */
+    uint64_t total_ns;
+};
+/** The method with this index, from 0; false after the last one. */
+bool kms_rpc_server_method_stats(struct kms_rpc_server *server, size_t index,
+                                 struct kms_rpc_method_stats *ret_stats);
+
 #endif

@@ -301,6 +301,24 @@ static void detection_has_defaults_and_takes_what_is_said(void **state)
     assert_int_equal(silent.detection.canary.customers_count, 0);
 }
 
+static void metrics_are_served_only_where_they_are_asked_for(void **state)
+{
+    (void)state;
+    KMS_CONFIG none = {0};
+    parse_good(0, "", &none);
+    assert_null(none.metrics.listen);
+    KMS_CONFIG tcp = {0};
+    parse_good(17, "metrics: {listen: '127.0.0.1:9464'}", &tcp);
+    assert_string_equal(tcp.metrics.listen, "127.0.0.1:9464");
+    assert_false(tcp.metrics.allow_remote);
+    KMS_CONFIG path = {0};
+    parse_good(17, "metrics: {listen: 'unix:m.sock', allow_remote: true}", &path);
+    assert_string_equal(path.metrics.listen, "unix:/etc/kms/m.sock");
+    assert_true(path.metrics.allow_remote);
+    expect_refusal(17, "metrics: {allow_remote: true}", "key 'listen' is missing");
+    expect_refusal(17, "metrics: {listen: ''}", "metrics.listen");
+}
+
 static void senseless_detection_is_refused(void **state)
 {
     (void)state;
@@ -543,6 +561,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(addresses_are_checked),
         cmocka_unit_test(detection_has_defaults_and_takes_what_is_said),
         cmocka_unit_test(senseless_detection_is_refused),
+        cmocka_unit_test(metrics_are_served_only_where_they_are_asked_for),
         cmocka_unit_test(the_pin_comes_from_exactly_one_place_outside),
         cmocka_unit_test(values_that_yaml_or_c_would_bend_are_refused),
         cmocka_unit_test(a_pin_file_is_read_and_must_be_private),
