@@ -32,6 +32,14 @@ static void KMS_PRINTF(2, 0) log_nothing(void *context, const char *fmt, va_list
     (void)args;
 }
 
+/* Paths are compared as they were sent: nothing that is served needs an escape, and "%00" would end a text. */
+static size_t unescape_nothing(void *context, struct MHD_Connection *connection, char *text)
+{
+    (void)context;
+    (void)connection;
+    return strlen(text);
+}
+
 /* Connections come and go here, before their descriptor is used and before it is closed. */
 static void note_connection(void *context, struct MHD_Connection *connection, void **socket_context,
                             enum MHD_ConnectionNotificationCode code)
@@ -126,8 +134,8 @@ static enum kms_status start_daemon(struct kms_metrics *metrics, struct kms_erro
         MHD_OPTION_EXTERNAL_LOGGER, log_nothing, NULL, MHD_OPTION_LISTEN_SOCKET, metrics->listener,
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)KMS_METRICS_CONNECTIONS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
         (size_t)KMS_METRICS_REQUEST_MAX, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)KMS_METRICS_IDLE_SECONDS,
-        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_CONNECTION, note_connection, metrics,
-        MHD_OPTION_END);
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_UNESCAPE_CALLBACK, unescape_nothing, NULL,
+        MHD_OPTION_NOTIFY_CONNECTION, note_connection, metrics, MHD_OPTION_END);
     if (metrics->daemon == NULL)
         return kms_fail(err, KMS_INTERNAL, "cannot start the thread that serves metrics");
     metrics->listener = -1;

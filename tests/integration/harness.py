@@ -157,6 +157,7 @@ class Daemon:
         self.log_path = home.path / "kmsd.log"
         self.process = None
         self.addresses = []
+        self.metrics = None
         self.pid = None
 
     def _spawn(self):
@@ -176,6 +177,7 @@ class Daemon:
         if ready.get("ready") is not True or ready.get("pid") != self.pid:
             raise AssertionError(f"not a readiness line: {line!r}")
         self.addresses = ready["addresses"]
+        self.metrics = ready.get("metrics")
         self.home.address = self.addresses[0]
         return self
 

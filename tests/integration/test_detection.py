@@ -246,6 +246,37 @@ class Attacks(DetectionTestCase):
         self.assertEqual(len(found), 1)
 
 
+class Freezes(DetectionTestCase):
+    @classmethod
+    def prepare(cls, home):
+        super().prepare(home)
+        home.config["detection"]["denied_burst"]["freeze"] = True
+        cls.uris = {name: cls.newcomer(name, ["kyc"]) for name in ("mallory", "clumsy")}
+
+    def deny(self, name, calls):
+        for _ in range(calls):
+            self.assertRefused(grpc.StatusCode.PERMISSION_DENIED, self.client(name).keys.GenerateDataKey, generate_request())
+
+    def kyc(self, name):
+        """The status of a call that the policy allows."""
+        try:
+            self.client(name).keys.GenerateDataKey(generate_request(purpose="kyc"), timeout=DEADLINE)
+        except grpc.RpcError as error:
+            return error.code()
+        return grpc.StatusCode.OK
+
+    def test_an_attacker_is_frozen_by_the_rule_and_nobody_else(self):
+        self.assertEqual((self.kyc("mallory"), self.kyc("clumsy")), (grpc.StatusCode.OK, grpc.StatusCode.OK))
+        self.deny("clumsy", DENIED_CALLS - 1)
+        self.deny("mallory", DENIED_CALLS)
+        record = self.assertAlert("denied_burst", self.uris["mallory"])
+        self.assertEqual(record["detail"]["frozen"], "yes")
+        self.assertEqual(self.kyc("mallory"), grpc.StatusCode.PERMISSION_DENIED)  # as if no policy allowed it
+        self.assertEqual((self.kyc("clumsy"), self.kyc("app")), (grpc.StatusCode.OK, grpc.StatusCode.OK))
+        freezes = json.loads(self.kmsctl("auditor", "freeze", "list", "--json").stdout)["freezes"]
+        self.assertEqual([(f["identity"], f["reason"]) for f in freezes], [(self.uris["mallory"], "detection: denied_burst")])
+
+
 class Restarts(unittest.TestCase):
     """What one run leaves to the next: canaries by uid, known places, the time of the last record."""
 
