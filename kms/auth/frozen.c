@@ -1,6 +1,5 @@
 #include "auth/frozen.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 /* Running out of memory must not end the process, as it does by default. */
@@ -15,11 +14,18 @@ struct kms_frozen_entry {
     char key[];
 };
 
-/* Scope, tenant and name in one text; neither name has a line break. 0: longer than anything that can be frozen. */
+/* Scope, tenant and name in one key; no tenant has a line break. 0: longer than anything that can be frozen. */
 static size_t key_of(enum kms_auth_scope scope, const char *tenant, const char *name, char key[KEY_MAX])
 {
-    const int len = snprintf(key, KEY_MAX, "%d\n%s\n%s", (int)scope, tenant, name);
-    return len > 0 && len < KEY_MAX ? (size_t)len : 0;
+    const size_t tenant_len = strlen(tenant);
+    const size_t name_len = strlen(name);
+    if (tenant_len + name_len + 2 > KEY_MAX)
+        return 0;
+    key[0] = (char)scope;
+    memcpy(key + 1, tenant, tenant_len);
+    key[1 + tenant_len] = '\n';
+    memcpy(key + 2 + tenant_len, name, name_len);
+    return tenant_len + name_len + 2;
 }
 
 /* By the whole key; NULL: not there. */

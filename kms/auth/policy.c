@@ -279,18 +279,20 @@ const struct kms_policy_binding *kms_policy_next(struct kms_policy_cursor *curso
 {
     enum { IDENTITY, IDENTITY_GROUPS, PERSON, PERSON_GROUPS, PREFIXES };
     const struct kms_policy_binding *found = NULL;
-    const struct policy_subject *identity = NULL;
-    if (cursor->stage == IDENTITY)
+    const struct policy_subject *subject = NULL;
+    if (cursor->stage == IDENTITY) {
         cursor->len = strlen(cursor->name);
+        cursor->identity = find(&cursor->policy->exact, cursor->name, cursor->len);
+    }
     while (found == NULL) {
         switch (cursor->stage) {
         case IDENTITY:
         case PERSON:
-            identity = find(&cursor->policy->exact, cursor->name, cursor->len);
+            subject = cursor->identity;
             if (cursor->stage == PERSON)
-                identity = identity != NULL ? identity->person : NULL;
-            found = enter_subject(cursor, identity);
-            cursor->stage = identity != NULL ? cursor->stage + 1 : (unsigned)PREFIXES;
+                subject = subject->person;
+            found = enter_subject(cursor, subject);
+            cursor->stage = subject != NULL ? cursor->stage + 1 : (unsigned)PREFIXES;
             break;
         case IDENTITY_GROUPS:
         case PERSON_GROUPS:

@@ -98,10 +98,11 @@ void kms_policy_free(struct kms_policy *policy);
 struct kms_policy_cursor {
     const struct kms_policy *policy;
     const char *name;
-    size_t len;       /* of name; set by the first step */
-    unsigned stage;   /* what comes next */
-    const void *link; /* next group */
-    size_t at;        /* next prefix */
+    size_t len;           /* of name; set by the first step, like the next one */
+    const void *identity; /* what the policy knows of the name */
+    unsigned stage;       /* what comes next */
+    const void *link;     /* next group */
+    size_t at;            /* next prefix */
 };
 /** First binding (follow `next`) of the next list, or NULL at the end. */
 const struct kms_policy_binding *kms_policy_next(struct kms_policy_cursor *cursor);

@@ -5,6 +5,7 @@
 #include "bench/compare.h"
 #include "bench/load.h"
 #include "bench/messages.h"
+#include "bench/policy.h"
 #include "bench/report.h"
 #include "bench/site.h"
 #include "bench/util.h"
@@ -506,6 +507,8 @@ static void measure_all(struct bench *bench)
 {
     char line[200] = "";
     site_make(&bench->site);
+    if (wanted(bench, "policy"))
+        policy_measure(&bench->site, bench->seconds);
     site_hsm_start(&bench->site);
     bench->echo = site_start_program(&bench->site, "kms-bench-echo", line, sizeof line);
     (void)snprintf(bench->echo_address, sizeof bench->echo_address, "%s", line);
@@ -551,7 +554,7 @@ int main(int argc, char **argv)
         {"rounds", 0, POPT_ARG_INT, &bench.rounds, 0, "pairs of measurements; default 3, at most 15", "N"},
         {"customers", 0, POPT_ARG_LONG, &bench.customers, 0, "customers to create; default 20,000", "N"},
         {"only", 0, POPT_ARG_STRING, &only, 0,
-         "parts besides the creation of the customers: unary,stream,batch,audit,first,start", "LIST"},
+         "parts besides the creation of the customers: policy,unary,stream,batch,audit,first,start", "LIST"},
         {"strict", 0, POPT_ARG_NONE, &strict, 0, "fail when a target is missed", NULL},
         POPT_AUTOHELP POPT_TABLEEND};
     poptContext context = poptGetContext("kms-bench", argc, (const char **)(uintptr_t)argv, table, 0);
