@@ -14,7 +14,7 @@ enum {
     ARENA_BYTES = 16 << 20, /* of one operation */
     PATIENCE_SECONDS = 30,  /* for what runs at stop */
     BACKOFF_MAX_SECONDS = 60,
-    EXPIRE_AT_ONCE = 100 /* operations that one tick ends or forgets */
+    SWEEP_AT_ONCE = 100 /* operations that one tick ends or forgets */
 };
 
 struct kms_ops_runner {
@@ -332,7 +332,7 @@ static bool run_next(struct kms_ops_runner *runner)
 
 /* Operations that a list has found, to be worked on after it. */
 struct found {
-    struct kms_operation_record list[EXPIRE_AT_ONCE];
+    struct kms_operation_record list[SWEEP_AT_ONCE];
     size_t count;
 };
 
@@ -343,8 +343,12 @@ static enum kms_status collect(void *context, const struct kms_operation_record 
     return KMS_OK;
 }
 
-/* At most EXPIRE_AT_ONCE operations that match. */
-static void find(struct kms_ops_runner *runner, const struct kms_operation_filter *filter,
+/* One of the store's functions that find operations by a time. */
+typedef enum kms_status (*find_function)(struct kms_store_txn *txn, int64_t time_ns, size_t limit,
+                                         kms_operation_visit visit, void *context, struct kms_error *err);
+
+/* At most SWEEP_AT_ONCE operations. */
+static void find(struct kms_ops_runner *runner, find_function function, int64_t time_ns,
                  struct found *ret_found)
 {
     struct kms_error err = {0};
@@ -352,8 +356,7 @@ static void find(struct kms_ops_runner *runner, const struct kms_operation_filte
     ret_found->count = 0;
     enum kms_status status = kms_txn_begin(runner->ops->store, false, &txn, &err);
     if (status == KMS_OK)
-        status =
-            txn.store->ops->operation.list(txn.txn, filter, NULL, EXPIRE_AT_ONCE, collect, ret_found, &err);
+        status = function(txn.txn, time_ns, SWEEP_AT_ONCE, collect, ret_found, &err);
     if (status != KMS_OK)
         kms_log_error("ops", "operations cannot be listed: %s", kms_error_cause(&err, status));
 }
@@ -361,18 +364,18 @@ static void find(struct kms_ops_runner *runner, const struct kms_operation_filte
 /* Pending operations whose time is over, and finished ones that were kept long enough. */
 static void sweep(struct kms_ops_runner *runner, struct found *found)
 {
+    const struct kms_store_operation_ops *store = &runner->ops->store->ops->operation;
     const int64_t now = kms_clock_wall_ns();
     struct kms_error err = {0};
     (void)kms_fail_public(&err, KMS_DEADLINE_EXCEEDED, "it was not approved in time");
-    find(runner, &(struct kms_operation_filter){.state = KMS_OPERATION_PENDING, .expires_before_ns = now},
-         found);
+    find(runner, store->expired, now, found);
     for (size_t i = 0; i < found->count; i++)
         end(runner, &found->list[i], KMS_OPERATION_EXPIRED, KMS_DEADLINE_EXCEEDED, &err);
-    find(runner, &(struct kms_operation_filter){.finished_before_ns = now - KMS_OPERATIONS_KEPT_NS}, found);
+    find(runner, store->old, now - KMS_OPERATIONS_KEPT_NS, found);
     for (size_t i = 0; i < found->count; i++) {
         KMS_TXN txn = {0};
         if (kms_txn_begin(runner->ops->store, true, &txn, &err) == KMS_OK &&
-            txn.store->ops->operation.remove(txn.txn, &found->list[i].uuid, &err) == KMS_OK)
+            store->remove(txn.txn, &found->list[i].uuid, &err) == KMS_OK)
             (void)!kms_txn_commit(&txn, &err); /* the next sweep tries again */
     }
     kms_arena_reset(runner->arena);

@@ -6,6 +6,8 @@
 #include "evidence/chain.h"
 #include "evidence/signature.h"
 
+enum { EXPLANATION_SIZE = 256 };
+
 const struct ops_operation_kind *ops_operation_kind_of(const struct kms_ops *ops, const char *name)
 {
     for (const struct ops_operation_kind *const *kind = ops->kinds; *kind != NULL; kind++)
@@ -118,6 +120,19 @@ static enum kms_status check_needed(struct kms_ops *ops, const struct ops_operat
                            wanted, (unsigned)operation->approvals_needed);
 }
 
+/* May the requester still ask for it? */
+static enum kms_status check_requester(struct kms_ops *ops, const struct ops_operation_kind *kind,
+                                       const struct kms_operation_record *operation, struct kms_error *err)
+{
+    char why[EXPLANATION_SIZE];
+    if ((ops_is_service(operation->requester) && kind->service) ||
+        kms_auth_explain(ops->auth, operation->requester, kind->request, tenant_of(operation), NULL, why,
+                         sizeof why))
+        return KMS_OK;
+    (void)kms_fail(err, KMS_FAILED_PRECONDITION, "requester: %s", why);
+    return kms_fail_public(err, KMS_FAILED_PRECONDITION, "its requester may not ask for this any more");
+}
+
 /* One approval as evidence: signed by the key of a certificate of ours that names who approved. */
 static enum kms_status check_signature(const struct kms_operation_record *operation,
                                        const struct kms_approval_record *approval,
@@ -173,11 +188,11 @@ static enum kms_status check_approvals(struct kms_ops *ops, const struct ops_ope
     return KMS_OK;
 }
 
-enum kms_status ops_verdict_check(struct kms_ops *ops, const struct ops_operation_kind *kind,
-                                  const struct kms_operation_record *operation, bool fresh,
-                                  json_t **ret_parameters, struct kms_error *err)
+/* The approvals that the operation has, all of which must hold. */
+static enum kms_status check_stored_approvals(struct kms_ops *ops, const struct ops_operation_kind *kind,
+                                              const struct kms_operation_record *operation, bool fresh,
+                                              struct kms_error *err)
 {
-    KMS_TRY(check_needed(ops, kind, operation, err));
     struct kms_approval_record *list = NULL;
     size_t count = 0;
     {
@@ -187,6 +202,24 @@ enum kms_status ops_verdict_check(struct kms_ops *ops, const struct ops_operatio
     }
     const enum kms_status status = check_approvals(ops, kind, operation, fresh, list, count, err);
     kms_approval_list_clear(list, count);
-    KMS_TRY(status);
-    return check_document(operation, ret_parameters, err);
+    return status;
+}
+
+static void clear_json(json_t **json)
+{
+    json_decref(*json);
+}
+
+enum kms_status ops_verdict_check(struct kms_ops *ops, const struct ops_operation_kind *kind,
+                                  const struct kms_operation_record *operation, bool fresh,
+                                  json_t **ret_parameters, struct kms_error *err)
+{
+    KMS_CLEANUP(clear_json) json_t *parameters = NULL;
+    KMS_TRY(check_document(operation, &parameters, err));
+    KMS_TRY(check_needed(ops, kind, operation, err));
+    if (fresh)
+        KMS_TRY(check_requester(ops, kind, operation, err));
+    KMS_TRY(check_stored_approvals(ops, kind, operation, fresh, err));
+    *ret_parameters = KMS_TAKE(parameters);
+    return KMS_OK;
 }

@@ -33,7 +33,7 @@ bool ops_verdict_suffices(struct kms_ops *ops, const struct kms_operation_record
  * Last look before an operation runs: its document is what its row says, its kind may run with so few approvals, and enough
  * persons have signed exactly this document with certificates of our authorities that name them. When `fresh` (it was not started
  * before) they must besides be allowed to approve at this moment, with certificates that are neither expired nor revoked.
- * `*ret_parameters` is a new reference. FAILED_PRECONDITION or TAMPERED with a public text.
+ * The requester must still be allowed to request it, too. `*ret_parameters` is a new reference. FAILED_PRECONDITION or TAMPERED with a public text.
  */
 enum kms_status ops_verdict_check(struct kms_ops *ops, const struct ops_operation_kind *kind,
                                   const struct kms_operation_record *operation, bool fresh,

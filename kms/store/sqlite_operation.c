@@ -165,6 +165,27 @@ enum kms_status kms_sqlite_operation_count_open(struct kms_store_txn *txn, uint6
     return KMS_OK;
 }
 
+/* Show every row of a query for what lists show. */
+static enum kms_status visit_all(struct kms_query *query, kms_operation_visit visit, void *context,
+                                 struct kms_error *err)
+{
+    for (;;) {
+        const enum kms_status status = kms_query_row(query, err);
+        if (status == KMS_NOT_FOUND)
+            return KMS_OK;
+        KMS_TRY(status);
+        KMS_CLEANUP(kms_operation_record_clear) struct kms_operation_record operation = {0};
+        KMS_TRY(take_operation(query, false, &operation, err));
+        KMS_TRY(visit(context, &operation));
+    }
+}
+
+/* How many rows at most, as SQL has it. */
+static void bind_limit(struct kms_query *query, size_t limit)
+{
+    kms_query_u64(query, limit < INT64_MAX ? limit : INT64_MAX);
+}
+
 enum kms_status kms_sqlite_operation_list(struct kms_store_txn *txn,
                                           const struct kms_operation_filter *filter,
                                           const struct kms_operation_place *after, size_t limit,
@@ -179,18 +200,26 @@ enum kms_status kms_sqlite_operation_list(struct kms_store_txn *txn,
     kms_query_text(&query, filter->kind);
     kms_query_text(&query, filter->tenant);
     kms_query_text(&query, filter->requester);
-    kms_query_i64(&query, filter->expires_before_ns);
-    kms_query_i64(&query, filter->finished_before_ns);
-    kms_query_u64(&query, limit < INT64_MAX ? limit : INT64_MAX);
-    for (;;) {
-        const enum kms_status status = kms_query_row(&query, err);
-        if (status == KMS_NOT_FOUND)
-            return KMS_OK;
-        KMS_TRY(status);
-        KMS_CLEANUP(kms_operation_record_clear) struct kms_operation_record operation = {0};
-        KMS_TRY(take_operation(&query, false, &operation, err));
-        KMS_TRY(visit(context, &operation));
-    }
+    bind_limit(&query, limit);
+    return visit_all(&query, visit, context, err);
+}
+
+enum kms_status kms_sqlite_operation_expired(struct kms_store_txn *txn, int64_t now_ns, size_t limit,
+                                             kms_operation_visit visit, void *context, struct kms_error *err)
+{
+    KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_OPERATION_EXPIRED);
+    kms_query_i64(&query, now_ns);
+    bind_limit(&query, limit);
+    return visit_all(&query, visit, context, err);
+}
+
+enum kms_status kms_sqlite_operation_old(struct kms_store_txn *txn, int64_t before_ns, size_t limit,
+                                         kms_operation_visit visit, void *context, struct kms_error *err)
+{
+    KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_OPERATION_OLD);
+    kms_query_i64(&query, before_ns);
+    bind_limit(&query, limit);
+    return visit_all(&query, visit, context, err);
 }
 
 enum kms_status kms_sqlite_operation_remove(struct kms_store_txn *txn, const struct kms_uuid *uuid,

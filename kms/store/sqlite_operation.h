@@ -17,6 +17,10 @@ enum kms_status kms_sqlite_operation_update(struct kms_store_txn *txn,
                                             enum kms_operation_state expected, struct kms_error *err);
 enum kms_status kms_sqlite_operation_get(struct kms_store_txn *txn, const struct kms_uuid *uuid,
                                          struct kms_operation_record *ret_operation, struct kms_error *err);
+enum kms_status kms_sqlite_operation_expired(struct kms_store_txn *txn, int64_t now_ns, size_t limit,
+                                             kms_operation_visit visit, void *context, struct kms_error *err);
+enum kms_status kms_sqlite_operation_old(struct kms_store_txn *txn, int64_t before_ns, size_t limit,
+                                         kms_operation_visit visit, void *context, struct kms_error *err);
 enum kms_status kms_sqlite_operation_next(struct kms_store_txn *txn, int64_t now_ns,
                                           struct kms_operation_record *ret_operation, struct kms_error *err);
 enum kms_status kms_sqlite_operation_count_open(struct kms_store_txn *txn, uint64_t *ret_count,

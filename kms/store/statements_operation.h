@@ -32,8 +32,13 @@
     X(OPERATION_LIST, ALL,                                                                                   \
       "SELECT " KMS_OPERATION_COLUMNS " FROM operation WHERE (created_ns, uuid) < (?1, ?2) "                 \
       "AND (?3 = 0 OR state = ?3) AND (?4 IS NULL OR kind = ?4) AND (?5 IS NULL OR tenant = ?5) "            \
-      "AND (?6 IS NULL OR requester = ?6) AND (?7 = 0 OR expires_ns < ?7) "                                  \
-      "AND (?8 = 0 OR (finished_ns > 0 AND finished_ns < ?8)) ORDER BY created_ns DESC, uuid DESC LIMIT ?9") \
+      "AND (?6 IS NULL OR requester = ?6) ORDER BY created_ns DESC, uuid DESC LIMIT ?7")                     \
+    X(OPERATION_EXPIRED, ALL,                                                                                \
+      "SELECT " KMS_OPERATION_COLUMNS " FROM operation INDEXED BY operation_open "                           \
+      "WHERE state <= 3 AND state = 1 AND expires_ns <= ? LIMIT ?")                                          \
+    X(OPERATION_OLD, ALL,                                                                                    \
+      "SELECT " KMS_OPERATION_COLUMNS " FROM operation INDEXED BY operation_age "                            \
+      "WHERE created_ns < ?1 AND state > 3 AND finished_ns < ?1 ORDER BY created_ns LIMIT ?2")               \
     X(OPERATION_REMOVE, WRITER, "DELETE FROM operation WHERE no = ?")                                        \
     X(APPROVAL_INSERT, WRITER,                                                                               \
       "INSERT INTO approval (operation_no, person, identity, certificate, signature, time_ns) "              \

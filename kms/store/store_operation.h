@@ -77,7 +77,6 @@ struct kms_approval_record {
 struct kms_operation_filter {
     enum kms_operation_state state;
     const char *kind, *tenant, *requester;
-    int64_t expires_before_ns, finished_before_ns;
 };
 /** Where a list goes on: after this one, which need not exist any more. */
 struct kms_operation_place {
@@ -102,6 +101,12 @@ struct kms_store_operation_ops {
     enum kms_status (*list)(struct kms_store_txn *txn, const struct kms_operation_filter *filter,
                             const struct kms_operation_place *after, size_t limit, kms_operation_visit visit,
                             void *context, struct kms_error *err);
+    /** PENDING ones that expire at or before `now_ns`, as list() shows them, at most `limit`. */
+    enum kms_status (*expired)(struct kms_store_txn *txn, int64_t now_ns, size_t limit,
+                               kms_operation_visit visit, void *context, struct kms_error *err);
+    /** Finished ones that were finished before `before_ns`, as list() shows them, the oldest first, at most `limit`. */
+    enum kms_status (*old)(struct kms_store_txn *txn, int64_t before_ns, size_t limit,
+                           kms_operation_visit visit, void *context, struct kms_error *err);
     /** The oldest APPROVED or RUNNING one whose not_before_ns has come; NOT_FOUND. */
     enum kms_status (*next)(struct kms_store_txn *txn, int64_t now_ns,
                             struct kms_operation_record *ret_operation, struct kms_error *err);

@@ -213,6 +213,14 @@ FAULT_PASS_IN(operation, list,
                const struct kms_operation_place *after, size_t limit, kms_operation_visit visit,
                void *context, struct kms_error *err),
               (txn->inner, filter, after, limit, visit, context, err))
+FAULT_PASS_IN(operation, expired,
+              (struct kms_store_txn * txn, int64_t now_ns, size_t limit, kms_operation_visit visit,
+               void *context, struct kms_error *err),
+              (txn->inner, now_ns, limit, visit, context, err))
+FAULT_PASS_IN(operation, old,
+              (struct kms_store_txn * txn, int64_t before_ns, size_t limit, kms_operation_visit visit,
+               void *context, struct kms_error *err),
+              (txn->inner, before_ns, limit, visit, context, err))
 FAULT_PASS_IN(operation, next,
               (struct kms_store_txn * txn, int64_t now_ns, struct kms_operation_record *ret,
                struct kms_error *err),
@@ -467,6 +475,8 @@ static const struct kms_store_ops fault_ops = {
             .update = fault_operation_update,
             .get = fault_operation_get,
             .list = fault_operation_list,
+            .expired = fault_operation_expired,
+            .old = fault_operation_old,
             .next = fault_operation_next,
             .count_open = fault_operation_count_open,
             .remove = fault_operation_remove,

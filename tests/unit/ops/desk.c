@@ -115,8 +115,11 @@ static struct kms_auth_policy policy_of(struct desk *desk, const char *without)
                          "    identities: [spiffe://kms.example/carol, spiffe://kms.example/carol-approver]\n"
                          "approval_ttl: 10m\n"
                          "bindings:\n"
-                         "  - {identity: spiffe://kms.example/carol, role: operator, tenants: [acme]}\n"
                          "  - {identity: spiffe://kms.example/olaf, role: operator, tenants: [other]}\n");
+    if (without == NULL || strcmp(without, "carol") != 0)
+        len +=
+            (size_t)snprintf(desk->policy + len, sizeof desk->policy - len,
+                             "  - {identity: spiffe://kms.example/carol, role: operator, tenants: [acme]}\n");
     for (size_t i = 0; i < sizeof approvers / sizeof approvers[0]; i++)
         if (without == NULL || strcmp(without, approvers[i]) != 0)
             len += (size_t)snprintf(

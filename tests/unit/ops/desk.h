@@ -55,7 +55,7 @@ void desk_start(struct desk *desk);
 void desk_stop(struct desk *desk);
 /* The wall clock jumps; undone by the tear-down. */
 void desk_later(int64_t seconds);
-/* Put another policy in force: `without` may not approve any more; NULL: as at the start. */
+/* Put another policy in force: `without` may not approve (carol: ask for anything) any more; NULL: as at the start. */
 void desk_policy(struct desk *desk, const char *without);
 /* Revoke the certificate that desk_issue() or the set-up made for `name`, and reload. */
 void desk_revoke(struct desk *desk, const char *name);

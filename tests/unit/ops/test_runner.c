@@ -4,6 +4,7 @@
 #include "core/clock.h"
 #include "evidence/signature.h"
 #include "fake/fault_store.h"
+#include "ops/verdict.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -236,7 +237,7 @@ static void a_document_changed_in_the_database_lets_nothing_run(void **state)
     ask_and_approve(desk);
     desk_sql(desk, "UPDATE operation SET document = CAST(replace(CAST(document AS TEXT), 'everything', "
                    "'everythink') AS BLOB)");
-    assert_not_run(desk, "does not hold");
+    assert_not_run(desk, "somebody changed the database");
 }
 
 static void fewer_approvals_in_the_database_let_nothing_run(void **state)
@@ -244,6 +245,30 @@ static void fewer_approvals_in_the_database_let_nothing_run(void **state)
     struct desk *desk = *state;
     OK(desk_request(desk, "carol", &desk_two, "acme"));
     desk_sql(desk, "UPDATE operation SET state = 2, approvals_needed = 0");
+    assert_not_run(desk, "somebody changed the database");
+}
+
+static void a_whole_operation_forged_in_the_database_does_not_run(void **state)
+{
+    struct desk *desk = *state;
+    OK(desk_request(desk, "carol", &desk_two, "acme"));
+    KMS_CLEANUP(kms_operation_record_clear)
+    struct kms_operation_record operation = desk_stored(desk, desk->uid);
+    char *needed = strstr((char *)operation.document, "\"approvals_needed\":2");
+    assert_non_null(needed);
+    needed[strlen("\"approvals_needed\":")] = '0';
+    uint8_t digest[KMS_OPERATION_DIGEST_SIZE];
+    char digest_hex[2 * sizeof digest + 1];
+    char document_hex[4096];
+    char sql[8192];
+    assert_true(2 * operation.document_len < sizeof document_hex);
+    OK(ops_operation_digest(kms_slice_of(operation.document, operation.document_len), digest));
+    kms_hex_encode(digest, sizeof digest, digest_hex);
+    kms_hex_encode(operation.document, operation.document_len, document_hex);
+    (void)snprintf(sql, sizeof sql,
+                   "UPDATE operation SET state = 2, approvals_needed = 0, digest = x'%s', document = x'%s'",
+                   digest_hex, document_hex);
+    desk_sql(desk, sql);
     assert_not_run(desk, "policy asks for 2");
 }
 
@@ -298,6 +323,14 @@ static void an_approver_who_lost_the_permission_counts_no_more(void **state)
     assert_not_run(desk, "erin");
 }
 
+static void a_requester_who_lost_the_permission_gets_nothing(void **state)
+{
+    struct desk *desk = *state;
+    ask_and_approve(desk);
+    desk_policy(desk, "carol");
+    assert_not_run(desk, "requester");
+}
+
 static void an_approver_whose_certificate_is_revoked_counts_no_more(void **state)
 {
     struct desk *desk = *state;
@@ -333,7 +366,7 @@ static void old_operations_are_forgotten_after_ten_years(void **state)
     OK(desk_request(desk, "carol", &desk_one, "acme"));
     OK(desk_cancel(desk, "carol", desk->uid));
     (void)strcpy(old, desk->uid);
-    desk_sql(desk, "UPDATE operation SET finished_ns = finished_ns - 3651 * 86400 * 1000000000");
+    desk_sql(desk, "UPDATE operation SET created_ns = 1, finished_ns = 2");
     OK(desk_request(desk, "carol", &desk_one, "acme"));
     OK(desk_cancel(desk, "carol", desk->uid));
     desk_start(desk);
@@ -364,9 +397,11 @@ int main(void)
         TEST(a_state_changed_in_the_database_lets_nothing_run),
         TEST(a_document_changed_in_the_database_lets_nothing_run),
         TEST(fewer_approvals_in_the_database_let_nothing_run),
+        TEST(a_whole_operation_forged_in_the_database_does_not_run),
         TEST(a_row_that_differs_from_its_document_does_not_run),
         TEST(a_certificate_that_we_did_not_issue_counts_for_nothing),
         TEST(an_approver_who_lost_the_permission_counts_no_more),
+        TEST(a_requester_who_lost_the_permission_gets_nothing),
         TEST(an_approver_whose_certificate_is_revoked_counts_no_more),
         TEST(an_unknown_kind_is_failed),
         TEST(the_service_starts_its_own_kinds_without_approvals),

@@ -177,10 +177,29 @@ static void a_list_shows_the_newest_first_page_by_page(void **state)
     assert_int_equal(list(store, &filter, NULL, 10).count, 5);
     filter.requester = "spiffe://kms.example/ops/carl";
     assert_int_equal(list(store, &filter, NULL, 10).count, 0);
-    filter = (struct kms_operation_filter){.finished_before_ns = 9};
-    assert_int_equal(list(store, &filter, NULL, 10).count, 0);
-    filter.finished_before_ns = 10;
-    assert_int_equal(list(store, &filter, NULL, 10).count, 5);
+}
+
+static void what_has_expired_and_what_is_old_are_found(void **state)
+{
+    struct kms_store *store = ((struct fixture *)*state)->store;
+    const int64_t expires = 1700000600000000000; /* of every sample */
+    insert(store, 1, KMS_OPERATION_PENDING);
+    insert(store, 2, KMS_OPERATION_APPROVED);
+    insert(store, 3, KMS_OPERATION_REJECTED);
+    struct kms_txn txn = begin_read(store);
+    struct seen seen = {0};
+    assert_ok(store->ops->operation.expired(txn.txn, expires - 1, 10, see, &seen, &err));
+    assert_int_equal(seen.count, 0);
+    assert_ok(store->ops->operation.expired(txn.txn, expires, 10, see, &seen, &err));
+    assert_int_equal(seen.count, 1);
+    assert_int_equal(seen.numbers[0], 1);
+    seen.count = 0;
+    assert_ok(store->ops->operation.old(txn.txn, 9, 10, see, &seen, &err)); /* it was finished at 9 */
+    assert_int_equal(seen.count, 0);
+    assert_ok(store->ops->operation.old(txn.txn, INT64_MAX, 10, see, &seen, &err));
+    assert_int_equal(seen.count, 1);
+    assert_int_equal(seen.numbers[0], 3);
+    kms_txn_clear(&txn);
 }
 
 static void the_next_to_run_is_the_oldest_whose_time_has_come(void **state)
@@ -268,6 +287,7 @@ int main(void)
         TEST(what_was_requested_never_changes),
         TEST(one_person_approves_one_operation_once),
         TEST(a_list_shows_the_newest_first_page_by_page),
+        TEST(what_has_expired_and_what_is_old_are_found),
         TEST(the_next_to_run_is_the_oldest_whose_time_has_come),
         TEST(a_removed_operation_is_gone_with_its_approvals),
         TEST(records_out_of_limits_are_refused),
