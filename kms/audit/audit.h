@@ -12,6 +12,24 @@
  * the first one is 32 zero bytes. A segment's first record is of type "segment" and repeats the last hash of
  * the segment before it. Space may be allocated ahead: zero bytes after the last line end a segment that was
  * not closed.
+ *
+ * When something happens to the disk (the write deadline is 2 s unless configured):
+ *
+ *     what                              data plane                      afterwards
+ *     slow, within the deadline         slower                          nothing to do
+ *     slower than the deadline, hung    UNAVAILABLE after the deadline, by itself when the disk answers; what was
+ *                                       then at once                    appended meanwhile is written first
+ *     full, over quota, read-only, EIO  UNAVAILABLE at once             by itself, in a new segment whose first
+ *                                                                       record says why ("reason")
+ *     file deleted, replaced, cut       UNAVAILABLE once                the same, and "lost" names the file
+ *     directory gone                    UNAVAILABLE until it is back    the same
+ *     at start                          the daemon does not start; it says which file and why
+ *     chain broken while it was stopped the daemon does not start; `kmsctl audit verify` shows where
+ *     HSM cannot sign checkpoints       goes on                         see checkpoints.h
+ *     second directory, system log gone goes on                         see outbox.h
+ *
+ * Meanwhile health says NOT_SERVING, and a control operation that changes something is not begun: its intent could not be
+ * recorded. tests/integration/test_audit_faults.py does each of these to a running daemon.
  */
 #ifndef KMS_AUDIT_AUDIT_H
 #define KMS_AUDIT_AUDIT_H
