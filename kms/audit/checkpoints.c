@@ -1,4 +1,4 @@
-#define _GNU_SOURCE /* pthread_setname_np, pthread_clockjoin_np */
+#define _GNU_SOURCE /* pthread_setname_np */
 #include "audit/checkpoints.h"
 
 #include "audit/checkpoint.h"
@@ -10,7 +10,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 enum { DEFAULT_RECORDS = 100000, DEFAULT_INTERVAL_S = 60, RETRY_MS = 2000, TRIES = 3 };
 
@@ -26,8 +25,9 @@ struct kms_audit_checkpoints {
 
     struct kms_mutex lock;
     pthread_cond_t wake; /* for the pause after a failure */
+    pthread_cond_t done; /* the thread has ended */
     /* everything below is protected by `lock` */
-    bool stop;
+    bool stop, ended;
     int64_t due_ns; /* since when a checkpoint is due and not made; 0: none is */
     struct kms_audit_checkpoints_status status;
 };
@@ -163,6 +163,9 @@ static void *make_checkpoints(void *context)
         if (last)
             break;
     }
+    KMS_LOCKED(&checkpoints->lock);
+    checkpoints->ended = true;
+    (void)pthread_cond_signal(&checkpoints->done);
     return NULL;
 }
 
@@ -181,6 +184,7 @@ enum kms_status kms_audit_checkpoints_start(const struct kms_audit_checkpoints_c
         checkpoints->config.interval_ns = DEFAULT_INTERVAL_S * KMS_NS_PER_SECOND;
     kms_mutex_init(&checkpoints->lock, KMS_LOCK_AUDIT_OUTBOX);
     kms_cond_init(&checkpoints->wake);
+    kms_cond_init(&checkpoints->done);
     if (pthread_create(&checkpoints->thread, NULL, make_checkpoints, checkpoints) != 0) {
         free(checkpoints);
         return kms_fail(err, KMS_RESOURCE_EXHAUSTED, "cannot start the thread that makes checkpoints");
@@ -231,17 +235,22 @@ bool kms_audit_checkpoints_stop(struct kms_audit_checkpoints *checkpoints, int64
 {
     if (checkpoints == NULL)
         return true;
+    const int64_t until = kms_clock_mono_ns() + patience_ns;
     kms_mutex_lock(&checkpoints->lock);
     checkpoints->stop = true;
     (void)pthread_cond_signal(&checkpoints->wake);
     kms_mutex_unlock(&checkpoints->lock);
     kms_audit_follow_stop(checkpoints->config.audit);
-    struct timespec until;
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += (time_t)(patience_ns / KMS_NS_PER_SECOND) + 1;
-    if (pthread_clockjoin_np(checkpoints->thread, NULL, CLOCK_MONOTONIC, &until) != 0)
+    kms_mutex_lock(&checkpoints->lock);
+    while (!checkpoints->ended && kms_cond_wait(&checkpoints->done, &checkpoints->lock, until))
+        continue;
+    const bool ended = checkpoints->ended;
+    kms_mutex_unlock(&checkpoints->lock);
+    if (!ended)
         return false;
+    (void)pthread_join(checkpoints->thread, NULL);
     (void)pthread_cond_destroy(&checkpoints->wake);
+    (void)pthread_cond_destroy(&checkpoints->done);
     kms_mutex_clear(&checkpoints->lock);
     free(checkpoints);
     return true;

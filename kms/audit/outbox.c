@@ -1,4 +1,4 @@
-#define _GNU_SOURCE /* pthread_setname_np, pthread_clockjoin_np */
+#define _GNU_SOURCE /* pthread_setname_np */
 #include "audit/outbox.h"
 
 #include "audit/checkpoint.h"
@@ -27,13 +27,14 @@ struct kms_audit_outbox {
     char path[4096]; /* of the file in the second directory */
     pthread_t thread;
     struct kms_mutex lock;
-    pthread_cond_t wake;
+    pthread_cond_t wake; /* for the thread: something to do */
+    pthread_cond_t done; /* it has ended */
     /* everything below is protected by `lock` */
     struct line lines[KMS_AUDIT_OUTBOX_MAX]; /* a ring: put at `next`, oldest at `next - waiting` */
     uint64_t next, waiting, unsent; /* `unsent` of the newest have not been offered to the system log yet */
     uint64_t delivered, dropped;
     char failure[320], syslog_failure[320];
-    bool stop;
+    bool stop, ended;
 };
 
 /* One datagram as syslog(3) would send it, but one that never blocks: a system log that is stuck loses it. */
@@ -189,6 +190,8 @@ static void *deliver(void *context)
         while (!outbox->stop && outbox->unsent == 0 && kms_cond_wait(&outbox->wake, &outbox->lock, until))
             continue;
     }
+    outbox->ended = true;
+    (void)pthread_cond_signal(&outbox->done);
     kms_mutex_unlock(&outbox->lock);
     return NULL;
 }
@@ -204,6 +207,7 @@ enum kms_status kms_audit_outbox_new(const struct kms_audit_outbox_config *confi
                    config->directory != NULL ? config->directory : "", KMS_AUDIT_OUTBOX_FILE);
     kms_mutex_init(&outbox->lock, KMS_LOCK_AUDIT_OUTBOX);
     kms_cond_init(&outbox->wake);
+    kms_cond_init(&outbox->done);
     if (pthread_create(&outbox->thread, NULL, deliver, outbox) != 0) {
         free(outbox);
         return kms_fail(err, KMS_RESOURCE_EXHAUSTED, "cannot start the thread that sends checkpoints out");
@@ -244,16 +248,19 @@ bool kms_audit_outbox_free(struct kms_audit_outbox *outbox, int64_t patience_ns)
 {
     if (outbox == NULL)
         return true;
+    const int64_t until = kms_clock_mono_ns() + patience_ns;
     kms_mutex_lock(&outbox->lock);
     outbox->stop = true;
     (void)pthread_cond_signal(&outbox->wake);
+    while (!outbox->ended && kms_cond_wait(&outbox->done, &outbox->lock, until))
+        continue;
+    const bool ended = outbox->ended;
     kms_mutex_unlock(&outbox->lock);
-    struct timespec until;
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += (time_t)(patience_ns / KMS_NS_PER_SECOND) + 1;
-    if (pthread_clockjoin_np(outbox->thread, NULL, CLOCK_MONOTONIC, &until) != 0)
+    if (!ended)
         return false;
+    (void)pthread_join(outbox->thread, NULL);
     (void)pthread_cond_destroy(&outbox->wake);
+    (void)pthread_cond_destroy(&outbox->done);
     kms_mutex_clear(&outbox->lock);
     free(outbox);
     return true;

@@ -21,11 +21,6 @@
 
 enum { TEXT_MAX = 4096 };
 
-int fdatasync(int fd);
-ssize_t pwrite64(int fd, const void *data, size_t len, off64_t offset);
-int ftruncate64(int fd, off64_t len);
-int open64(const char *path, int flags, ...);
-
 /* The next function of that name, behind this library. */
 #define REAL(name)                                                                                           \
     static __typeof__(name) *real;                                                                           \
@@ -62,14 +57,20 @@ static int fault(const char *operation, int fd, const char *path)
     FILE *file = control != NULL ? fopen(control, "re") : NULL;
     if (file == NULL)
         return 0;
-    char directory[TEXT_MAX];
-    char name[32];
+    char line[TEXT_MAX];
     int error = 0;
     long milliseconds = 0;
     bool hit = false;
-    while (!hit && fscanf(file, "%4095s %31s %d %ld", directory, name, &error, &milliseconds) == 4)
-        hit =
-            strcmp(name, operation) == 0 && (path != NULL ? names_in(directory, path) : is_in(directory, fd));
+    while (!hit && fgets(line, sizeof line, file) != NULL) {
+        char *next = NULL;
+        const char *directory = strtok_r(line, " \n", &next);
+        const char *name = strtok_r(NULL, " \n", &next);
+        if (directory == NULL || name == NULL || strcmp(name, operation) != 0)
+            continue;
+        error = (int)strtol(next, &next, 10);
+        milliseconds = strtol(next, NULL, 10);
+        hit = path != NULL ? names_in(directory, path) : is_in(directory, fd);
+    }
     (void)fclose(file);
     if (!hit)
         return 0;
