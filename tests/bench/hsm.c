@@ -20,7 +20,8 @@ enum {
     BLOB_SIZE = 40,
     MAX_SLOTS = 16,
     BLOBS = 64,
-    GCM_KEYS = 512
+    GCM_KEYS = 512,
+    SIBLINGS = 15 /* of a key in a page of sixteen */
 };
 
 static CK_FUNCTION_LIST *p11;
@@ -173,28 +174,136 @@ static void do_random(unsigned i)
     must(p11->C_GenerateRandom(session, out, sizeof out), "C_GenerateRandom");
 }
 
+/* A key that is only there to be wrapped again, as a sibling in a re-key of a path; with the service's attributes, too. */
+static CK_OBJECT_HANDLE unwrap_transit(CK_OBJECT_HANDLE parent, unsigned char *blob)
+{
+    CK_MECHANISM mechanism = {CKM_AES_KEY_WRAP, NULL, 0};
+    CK_OBJECT_CLASS class = CKO_SECRET_KEY;
+    CK_KEY_TYPE type = CKK_AES;
+    CK_ATTRIBUTE attributes[] = {
+        {CKA_CLASS, &class, sizeof class}, {CKA_KEY_TYPE, &type, sizeof type},
+        {CKA_TOKEN, &no, sizeof no},       {CKA_PRIVATE, &yes, sizeof yes},
+        {CKA_SENSITIVE, &yes, sizeof yes}, {CKA_EXTRACTABLE, &yes, sizeof yes},
+        {CKA_ENCRYPT, &no, sizeof no},     {CKA_DECRYPT, &no, sizeof no},
+        {CKA_WRAP, &no, sizeof no},        {CKA_UNWRAP, &no, sizeof no},
+        {CKA_SIGN, &no, sizeof no},        {CKA_VERIFY, &no, sizeof no},
+        {CKA_DERIVE, &no, sizeof no},
+    };
+    CK_OBJECT_HANDLE key = 0;
+    must(p11->C_UnwrapKey(session, &mechanism, parent, blob, BLOB_SIZE, attributes,
+                          sizeof attributes / sizeof attributes[0], &key),
+         "C_UnwrapKey");
+    return key;
+}
+
+/* Move one key from one parent to another. */
+static void rewrap(CK_OBJECT_HANDLE from, CK_OBJECT_HANDLE to, unsigned char *blob)
+{
+    unsigned char out[BLOB_SIZE];
+    const CK_OBJECT_HANDLE key = unwrap_transit(from, blob);
+    wrap_key(to, key, out);
+    must(p11->C_DestroyObject(session, key), "C_DestroyObject");
+}
+
+/* The new root of a tree: a token object, as the service makes it. */
+static CK_OBJECT_HANDLE make_token_key(void)
+{
+    CK_MECHANISM mechanism = {CKM_AES_KEY_GEN, NULL, 0};
+    CK_ULONG len = KEY_SIZE;
+    char label[] = "bench root";
+    CK_ATTRIBUTE attributes[] = {
+        {CKA_VALUE_LEN, &len, sizeof len}, {CKA_TOKEN, &yes, sizeof yes},
+        {CKA_PRIVATE, &yes, sizeof yes},   {CKA_SENSITIVE, &yes, sizeof yes},
+        {CKA_EXTRACTABLE, &no, sizeof no}, {CKA_LABEL, label, sizeof label - 1},
+        {CKA_WRAP, &yes, sizeof yes},      {CKA_UNWRAP, &yes, sizeof yes},
+    };
+    CK_OBJECT_HANDLE key = 0;
+    must(p11->C_GenerateKey(session, &mechanism, attributes, sizeof attributes / sizeof attributes[0], &key),
+         "C_GenerateKey");
+    return key;
+}
+
+/* Give a page a new key: under its new parent, with fifteen siblings moved to it. The caller destroys what is returned. */
+static CK_OBJECT_HANDLE rekey_page(CK_OBJECT_HANDLE new_parent)
+{
+    unsigned char blob[BLOB_SIZE];
+    const CK_OBJECT_HANDLE old_page = unwrap_transit(parent_key, blobs[0]);
+    const CK_OBJECT_HANDLE page = make_key(CK_TRUE, CK_TRUE, CK_FALSE);
+    wrap_key(new_parent, page, blob);
+    for (unsigned i = 0; i < SIBLINGS; i++)
+        rewrap(parent_key, page, blobs[i % BLOBS]);
+    must(p11->C_DestroyObject(session, old_page), "C_DestroyObject");
+    return page;
+}
+
+static void do_page(unsigned i)
+{
+    (void)i;
+    must(p11->C_DestroyObject(session, rekey_page(parent_key)), "C_DestroyObject");
+}
+
+/* What a shred of one customer asks of the HSM at the very least: a new root, the page on each level, the old root destroyed. */
+static void rekey_path(unsigned levels)
+{
+    const CK_OBJECT_HANDLE root = make_token_key();
+    CK_OBJECT_HANDLE parent = root;
+    for (unsigned level = 0; level < levels; level++) {
+        const CK_OBJECT_HANDLE page = rekey_page(parent);
+        if (parent != root)
+            must(p11->C_DestroyObject(session, parent), "C_DestroyObject");
+        parent = page;
+    }
+    must(p11->C_DestroyObject(session, parent), "C_DestroyObject");
+    must(p11->C_DestroyObject(session, root), "C_DestroyObject");
+}
+
+static void do_path_3(unsigned i)
+{
+    (void)i;
+    rekey_path(3);
+}
+
+static void do_path_4(unsigned i)
+{
+    (void)i;
+    rekey_path(4);
+}
+
+static void do_path_5(unsigned i)
+{
+    (void)i;
+    rekey_path(5);
+}
+
+static void do_path_6(unsigned i)
+{
+    (void)i;
+    rekey_path(6);
+}
+
 static const struct operation {
     const char *name;
     void (*run)(unsigned);
-} operations[] = {{"gcm", do_gcm},
-                  {"gcm_one_key", do_gcm_one_key},
-                  {"unwrap", do_unwrap},
-                  {"generate_wrap", do_generate_wrap},
-                  {"random", do_random}};
+    unsigned at_once; /* between two looks at the clock */
+} operations[] = {{"gcm", do_gcm, 100},       {"gcm_one_key", do_gcm_one_key, 100},
+                  {"unwrap", do_unwrap, 100}, {"generate_wrap", do_generate_wrap, 100},
+                  {"random", do_random, 100}, {"page", do_page, 10},
+                  {"path_3", do_path_3, 2},   {"path_4", do_path_4, 2},
+                  {"path_5", do_path_5, 2},   {"path_6", do_path_6, 2}};
 
 /* Repeat an operation for so long, after a short warm-up, and print what it took. */
-static void measure(void (*operation)(unsigned), double seconds)
+static void measure(const struct operation *operation, double seconds)
 {
     unsigned done = 0;
-    for (; done < 200; done++)
-        operation(done);
+    for (; done < 2 * operation->at_once; done++)
+        operation->run(done);
     const unsigned warm = done;
     const double cpu = bench_cpu_seconds(getpid());
     const double begun = bench_now();
     double now = begun;
     while (now - begun < seconds) {
-        for (int k = 0; k < 100; k++)
-            operation(done++);
+        for (unsigned k = 0; k < operation->at_once; k++)
+            operation->run(done++);
         now = bench_now();
     }
     const double count = done - warm;
@@ -211,7 +320,7 @@ static void answer(const char *line)
         bench_die("not understood: %s", line);
     for (size_t i = 0; i < sizeof operations / sizeof operations[0]; i++)
         if (strcmp(operations[i].name, name) == 0) {
-            measure(operations[i].run, seconds);
+            measure(&operations[i], seconds);
             return;
         }
     bench_die("no such operation: %s", name);

@@ -7,6 +7,7 @@
 #include "bench/messages.h"
 #include "bench/policy.h"
 #include "bench/report.h"
+#include "bench/shredding.h"
 #include "bench/site.h"
 #include "bench/util.h"
 
@@ -532,6 +533,8 @@ static void measure_all(struct bench *bench)
     if (wanted(bench, "start"))
         measure_start(bench, empty_rss_kib);
     stop_daemon(bench);
+    if (wanted(bench, "shred"))
+        shredding_measure(&bench->site, bench->customers, bench->rounds, bench->seconds);
     load_close(bench->echo_load);
     bench_stop(bench->echo, SIGTERM);
     site_hsm_stop(&bench->site);
@@ -554,7 +557,8 @@ int main(int argc, char **argv)
         {"rounds", 0, POPT_ARG_INT, &bench.rounds, 0, "pairs of measurements; default 3, at most 15", "N"},
         {"customers", 0, POPT_ARG_LONG, &bench.customers, 0, "customers to create; default 20,000", "N"},
         {"only", 0, POPT_ARG_STRING, &only, 0,
-         "parts besides the creation of the customers: policy,unary,stream,batch,audit,first,start", "LIST"},
+         "parts besides the creation of the customers: policy,unary,stream,batch,audit,first,start,shred",
+         "LIST"},
         {"strict", 0, POPT_ARG_NONE, &strict, 0, "fail when a target is missed", NULL},
         POPT_AUTOHELP POPT_TABLEEND};
     poptContext context = poptGetContext("kms-bench", argc, (const char **)(uintptr_t)argv, table, 0);

@@ -102,6 +102,17 @@ pid_t site_start_program(const struct site *site, const char *name, char *ret_ad
     return pid;
 }
 
+pid_t site_talk_shred(const struct site *site, FILE **ret_in, FILE **ret_out)
+{
+    char program[4000];
+    char profile[4000];
+    (void)snprintf(program, sizeof program, "%s/kms-bench-shred", site->programs);
+    (void)snprintf(profile, sizeof profile, "%s/profiles/softhsm2.yaml", site->scripts);
+    return bench_talk((char *[]){program, bench_arg(site->home), profile, bench_arg(site->module),
+                                 bench_arg("bench"), NULL},
+                      site_path(site, "shred.log"), ret_in, ret_out);
+}
+
 void site_hsm_start(struct site *site)
 {
     char program[4000];

@@ -35,6 +35,8 @@ const char *site_path(const struct site *site, const char *name);
 /** Start a program of the benchmark that prints its address as its first line. */
 pid_t site_start_program(const struct site *site, const char *name, char *ret_address,
                          unsigned long address_size);
+/** Start kms-bench-shred on the tenant of the site, whose daemon is stopped, and talk with it through pipes. */
+pid_t site_talk_shred(const struct site *site, FILE **ret_in, FILE **ret_out);
 /** Start kms-bench-hsm, which waits idle between its measurements, and end it. */
 void site_hsm_start(struct site *site);
 void site_hsm_stop(struct site *site);
