@@ -418,6 +418,7 @@ void kms_audit_status(struct kms_audit *audit, struct kms_audit_status *ret_stat
         .commits = audit->commits,
         .failures = audit->failures,
         .failing = audit->failing,
+        .found_ns = kms_audit_log_found_ns(audit->log),
     };
     memcpy(ret_status->failure, audit->failure, sizeof ret_status->failure);
     kms_hex_encode(audit->position.durable.head.hash, KMS_AUDIT_HASH_SIZE, ret_status->head_hash);

@@ -121,6 +121,7 @@ struct kms_audit_status {
     bool failing;
     char failure[256]; /* why, for the operator; "" when not failing */
     char head_hash[65];
+    int64_t found_ns; /* wall time of the newest record that was there when the log was opened; 0: none */
 };
 void kms_audit_status(struct kms_audit *audit, struct kms_audit_status *ret_status);
 

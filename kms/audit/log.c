@@ -15,6 +15,7 @@ struct kms_audit_log {
     uint64_t segment_bytes;
     int64_t segment_age_ns;   /* 0: no limit */
     uint64_t segment_seq;     /* number of the open segment, or of the one before while none is open */
+    int64_t found_ns;         /* time of the newest record when the log was opened; 0: it was empty */
     int64_t segment_begun_ns; /* wall time of its first record */
     int directory_fd;         /* holds the lock that keeps a second writer out */
     struct kms_audit_chain *chain;
@@ -171,6 +172,11 @@ const struct kms_audit_head *kms_audit_log_head(const struct kms_audit_log *log)
     return &log->head;
 }
 
+int64_t kms_audit_log_found_ns(const struct kms_audit_log *log)
+{
+    return log->found_ns;
+}
+
 uint64_t kms_audit_log_segment(const struct kms_audit_log *log)
 {
     return log->segment_seq;
@@ -242,6 +248,7 @@ static enum kms_status resume(struct kms_audit_log *log, const struct kms_audit_
     }
     log->segment_seq = recovery->segment;
     log->segment_begun_ns = recovery->segment_begun_ns;
+    log->found_ns = recovery->newest_ns;
     if (recovery->segment != 0)
         KMS_TRY(kms_audit_segment_continue(segment, recovery->segment, recovery->end, err));
     if (recovery->torn_segment != 0 || recovery->empty_segment != 0)

@@ -35,6 +35,8 @@ enum kms_status kms_audit_log_write(struct kms_audit_log *log, struct kms_slice 
 void kms_audit_log_make_room(struct kms_audit_log *log);
 /** The last durable record. */
 const struct kms_audit_head *kms_audit_log_head(const struct kms_audit_log *log);
+/** Time of the newest record that the log had when it was opened; 0: it was empty. */
+int64_t kms_audit_log_found_ns(const struct kms_audit_log *log);
 /** Number of the segment that it lies in. */
 uint64_t kms_audit_log_segment(const struct kms_audit_log *log);
 

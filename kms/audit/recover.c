@@ -14,9 +14,10 @@ struct walk {
     uint64_t first_seq;
     struct kms_audit_chain *chain;
     struct kms_audit_reader *reader;
-    struct kms_audit_head head;   /* the last intact record */
-    struct kms_audit_head before; /* as the first record states it */
-    int64_t begun_ns;             /* as well */
+    struct kms_audit_head head;           /* the last intact record */
+    struct kms_audit_head before;         /* as the first record states it */
+    int64_t begun_ns;                     /* as well */
+    char newest_time[KMS_AUDIT_TIME_LEN]; /* of the last intact record */
     bool lost;
     uint64_t end;
 };
@@ -67,6 +68,8 @@ static enum kms_status take_line(struct walk *walk, const struct kms_audit_item 
         return refuse(err, walk->name, item->line, "was changed: it does not match its hash");
     walk->head.seq = line.seq;
     memcpy(walk->head.hash, hash, sizeof hash);
+    if (line.body.len >= KMS_AUDIT_TIME_AT + KMS_AUDIT_TIME_LEN)
+        memcpy(walk->newest_time, line.body.data + KMS_AUDIT_TIME_AT, KMS_AUDIT_TIME_LEN);
     walk->end = item->offset + item->text.len + 1;
     return KMS_OK;
 }
@@ -109,6 +112,7 @@ enum kms_status kms_audit_recover_segment(int fd, const char *name, uint64_t fir
                                                     .end = walk.end,
                                                     .torn_bytes = torn,
                                                     .torn_segment = torn > 0 ? first_seq : 0};
+        (void)kms_audit_time_parse(walk.newest_time, &ret_recovery->newest_ns);
         *ret_before = walk.before;
         *ret_lost = walk.lost;
         return KMS_OK;

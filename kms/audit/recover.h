@@ -21,6 +21,7 @@ struct kms_audit_recovery {
     struct kms_audit_head head; /* the last intact record */
     uint64_t segment;           /* number of the segment that it lies in; 0: the directory is empty */
     int64_t segment_begun_ns;   /* time of that segment's first record */
+    int64_t newest_ns;          /* time of the last intact record; 0: there is none */
     uint64_t end;               /* offset behind it */
     uint64_t empty_segment;     /* a later segment without any intact record, to be removed; 0: none */
     uint64_t torn_bytes;        /* not zero and not intact, behind the last intact record */

@@ -61,7 +61,10 @@ enum kms_status kms_detection_open(const struct kms_config *config, struct kms_a
                                    struct kms_ops *ops, struct kms_detection *ret_detection,
                                    struct kms_error *err)
 {
+    struct kms_audit_status log;
+    kms_audit_status(audit, &log);
     KMS_TRY(open_rules(config, &ret_detection->detect));
+    kms_detect_compare_with_past(ret_detection->detect, log.found_ns);
     const char *syslog_socket = config->detection.syslog_socket;
     const struct kms_detect_delivery_config delivery = {
         .detect = ret_detection->detect,

@@ -359,6 +359,13 @@ class Restarts(unittest.TestCase):
         (record,) = records(self.home, "clock_backwards")
         self.assertAlmostEqual(record["detail"]["count"], 1_800_000, delta=60_000)
         self.assertEqual(daemon.stop(), 0)
+        shift.write_bytes(struct.pack("=q", 0))  # and back to now while it is down: older than its last record
+        daemon = self.start(environment=environment)
+        eventually(lambda: self.rules() == ["clock_backwards"] * 2, "an alert about the clock at start")
+        self.assertEqual(daemon.stop(), 0)
+        daemon = self.start()  # time has not gone back since the last record but one
+        self.assertEqual(daemon.stop(), 0)
+        self.assertEqual(self.rules(), ["clock_backwards"] * 2)
 
 
 if __name__ == "__main__":

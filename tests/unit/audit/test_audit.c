@@ -246,6 +246,27 @@ static void times_are_those_of_the_clock_also_when_it_jumps(void **state)
         assert_memory_equal(strstr(line_at(text, i + 2), "\"time\":\"") + 8, times[i].text, 27);
 }
 
+static void an_opened_log_tells_the_time_of_its_newest_record(void **state)
+{
+    const struct logdir *dir = *state;
+    struct kms_audit_status status;
+    struct kms_audit *audit = open_log(dir, 0);
+    kms_audit_status(audit, &status);
+    assert_int_equal(status.found_ns, 0);
+    const struct kms_clock_source source = {read_test_wall, standing_mono};
+    kms_clock_set_source(&source);
+    test_wall_ns = INT64_C(1769860801999999000);
+    assert_int_equal(append_number(audit, 1), KMS_OK);
+    test_wall_ns = INT64_C(1769860800500000000); /* the newest, not the latest */
+    assert_int_equal(append_number(audit, 2), KMS_OK);
+    kms_clock_set_source(NULL);
+    kms_audit_free(audit);
+    audit = open_log(dir, 0);
+    kms_audit_status(audit, &status);
+    assert_int_equal(status.found_ns, INT64_C(1769860800500000000));
+    kms_audit_free(audit);
+}
+
 struct appender {
     pthread_t thread;
     struct kms_audit *audit;
@@ -311,6 +332,7 @@ int main(void)
         TEST(a_record_that_is_refused_is_not_in_the_log),
         TEST(more_than_the_buffer_holds_is_written_on_the_way),
         TEST(times_are_those_of_the_clock_also_when_it_jumps),
+        TEST(an_opened_log_tells_the_time_of_its_newest_record),
         TEST(many_threads_share_commits_and_lose_nothing),
     };
     return cmocka_run_group_tests_name("audit/audit", tests, NULL, NULL);
