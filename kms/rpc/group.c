@@ -37,22 +37,33 @@ bool kms_rpc_group_is_full(const struct kms_rpc_queue *queue)
     return queue->collecting.size >= queue->server->config.max_group;
 }
 
-/* A member of a group after its commit: sent, or turned into the commit's failure. Streams are pumped later, once each. */
-static void settle(struct kms_rpc_queue *queue, struct kms_rpc_reply *reply, enum kms_status committed,
-                   const struct kms_error *err, unsigned *touched)
+/* A group on its way out. */
+struct departure {
+    struct kms_rpc_queue *queue;
+    struct kms_rpc_reply *unary;     /* ends of unary calls that have not been sent yet, oldest first */
+    struct kms_rpc_reply **last;     /* where the next one goes while they are gathered */
+    const struct kms_rpc_peer *peer; /* whose call is being sent */
+    unsigned touched;                /* streams to be pumped once each */
+};
+
+/* A member of a group after its commit, good or turned into the commit's failure. Unary calls and streams leave later. */
+static void settle(struct departure *departure, struct kms_rpc_reply *reply, enum kms_status committed,
+                   const struct kms_error *err)
 {
     struct kms_rpc_call *call = reply->call;
     const bool is_end = reply == &call->end;
     if (committed != KMS_OK)
         kms_rpc_outcome_fail(&call->outcome, committed, err, call->request_id);
     if (is_end && !call->stream.begun) {
-        kms_rpc_call_finish(call);
+        reply->next = NULL;
+        *departure->last = reply;
+        departure->last = &reply->next;
         return;
     }
     if (is_end || committed != KMS_OK)
         kms_rpc_stream_close(call);
     kms_rpc_call_ref(call);
-    queue->touched[(*touched)++] = call;
+    departure->queue->touched[departure->touched++] = call;
     if (is_end)
         kms_rpc_call_unref(call);
     else if (committed == KMS_OK)
@@ -61,20 +72,50 @@ static void settle(struct kms_rpc_queue *queue, struct kms_rpc_reply *reply, enu
         kms_rpc_stream_drop(reply);
 }
 
+/* Core holds the connection now: what its other calls answer is gathered, framed and encrypted in one piece. */
+static void send_with_it(void *context)
+{
+    struct departure *departure = context;
+    struct kms_rpc_reply **place = &departure->unary;
+    while (*place != NULL) {
+        struct kms_rpc_reply *reply = *place;
+        if (reply->call->peer == departure->peer) {
+            *place = reply->next;
+            kms_rpc_call_finish(reply->call);
+        } else {
+            place = &reply->next;
+        }
+    }
+}
+
+/* The ends of unary calls, connection by connection. Where core sends nothing at once, they go one by one. */
+static void send_unary(struct departure *departure)
+{
+    while (departure->unary != NULL) {
+        struct kms_rpc_call *call = departure->unary->call;
+        departure->unary = departure->unary->next;
+        departure->peer = call->peer;
+        kms_rpc_interpose_before_send(departure->unary != NULL ? send_with_it : NULL, departure);
+        kms_rpc_call_finish(call);
+    }
+    kms_rpc_interpose_before_send(NULL, NULL);
+}
+
 /* Let every reply of the group leave, as it is or as the commit's failure. */
 static void release(struct kms_rpc_queue *queue, struct kms_rpc_group *group, enum kms_status committed)
 {
+    struct departure departure = {.queue = queue, .last = &departure.unary};
     struct kms_rpc_reply *reply = group->head;
     const bool together = group->size > 1;
-    unsigned touched = 0;
-    if (together)
-        kms_rpc_interpose_hold();
     while (reply != NULL) {
         struct kms_rpc_reply *next = reply->next;
-        settle(queue, reply, committed, &group->error, &touched);
+        settle(&departure, reply, committed, &group->error);
         reply = next;
     }
-    for (unsigned i = 0; i < touched; i++) {
+    if (together)
+        kms_rpc_interpose_hold();
+    send_unary(&departure);
+    for (unsigned i = 0; i < departure.touched; i++) {
         kms_rpc_stream_pump(queue->touched[i]);
         kms_rpc_call_unref(queue->touched[i]);
     }

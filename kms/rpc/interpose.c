@@ -1,5 +1,7 @@
 #include "rpc/interpose.h"
 
+#include "rpc/stackwipe.h"
+
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -122,6 +124,8 @@ static _Thread_local struct {
     _Bool active;
     unsigned count;
     int fds[HELD_MAX];
+    void (*before_send)(void *context);
+    void *context;
 } held;
 
 /* Remember the connection; false when there is no room. */
@@ -146,6 +150,7 @@ void kms_rpc_interpose_hold(void)
 void kms_rpc_interpose_push(void)
 {
     held.active = 0;
+    held.before_send = NULL;
     for (unsigned i = 0; i < held.count; i++) {
         /* tcp(7): setting it forces an explicit flush of pending output. Core has set it already; on a descriptor that
          * was closed meanwhile, or is no TCP socket, nothing happens. */
@@ -155,12 +160,35 @@ void kms_rpc_interpose_push(void)
     held.count = 0;
 }
 
+void kms_rpc_interpose_before_send(void (*function)(void *context), void *context)
+{
+    held.before_send = function;
+    held.context = context;
+}
+
+/* Once: what it starts may send, too. */
+static void tell_before_send(void)
+{
+    void (*function)(void *context) = held.before_send;
+    held.before_send = NULL;
+    if (function != NULL)
+        function(held.context);
+}
+
 ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
     static void *cache;
     ssize_t (*next)(int, const struct msghdr *, int) =
         (ssize_t(*)(int, const struct msghdr *, int))next_of(&cache, "sendmsg");
+    tell_before_send();
     return next(fd, message, held.active && hold(fd) ? flags | MSG_MORE : flags);
+}
+
+static _Thread_local _Bool wipes_itself;
+
+void kms_rpc_interpose_own_thread(void)
+{
+    wipes_itself = 1;
 }
 
 int SSL_write(SSL *ssl, const void *buffer, int len)
@@ -168,7 +196,10 @@ int SSL_write(SSL *ssl, const void *buffer, int len)
     static void *cache;
     int (*next)(SSL *, const void *, int) = (int (*)(SSL *, const void *, int))next_of(&cache, "SSL_write");
     const int written = next(ssl, buffer, len);
-    if (written > 0 && written == len && SSL_is_server(ssl))
+    if (written > 0 && written == len && SSL_is_server(ssl)) {
         OPENSSL_cleanse((void *)(uintptr_t)buffer, (size_t)len);
+        if (!wipes_itself)
+            kms_rpc_stackwipe();
+    }
     return written;
 }

@@ -10,8 +10,11 @@
  *   SSL_new     core has no C API for these: at least TLS 1.3, no session tickets (a resumed session would skip the check of
  *               the client certificate), and OpenSSL wipes decrypted data that was read (SSL_OP_CLEANSE_PLAINTEXT).
  *   sendmsg     core writes each reply with a system call of its own, and each becomes a segment that wakes the peer. While a
- *               group of replies leaves, they are held together in the kernel (MSG_MORE) and pushed out at its end.
- *   SSL_write   on the server's side the buffer is core's staging buffer for outgoing plaintext: it is wiped once written.
+ *               group of replies leaves, they are held together in the kernel (MSG_MORE) and pushed out at its end. And core
+ *               calls it while it holds the connection: what other calls of that connection send meanwhile waits, and then
+ *               leaves in one piece. kms_rpc_interpose_before_send() tells the moment.
+ *   SSL_write   on the server's side the buffer is core's staging buffer for outgoing plaintext: it is wiped once written,
+ *               and so is the dead stack of a thread of core's own.
  */
 #ifndef KMS_RPC_INTERPOSE_H
 #define KMS_RPC_INTERPOSE_H
@@ -25,6 +28,13 @@ uint64_t kms_rpc_interpose_turned_away(void);
 
 /** From now until the push, what this thread sends on TCP connections waits in the kernel to be sent together. */
 void kms_rpc_interpose_hold(void);
+/**
+ * Once, before this thread sends anything within the hold, call this; it may start operations of core on other calls. NULL: no
+ * more.
+ */
+void kms_rpc_interpose_before_send(void (*function)(void *context), void *context);
+/** This thread wipes its stack itself. */
+void kms_rpc_interpose_own_thread(void);
 /** Send what was held, on every connection that this thread has sent on since. */
 void kms_rpc_interpose_push(void);
 

@@ -5,6 +5,7 @@
 #include "rpc/bench.h"
 #include "rpc/call.h"
 #include "rpc/group.h"
+#include "rpc/interpose.h"
 #include "rpc/measure.h"
 #include "rpc/peer.h"
 #include "rpc/stackwipe.h"
@@ -76,7 +77,8 @@ static void *queue_main(void *argument)
     struct kms_rpc_queue *queue = argument;
     const gpr_timespec never = gpr_inf_future(GPR_CLOCK_MONOTONIC);
     const gpr_timespec now = gpr_time_0(GPR_CLOCK_MONOTONIC); /* long past: look, but do not wait */
-    unsigned dirty = 0;                                       /* events since the wipe */
+    kms_rpc_interpose_own_thread();
+    unsigned dirty = 0; /* events since the wipe */
     for (;;) {
         const bool nothing_waits = queue->task_count == 0 && !kms_rpc_group_pending(queue);
         if (dirty >= EVENTS_PER_WIPE || (dirty > 0 && nothing_waits && queue->last_group < BUSY_GROUP)) {

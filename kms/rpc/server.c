@@ -7,6 +7,7 @@
 #include "rpc/control.h"
 #include "rpc/corelog.h"
 #include "rpc/health.h"
+#include "rpc/mutexes.h"
 #include "rpc/parts.h"
 #include "rpc/queue.h"
 #include "rpc/reflection.h"
@@ -187,6 +188,7 @@ enum kms_status kms_rpc_server_new(const struct kms_rpc_config *config,
                                    struct kms_rpc_server **ret_server, struct kms_error *err)
 {
     kms_rpc_corelog_install();
+    kms_rpc_mutexes_unwatched();
     struct kms_rpc_server *server = calloc(1, sizeof *server);
     if (server == NULL)
         return KMS_NO_MEMORY;

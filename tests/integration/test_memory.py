@@ -48,6 +48,14 @@ class Memory(DaemonTestCase):
             self.app.keys.WrapDataKey(wrap_request(keys[-1]), timeout=DEADLINE)
         return keys
 
+    def many_at_once(self):
+        """Replies of a group share a commit, a buffer of TLS and a thread of core's own."""
+        keys = []
+        for _ in range(REPLIES // 250):
+            calls = [self.app.keys.GenerateDataKey.future(generate_request(), timeout=DEADLINE) for _ in range(100)]
+            keys += [call.result().plaintext for call in calls]
+        return keys
+
     def streams_and_batches(self):
         requests = [generate_request() for _ in range(REPLIES // 4)]
         made = list(self.app.keys.StreamGenerateDataKey(iter(requests), timeout=DEADLINE))
@@ -60,7 +68,7 @@ class Memory(DaemonTestCase):
         return keys
 
     def test_no_data_key_is_left(self):
-        keys = self.unary() + self.streams_and_batches()
+        keys = self.unary() + self.many_at_once() + self.streams_and_batches()
         self.generate()  # not a key of the list: the last reply's buffers are the likeliest place
         found = scan(self.daemon.pid, halves(keys))
         self.assertGreater(found["bytes"], 1 << 20)
