@@ -95,20 +95,26 @@ static size_t put_special(struct cursor *out, const uint8_t *p, size_t left)
     return len;
 }
 
-/* Text from outside as the content of a JSON string. */
+/* Printable ASCII that stands for itself in a JSON string. */
+static bool is_plain(uint8_t byte)
+{
+    return byte >= 0x20 && byte < 0x7f && byte != '"' && byte != '\\';
+}
+
+/* Text from outside as the content of a JSON string. Nearly all of it is plain: runs of that are copied whole. */
 static void put_escaped(struct cursor *out, const char *text, size_t limit)
 {
     const uint8_t *p = (const uint8_t *)text;
     const size_t whole = strnlen(text, limit + 1);
     const size_t len = whole > limit ? limit : whole;
     for (size_t i = 0; i < len;) {
-        const uint8_t byte = p[i];
-        if (byte >= 0x20 && byte < 0x7f && byte != '"' && byte != '\\') {
-            *out->next++ = (char)byte;
-            i++;
-        } else {
+        size_t plain = i;
+        while (plain < len && is_plain(p[plain]))
+            plain++;
+        put_bytes(out, text + i, plain - i);
+        i = plain;
+        if (i < len)
             i += put_special(out, p + i, len - i);
-        }
     }
     if (whole > limit)
         put_unicode_escape(out, 0x2026);
