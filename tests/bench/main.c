@@ -543,7 +543,7 @@ static void measure_all(struct bench *bench)
 
 int main(int argc, char **argv)
 {
-    struct bench bench = {.seconds = 3, .rounds = 3, .customers = 20000};
+    struct bench bench = {.seconds = 0.5, .rounds = 5, .customers = 20000};
     char *home = NULL, *scripts = NULL, *programs = NULL, *json = NULL, *module = NULL, *only = NULL;
     int strict = 0;
     const struct poptOption table[] = {
@@ -553,8 +553,8 @@ int main(int argc, char **argv)
          "DIR"},
         {"module", 0, POPT_ARG_STRING, &module, 0, "PKCS#11 library; default SoftHSM2", "FILE"},
         {"json", 0, POPT_ARG_STRING, &json, 0, "write the rows as JSON too", "FILE"},
-        {"seconds", 0, POPT_ARG_DOUBLE, &bench.seconds, 0, "length of one measurement; default 3", "N"},
-        {"rounds", 0, POPT_ARG_INT, &bench.rounds, 0, "pairs of measurements; default 3, at most 15", "N"},
+        {"seconds", 0, POPT_ARG_DOUBLE, &bench.seconds, 0, "length of one measurement; default 0.5", "N"},
+        {"rounds", 0, POPT_ARG_INT, &bench.rounds, 0, "pairs of measurements; default 5, at most 15", "N"},
         {"customers", 0, POPT_ARG_LONG, &bench.customers, 0, "customers to create; default 20,000", "N"},
         {"only", 0, POPT_ARG_STRING, &only, 0,
          "parts besides the creation of the customers: policy,unary,stream,batch,audit,first,start,shred",
