@@ -464,7 +464,7 @@ static void the_hooks_come_in_their_order(void **state)
 /* Copy the database as it is, as an adversary or a backup would. */
 static void copy_database(const char *to)
 {
-    char command[256];
+    char command[1024];
     (void)snprintf(command, sizeof command,
                    "cp %s/kms.db %s && { cp %s/kms.db-wal %s-wal 2>/dev/null || true; }", f.directory, to,
                    f.directory, to);
