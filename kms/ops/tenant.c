@@ -263,7 +263,7 @@ static enum kms_status update_tenant(struct ops_run *run, const ProtobufCMessage
     struct kms_tenant_record tenant;
     KMS_TRY(ops_find_open_tenant(call, &txn, request->tenant->tenant, &tenant));
     struct kms_shred_setting_record setting;
-    bool settled;
+    bool settled = false;
     KMS_TRY(ops_check_etag(call, request->tenant->etag, tenant.revision));
     KMS_TRY(read_setting(call, &txn, &tenant.uuid, &setting));
     KMS_TRY(apply_update(run, request, &tenant, &setting, &settled));
