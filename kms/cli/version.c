@@ -2,10 +2,10 @@
 #include "cli/fields.h"
 #include "cli/paging.h"
 
-static const struct kms_cli_column columns[] = {{"PURPOSE", "purpose"},    {"VERSION", "version"},
-                                                {"STATE", "state"},        {"PRIMARY", "primary"},
-                                                {"KEK ID", "kek_id"},      {"WRAPS (MAX)", "wraps_reserved"},
-                                                {"CREATED", "create_time"}};
+static const struct kms_cli_column columns[] = {{"PURPOSE", "purpose"},     {"VERSION", "version"},
+                                                {"STATE", "state"},         {"PRIMARY", "primary"},
+                                                {"KEK ID", "kek_id"},       {"WRAPS (MAX)", "wraps_reserved"},
+                                                {"REWRAPPED", "rewrapped"}, {"CREATED", "create_time"}};
 static const struct kms_cli_paged list_method = {
     {"/kms.v1.DirectoryService/ListKekVersions", &kms__v1__list_kek_versions_response__descriptor, true},
     "versions",

@@ -102,6 +102,7 @@ Kms__V1__KekVersion *ops_kek_message(struct kms_arena *arena, const struct kms_k
     message->state = (Kms__V1__KekVersion__State)kek->state;
     message->primary = primary;
     message->wraps_reserved = kek->wraps_reserved;
+    message->rewrapped = kek->rewrapped;
     message->create_time = ops_timestamp(arena, kek->created_ns);
     return message->kek_id != NULL && message->purpose != NULL && message->create_time != NULL ? message
                                                                                                : NULL;
