@@ -6,6 +6,7 @@
 #include "ops/directory.h"
 #include "ops/messages.h"
 #include "ops/page_token.h"
+#include "ops/shred_job.h"
 
 #include <stdio.h>
 
@@ -327,8 +328,25 @@ static enum kms_status close_customer(struct ops_run *run, const ProtobufCMessag
                                       ProtobufCMessage **ret_reply)
 {
     const Kms__V1__CloseCustomerRequest *request = (const void *)message;
-    return change_state(run, request->tenant, request->customer, request->etag, KMS_CUSTOMER_CLOSED,
-                        ret_reply);
+    struct kms_call *call = run->call;
+    KMS_TRY(ops_check_id(call, "tenant", request->tenant));
+    KMS_TRY(ops_check_customer(call, request->customer));
+    KMS_TRY(ops_allow(run, request->tenant, NULL));
+    struct kms_tenant_record tenant;
+    KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
+    bool scheduled;
+    {
+        KMS_TXN txn = {0};
+        KMS_TRY(kms_txn_begin(run->ops->store, true, &txn, &call->error));
+        KMS_TRY(open_for_change(run, &txn, request->tenant, request->customer, request->etag, &tenant,
+                                &customer));
+        KMS_TRY(ops_shred_close(run->ops, &txn, &customer, &scheduled, &call->error));
+        KMS_TRY(kms_txn_commit(&txn, &call->error));
+    }
+    if (scheduled)
+        ops_shred_note(run->ops->shred, &customer.uuid, true);
+    kms_keys_forget(run->ops->keys, &tenant.uuid, &customer.uuid);
+    return customer_reply(call, tenant.id, &customer, ret_reply);
 }
 
 enum kms_status kms_ops_close_customer(void *context, struct kms_call *call, const ProtobufCMessage *request,

@@ -184,6 +184,16 @@ static struct kms_shred_job_record own_job(const struct kms_uuid *tenant, enum k
     return job;
 }
 
+/* A customer that is active again, or gone, has nothing to wait for. */
+static enum kms_status is_kept(struct kms_txn *txn, const struct kms_uuid *uuid, bool *ret_kept,
+                               struct kms_error *err)
+{
+    KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
+    const enum kms_status status = txn->store->ops->customer_by_uuid(txn->txn, uuid, &customer, err);
+    *ret_kept = status == KMS_OK && customer.state != KMS_CUSTOMER_ACTIVE;
+    return status == KMS_NOT_FOUND ? KMS_OK : status;
+}
+
 /* Those of one tenant and purpose become one job: `first` and all that are like it. */
 static enum kms_status schedule_like(struct kms_ops *ops, struct kms_txn *txn, struct ended *ended,
                                      size_t first, const struct ops_shred_time *time, struct kms_error *err)
@@ -203,7 +213,10 @@ static enum kms_status schedule_like(struct kms_ops *ops, struct kms_txn *txn, s
                                                        .customer = retention->customer,
                                                        .state = KMS_SHRED_TARGET_PENDING,
                                                        .changed_ns = time->wall_ns};
-        KMS_TRY(store->target_put(txn->txn, &target, err));
+        bool kept;
+        KMS_TRY(is_kept(txn, &retention->customer, &kept, err));
+        if (kept)
+            KMS_TRY(store->target_put(txn->txn, &target, err));
         retention->due_ns = 0; /* removed, and done */
         KMS_TRY(store->retention_put(txn->txn, retention, err));
     }
@@ -273,33 +286,66 @@ void ops_shred_tick(struct kms_ops *ops)
                       kms_error_cause(&err, status));
 }
 
+/* The time begins for which the law keeps these purposes. */
+static enum kms_status begin_retention(struct kms_store *store, struct kms_store_txn *txn,
+                                       const struct kms_customer_record *customer,
+                                       const struct kms_purpose_record *purposes, size_t count, int64_t now,
+                                       struct kms_error *err)
+{
+    bool begun = false;
+    KMS_TRY(store->ops->shred.retention_list(txn, &customer->uuid, 0, 1, note_one, &begun, err));
+    for (size_t i = 0; i < count && !begun; i++) {
+        int64_t end_ns = 0;
+        if (purposes[i].retention_seconds == 0)
+            continue;
+        if (__builtin_mul_overflow(purposes[i].retention_seconds, KMS_NS_PER_SECOND, &end_ns) ||
+            __builtin_add_overflow(end_ns, now, &end_ns))
+            end_ns = INT64_MAX;
+        struct kms_retention_record retention = {
+            .tenant = customer->tenant, .customer = customer->uuid, .due_ns = end_ns};
+        (void)snprintf(retention.purpose, sizeof retention.purpose, "%s", purposes[i].id);
+        KMS_TRY(store->ops->shred.retention_put(txn, &retention, err));
+    }
+    return KMS_OK;
+}
+
 enum kms_status ops_shred_restrict(struct kms_store *store, struct kms_store_txn *txn,
                                    struct kms_customer_record *customer,
                                    const struct kms_purpose_record *purposes, size_t count,
                                    struct kms_error *err)
 {
     const int64_t now = kms_clock_wall_ns();
-    for (size_t i = 0; i < count; i++) {
-        const struct kms_retention_record retention = {.tenant = customer->tenant,
-                                                       .customer = customer->uuid,
-                                                       .due_ns = now + purposes[i].retention_seconds *
-                                                                           KMS_NS_PER_SECOND};
-        struct kms_retention_record entry = retention;
-        (void)snprintf(entry.purpose, sizeof entry.purpose, "%s", purposes[i].id);
-        if (purposes[i].retention_seconds > 0 && customer->state == KMS_CUSTOMER_ACTIVE)
-            KMS_TRY(store->ops->shred.retention_put(txn, &entry, err));
-    }
-    if (customer->state != KMS_CUSTOMER_ACTIVE)
-        return KMS_OK;
-    customer->state = KMS_CUSTOMER_RESTRICTED;
+    KMS_TRY(begin_retention(store, txn, customer, purposes, count, now, err));
+    if (customer->state == KMS_CUSTOMER_ACTIVE)
+        customer->state = KMS_CUSTOMER_RESTRICTED;
     customer->revision++;
     customer->updated_ns = now;
     return store->ops->customer_update(txn, customer, err);
 }
 
-enum kms_status ops_shred_closed(struct kms_ops *ops, struct kms_txn *txn,
-                                 const struct kms_customer_record *customer, bool *ret_scheduled,
-                                 struct kms_error *err)
+/* Has the customer keys for a purpose that the law keeps? */
+static enum kms_status has_kept_keys(struct kms_txn *txn, const struct kms_uuid *customer,
+                                     const struct kms_purpose_record *purposes, size_t count, bool *ret_has,
+                                     struct kms_error *err)
+{
+    *ret_has = false;
+    for (size_t i = 0; i < count && !*ret_has; i++) {
+        struct kms_kek_record kek;
+        if (!ops_shred_keeps(&purposes[i]))
+            continue;
+        const enum kms_status status =
+            txn->store->ops->kek_primary(txn->txn, customer, purposes[i].id, &kek, err);
+        if (status != KMS_OK && status != KMS_NOT_FOUND)
+            return status;
+        *ret_has = status == KMS_OK;
+    }
+    return KMS_OK;
+}
+
+/* The tenant's own wish for closed customers: a job that waits for the window like any other. */
+static enum kms_status schedule_closed(struct kms_ops *ops, struct kms_txn *txn,
+                                       const struct kms_customer_record *customer, bool *ret_scheduled,
+                                       struct kms_error *err)
 {
     const struct kms_store_shred_ops *store = &txn->store->ops->shred;
     struct kms_shred_setting_record setting = {0};
@@ -321,4 +367,25 @@ enum kms_status ops_shred_closed(struct kms_ops *ops, struct kms_txn *txn,
     KMS_TRY(store->target_put(txn->txn, &target, err));
     *ret_scheduled = true;
     return KMS_OK;
+}
+
+enum kms_status ops_shred_close(struct kms_ops *ops, struct kms_txn *txn,
+                                struct kms_customer_record *customer, bool *ret_scheduled,
+                                struct kms_error *err)
+{
+    KMS_FREE struct kms_purpose_record *purposes = NULL;
+    size_t count = 0;
+    bool kept = false;
+    KMS_TRY(
+        txn->store->ops->purpose_list(txn->txn, &customer->tenant, NULL, SIZE_MAX, &purposes, &count, err));
+    KMS_TRY(has_kept_keys(txn, &customer->uuid, purposes, count, &kept, err));
+    if (kept) {
+        KMS_TRY(ops_shred_restrict(txn->store, txn->txn, customer, purposes, count, err));
+    } else {
+        customer->state = KMS_CUSTOMER_CLOSED;
+        customer->revision++;
+        customer->updated_ns = kms_clock_wall_ns();
+        KMS_TRY(txn->store->ops->customer_update(txn->txn, customer, err));
+    }
+    return schedule_closed(ops, txn, customer, ret_scheduled, err);
 }

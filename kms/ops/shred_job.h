@@ -104,20 +104,21 @@ enum kms_status ops_shred_submit(struct ops_run *run, const char *job_uid,
 /* shred_due.c */
 
 /**
- * In a writing transaction: the customer becomes RESTRICTED, and the time begins for which the law keeps each of these purposes
- * (those of its tenant), unless it runs already.
+ * In a writing transaction: an active customer becomes RESTRICTED, and the time begins for which the law keeps each of these
+ * purposes (those of its tenant), unless it runs already.
  */
 enum kms_status ops_shred_restrict(struct kms_store *store, struct kms_store_txn *txn,
                                    struct kms_customer_record *customer,
                                    const struct kms_purpose_record *purposes, size_t count,
                                    struct kms_error *err) KMS_MUST_USE;
 /**
- * In a writing transaction: closing this customer begins a shred of what no law keeps, if the tenant has settled it so. `*ret_job`
- * is the job, REQUESTED by nobody's approval but the tenant's setting: it waits for the tenant's window. False when there is none.
+ * In a writing transaction: close an active customer. It becomes CLOSED, or RESTRICTED when it has keys that the law keeps, whose
+ * time begins. If the tenant has settled it so, what no law keeps is scheduled to be shredded after the tenant's window: then
+ * `*ret_scheduled` is true, and the caller notes it after the commit.
  */
-enum kms_status ops_shred_closed(struct kms_ops *ops, struct kms_txn *txn,
-                                 const struct kms_customer_record *customer, bool *ret_scheduled,
-                                 struct kms_error *err) KMS_MUST_USE;
+enum kms_status ops_shred_close(struct kms_ops *ops, struct kms_txn *txn,
+                                struct kms_customer_record *customer, bool *ret_scheduled,
+                                struct kms_error *err) KMS_MUST_USE;
 /* On the runner's thread, about once a second: due jobs, ended retentions, drafts that nobody requests. */
 void ops_shred_tick(struct kms_ops *ops);
 

@@ -138,6 +138,38 @@ class Single(ShredTestCase):
         self.assertEqual([t["state"] for t in self.status(uid)["targets"]], ["CANCELLED"])
 
 
+class Closure(ShredTestCase):
+    def test_a_closed_customer_is_shredded_when_the_tenant_wants_it_and_not_before_its_window(self):
+        name, uid, keys = self.new_customer()
+        self.ctl("operator", "customer", "close", "--tenant", TENANT, name, "--yes")
+        self.assertEqual(self.status(uid)["targets"], [])  # the tenant has settled nothing
+        self.ctl("operator", "tenant", "update", TENANT, "--shred-closed", "yes")
+        self.addCleanup(self.ctl, "operator", "tenant", "update", TENANT, "--shred-closed", "no")
+        name, uid, keys = self.new_customer()
+        closed = self.ctl("operator", "customer", "close", "--tenant", TENANT, name, "--yes")
+        self.assertEqual(closed["state"], "CLOSED")
+        self.assertEqual(self.state(uid), "PENDING")
+        self.eventually_state(uid, "SEALED")
+        unnamed = unwrap_request(keys[PURPOSE], customer="", purpose="")
+        self.assertRefused(INVALID, self.app.keys.UnwrapDataKey, unnamed, reason="BLOB_REFUSED")
+
+    def test_a_closed_customer_whose_keys_the_law_keeps_is_restricted_until_the_retention_ends(self):
+        name, uid, keys = self.new_customer((PURPOSE, KYC))
+        closed = self.ctl("operator", "customer", "close", "--tenant", TENANT, name, "--yes")
+        self.assertEqual(closed["state"], "RESTRICTED")
+        self.assertEqual([r["purpose"] for r in self.status(uid)["retentions"]], [KYC])
+        eventually(lambda: self.status(uid)["targets"] and self.state(uid) == "SEALED", "the retention has ended")
+        target = self.status(uid)["targets"][-1]
+        self.assertEqual((target["purpose"], self.status(uid)["retentions"]), (KYC, []))
+        unnamed = unwrap_request(keys[KYC], customer="", purpose="")
+        self.assertRefused(INVALID, self.app.keys.UnwrapDataKey, unnamed, reason="BLOB_REFUSED")
+
+    def test_a_window_is_not_shorter_than_the_policy_wants(self):
+        self.refused("at least 1", "operator", "tenant", "update", TENANT, "--shred-window", "0")
+        self.refused("takes a time", "operator", "tenant", "update", TENANT, "--shred-window", "soon", code=2)
+        self.assertEqual(self.ctl("operator", "tenant", "get", TENANT)["shred_window_seconds"], 2)
+
+
 class Holds(ShredTestCase):
     def test_a_hold_blocks_requests_and_what_is_due_and_its_release_lets_it_go_on(self):
         name, uid, keys = self.new_customer()
