@@ -58,7 +58,11 @@
     X(ROTATE_TREE, "rotate.tree", false, KMS_ROLE_OPERATOR)                                                  \
     X(ROTATE_KEK, "rotate.kek", false, KMS_ROLE_OPERATOR)                                                    \
     X(ROTATE_APPROVE, "rotate.approve", false, KMS_ROLE_APPROVER)                                            \
-    X(KEYVERSION_UPDATE, "keyversion.update", false, KMS_ROLE_OPERATOR)
+    X(KEYVERSION_UPDATE, "keyversion.update", false, KMS_ROLE_OPERATOR)                                      \
+    X(BACKUP_CREATE, "backup.create", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR)                             \
+    X(BACKUP_VERIFY, "backup.verify", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)          \
+    X(BACKUP_PRUNE, "backup.prune", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR)                               \
+    X(BACKUP_READ, "backup.read", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)
 
 enum {
     KMS_ROLE_APPLICATION = 1,

@@ -95,6 +95,8 @@ void kms_backup_writer_free(struct kms_backup_writer *writer);
 /** Add a record to the frame that is being filled. TOO_LARGE: over KMS_BACKUP_RECORD_MAX. */
 enum kms_status kms_backup_writer_add(struct kms_backup_writer *writer, uint64_t seq, int64_t time_ns,
                                       struct kms_slice payload, struct kms_error *err) KMS_MUST_USE;
+/** For tests: bytes that need not be records into the frame that is being filled. */
+enum kms_status kms_backup_writer_raw(struct kms_backup_writer *writer, struct kms_slice bytes) KMS_MUST_USE;
 /** True when the frame is full enough to be sealed. */
 bool kms_backup_writer_full(const struct kms_backup_writer *writer);
 /**

@@ -8,6 +8,7 @@
 #include "core/log.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -31,6 +32,7 @@ struct kms_backup_lane {
     struct kms_backup_end end; /* of the newest log; zero: the next one begins a chain */
     int64_t created_ns;        /* of the newest log */
     int descriptor;            /* of the open log; -1: none */
+    char name[KMS_BACKUP_NAME_SIZE];
     struct kms_backup_writer *writer;
     uint64_t bytes;     /* of the open log */
     struct kms_buf out; /* sealed and not yet written */
@@ -205,13 +207,27 @@ static enum kms_status open_log(struct kms_backup_lane *lane, struct kms_error *
                                        .created_ns = lane->created_ns + 1,
                                        .seq = lane->shipped,
                                        .previous = lane->end};
-    char name[KMS_BACKUP_NAME_SIZE];
     KMS_TRY(kms_backup_writer_new(lane->config.keeper, &header, &lane->out, &lane->writer, err));
-    kms_backup_name(&header, name);
+    kms_backup_name(&header, lane->name);
     lane->created_ns = header.created_ns;
-    KMS_TRY(kms_backup_target_create(lane->config.directory, name, &lane->descriptor, err));
+    KMS_TRY(kms_backup_target_create(lane->config.directory, lane->name, &lane->descriptor, err));
     lane->bytes = 0;
     return kms_backup_target_sync(lane->config.directory, err);
+}
+
+/* The open log must be in its place: a target that was moved, unmounted or emptied takes writes into nowhere. */
+static enum kms_status check_in_place(const struct kms_backup_lane *lane, struct kms_error *err)
+{
+    char path[KMS_BACKUP_NAME_SIZE + PATH_MAX];
+    struct stat here;
+    struct stat there;
+    (void)snprintf(path, sizeof path, "%s/%s", lane->config.directory, lane->name);
+    if (fstat(lane->descriptor, &here) == 0 && stat(path, &there) == 0 && here.st_dev == there.st_dev &&
+        here.st_ino == there.st_ino)
+        return KMS_OK;
+    return kms_fail_public(err, KMS_IO,
+                           "the backup log %s is gone from the backup directory %s: it was moved or deleted",
+                           lane->name, lane->config.directory);
 }
 
 /* What is sealed becomes durable. */
@@ -222,7 +238,7 @@ static enum kms_status flush(struct kms_backup_lane *lane, struct kms_error *err
         return kms_fail_public(err, KMS_IO, "cannot flush a backup log: %s", strerror(errno));
     lane->bytes += lane->out.len;
     lane->out.len = 0;
-    return KMS_OK;
+    return check_in_place(lane, err);
 }
 
 /* A chain begins with a log that holds nothing yet: without it, a base whose logs were lost would look like a new one. */
@@ -332,22 +348,13 @@ static enum kms_status work(struct kms_backup_lane *lane, struct kms_error *err)
         KMS_TRY(begin_chain(lane, err));
     for (bool more = true; more;)
         KMS_TRY(ship_frame(lane, &more, err));
-    return KMS_OK;
-}
-
-/* The open log must be in its place: a target that was unmounted, or emptied, takes writes into nowhere. */
-static bool is_in_place(const struct kms_backup_lane *lane)
-{
-    struct stat here;
-    return lane->descriptor < 0 || (fstat(lane->descriptor, &here) == 0 && here.st_nlink > 0);
+    return lane->descriptor >= 0 ? check_in_place(lane, err) : KMS_OK;
 }
 
 /* Work once; after a failure everything is looked at anew. */
 static bool work_once(struct kms_backup_lane *lane)
 {
     struct kms_error err = {0};
-    if (!is_in_place(lane))
-        lane->known = false;
     const enum kms_status status = work(lane, &err);
     if (status == KMS_OK) {
         report(lane);

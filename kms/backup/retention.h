@@ -15,7 +15,7 @@ struct kms_backup_prune_result {
 
 /**
  * Keep the newest `bases` bases and every log that leads on from the oldest of them. The target is verified first, and nothing is
- * removed unless it is in order. INVALID_ARGUMENT for `bases` 0; otherwise as kms_backup_verify(). With `dry_run` nothing is removed.
+ * removed unless it is in order; but with `bases` 1 and a newest base that leads to the newest change, what is older may be damaged. INVALID_ARGUMENT for `bases` 0; otherwise as kms_backup_verify(). With `dry_run` nothing is removed.
  */
 enum kms_status kms_backup_prune(const struct kms_backup_keeper *keeper, const char *directory,
                                  uint64_t bases, bool dry_run, struct kms_backup_prune_result *ret_result,

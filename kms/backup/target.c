@@ -45,7 +45,7 @@ static bool skip_of(const char **text, const char *alphabet, size_t count)
     return true;
 }
 
-bool kms_backup_name_parse(const char *name, enum kms_backup_kind *ret_kind, uint64_t *ret_seq)
+bool kms_backup_name_parse(const char *name, struct kms_backup_file *ret_file)
 {
     const bool base = strncmp(name, "base-", 5) == 0;
     if (!base && strncmp(name, "log-", 4) != 0)
@@ -57,10 +57,12 @@ bool kms_backup_name_parse(const char *name, enum kms_backup_kind *ret_kind, uin
         return false;
     errno = 0;
     const uint64_t seq = strtoull(digits, NULL, 10);
-    if (errno != 0 || seq > INT64_MAX)
+    const uint64_t created = strtoull(digits + SEQ_DIGITS + 1, NULL, 16);
+    if (errno != 0 || seq > INT64_MAX || created > INT64_MAX)
         return false;
-    *ret_kind = base ? KMS_BACKUP_BASE : KMS_BACKUP_LOG;
-    *ret_seq = seq;
+    ret_file->kind = base ? KMS_BACKUP_BASE : KMS_BACKUP_LOG;
+    ret_file->seq = seq;
+    ret_file->created_ns = (int64_t)created;
     return true;
 }
 
@@ -83,7 +85,7 @@ static enum kms_status add_name(DIR *dir, const char *name, struct kms_buf *file
     if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strncmp(name, ".partial-", 9) == 0)
         return KMS_OK;
     struct stat info;
-    if (!kms_backup_name_parse(name, &file.kind, &file.seq) || strlen(name) >= sizeof file.name ||
+    if (!kms_backup_name_parse(name, &file) || strlen(name) >= sizeof file.name ||
         fstatat(dirfd(dir), name, &info, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(info.st_mode)) {
         listing->foreign++;
         return KMS_OK;

@@ -19,7 +19,8 @@ enum { KMS_BACKUP_NAME_SIZE = 64, KMS_BACKUP_FILES_MAX = 1000000 };
 struct kms_backup_file {
     enum kms_backup_kind kind;
     uint64_t seq;
-    uint64_t size; /* bytes */
+    uint64_t size;      /* bytes */
+    int64_t created_ns; /* wall clock */
     char name[KMS_BACKUP_NAME_SIZE];
 };
 
@@ -31,8 +32,8 @@ struct kms_backup_listing {
 
 /** The name of the file with that header. */
 void kms_backup_name(const struct kms_backup_header *header, char out[KMS_BACKUP_NAME_SIZE]);
-/** False when no service makes such a name. */
-bool kms_backup_name_parse(const char *name, enum kms_backup_kind *ret_kind, uint64_t *ret_seq);
+/** What a name tells: kind, seq and time; nothing else is set. False when no service makes such a name. */
+bool kms_backup_name_parse(const char *name, struct kms_backup_file *ret_file);
 /** NOT_FOUND: there is no such directory; IO; NO_MEMORY; TOO_LARGE. */
 enum kms_status kms_backup_target_list(const char *directory, struct kms_backup_listing *ret_listing,
                                        struct kms_error *err) KMS_MUST_USE;

@@ -78,6 +78,11 @@ enum kms_status kms_backup_writer_add(struct kms_backup_writer *writer, uint64_t
     return KMS_OK;
 }
 
+enum kms_status kms_backup_writer_raw(struct kms_backup_writer *writer, struct kms_slice bytes)
+{
+    return kms_buf_append(&writer->records, bytes.data, bytes.len);
+}
+
 bool kms_backup_writer_full(const struct kms_backup_writer *writer)
 {
     return writer->records.len >= KMS_BACKUP_FRAME_GOOD;

@@ -58,6 +58,12 @@ static const char approve_details[] =
 static const char wait_details[] =
     "Exit code 0 when it has succeeded, 1 when it failed, was rejected, cancelled or "
     "has expired.";
+static const char backup_verify_details[] =
+    "Reads every byte of every base and log. With --wait the exit code is 1 when a target is not in order.";
+static const char restore_details[] = "Needs the token, kmsd.yaml and an empty place for the database. The "
+                                      "target is verified first; always its newest state\n"
+                                      "is restored, in one step; a backup that the HSM's master keys "
+                                      "contradict is refused. Prints what is back as JSON.";
 static const char operation_verify_details[] = "FILE is what \"kmsctl operation show UID --json\" printed; "
                                                "--ca names the certificate authorities of the\n"
                                                "clients. Checks every signature over the document. Exit code "
@@ -260,6 +266,21 @@ static const struct kms_cli_command commands[] = {
      crypt_details, kms_cli_encrypt},
     {"decrypt", NULL, "[IN] [OUT]", 0, 2, DATAKEY | BIT(FORCE), BIT(TENANT), "decrypt a file or stream",
      crypt_details, kms_cli_decrypt},
+
+    {"backup", "create", "", 0, 0, KMS_CLI_ONLINE | BIT(WAIT), 0, "make a base in every target", NULL,
+     kms_cli_backup_create},
+    {"backup", "list", "", 0, 0, KMS_CLI_ONLINE | BIT(WITH_LOGS), 0, "list what lies in the targets", NULL,
+     kms_cli_backup_list},
+    {"backup", "verify", "", 0, 0, KMS_CLI_ONLINE | BIT(WAIT), 0,
+     "prove that the targets are complete, in order, authentic and up to date", backup_verify_details,
+     kms_cli_backup_verify},
+    {"backup", "prune", "", 0, 0, KMS_CLI_ONLINE | BIT(WAIT) | BIT(KEEP) | BIT(DRY_RUN) | BIT(YES), 0,
+     "remove bases and logs that nobody needs any more", NULL, kms_cli_backup_prune},
+    {"backup", "status", "", 0, 0, KMS_CLI_ONLINE, 0, "show how far each target is", NULL,
+     kms_cli_backup_status},
+    {"restore", NULL, "", 0, 0, BIT(SERVER_CONFIG) | BIT(TARGET) | BIT(DRY_RUN),
+     BIT(SERVER_CONFIG) | BIT(TARGET), "rebuild the database from a backup target, while no service runs",
+     restore_details, kms_cli_restore},
 
     {"status", NULL, "", 0, 0, KMS_CLI_ONLINE, 0, "show how the service is doing", NULL, kms_cli_status},
     {"health", NULL, "[SERVICE]", 0, 1, KMS_CLI_ONLINE, 0, "ask whether the service serves", health_details,

@@ -63,6 +63,13 @@ int kms_cli_operation_verify(struct kms_cli *cli);
 int kms_cli_encrypt(struct kms_cli *cli);
 int kms_cli_decrypt(struct kms_cli *cli);
 
+int kms_cli_backup_create(struct kms_cli *cli);
+int kms_cli_backup_verify(struct kms_cli *cli);
+int kms_cli_backup_prune(struct kms_cli *cli);
+int kms_cli_backup_list(struct kms_cli *cli);
+int kms_cli_backup_status(struct kms_cli *cli);
+int kms_cli_restore(struct kms_cli *cli);
+
 int kms_cli_status(struct kms_cli *cli);
 int kms_cli_health(struct kms_cli *cli);
 int kms_cli_audit_verify(struct kms_cli *cli);

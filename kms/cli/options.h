@@ -82,7 +82,12 @@
     X(OUT, "out", "FILE", false, "write to this new file")                                                   \
     X(PROOF, "proof", "FILE", false, "a proof that one customer is among those of the certificate")          \
     X(RECREATE_SHREDDED, "recreate-shredded", NULL, false,                                                   \
-      "an id whose customer was shredded may be used again")
+      "an id whose customer was shredded may be used again")                                                 \
+    X(KEEP, "keep", "COUNT", false, "how many bases to keep (as configured)")                                \
+    X(DRY_RUN, "dry-run", NULL, false, "only say what would be done")                                        \
+    X(WITH_LOGS, "with-logs", NULL, false, "logs, too, not only bases")                                      \
+    X(SERVER_CONFIG, "server-config", "FILE", false, "the service's configuration, kmsd.yaml")               \
+    X(TARGET, "target", "DIR", false, "the backup target to restore from")
 
 enum kms_cli_option {
 #define KMS_CLI_OPTIONS_ENUM(name, text, argument, repeat, help) KMS_CLI_##name,

@@ -9,6 +9,7 @@
 enum {
     LONGEST_PATH = 4096,
     MOST_LISTENERS = 16,
+    MOST_TARGETS = 8,
     LONGEST_WORD = 1024,
     LONGEST_PIN = 4096,
     MOST_CANARIES = 1000
@@ -50,6 +51,20 @@ static const cyaml_schema_field_t audit_fields[] = {
     PATH("second_directory", CYAML_FLAG_OPTIONAL, SECTION(audit), second_directory),
     CYAML_FIELD_STRING_PTR("syslog_socket", CYAML_FLAG_OPTIONAL, SECTION(audit), syslog_socket, 0,
                            LONGEST_PATH),
+    CYAML_FIELD_END};
+
+static const cyaml_strval_t durability_words[] = {{"sync", 1}, {"async", 2}};
+static const cyaml_schema_value_t target_entry = {
+    CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 1, LONGEST_PATH)};
+static const cyaml_schema_field_t backup_fields[] = {
+    CYAML_FIELD_SEQUENCE("targets", CYAML_FLAG_POINTER, SECTION(backup), targets, &target_entry, 1,
+                         MOST_TARGETS),
+    CYAML_FIELD_ENUM("durability", CYAML_FLAG_STRICT | CYAML_FLAG_OPTIONAL, SECTION(backup), durability_word,
+                     durability_words, CYAML_ARRAY_LEN(durability_words)),
+    NUMBER("log_mib", SECTION(backup), log_mib),
+    NUMBER("wait_ms", SECTION(backup), wait_ms),
+    NUMBER("keep_bases", SECTION(backup), keep_bases),
+    NUMBER("base_hours", SECTION(backup), base_hours),
     CYAML_FIELD_END};
 
 static const cyaml_schema_field_t cache_fields[] = {
@@ -135,6 +150,7 @@ static const cyaml_schema_field_t config_fields[] = {
     MAPPING(hsm, 0, hsm_fields),
     MAPPING(store, 0, store_fields),
     MAPPING(audit, 0, audit_fields),
+    MAPPING(backup, CYAML_FLAG_OPTIONAL, backup_fields),
     MAPPING(cache, CYAML_FLAG_OPTIONAL, cache_fields),
     MAPPING(limits, CYAML_FLAG_OPTIONAL, limits_fields),
     MAPPING(detection, CYAML_FLAG_OPTIONAL, detection_fields),
@@ -161,6 +177,10 @@ static const struct number_rule {
     RULE(audit, write_deadline_ms, 10, 60000, 2000),
     RULE(audit, checkpoint_records, 1, 10000000, 100000),
     RULE(audit, checkpoint_seconds, 1, 86400, 60),
+    RULE(backup, log_mib, 1, 4096, 64),
+    RULE(backup, wait_ms, 10, 60000, 5000),
+    RULE(backup, keep_bases, 1, 10000, 7),
+    RULE(backup, base_hours, 1, 8760, 24),
     RULE(cache, keks, 1, 10000000, 20000),
     RULE(cache, pages, 1, 10000000, 4000),
     RULE(cache, idle_seconds, 1, 86400, 600),
@@ -258,6 +278,23 @@ static enum kms_status settle_paths(struct kms_config *config, const char *direc
             continue;
         if (!path_rules[i].search || strchr(*path, '/') != NULL)
             KMS_TRY(resolve(path, 0, directory));
+    }
+    return KMS_OK;
+}
+
+/* Directories, each once. That they exist is not asked here: a disk may be mounted later. */
+static enum kms_status settle_targets(struct kms_config *config, const char *directory,
+                                      const struct kms_yaml *document, struct kms_error *err)
+{
+    config->backup.async = config->backup.durability_word == 2;
+    for (uint32_t i = 0; i < config->backup.targets_count; i++) {
+        char place[32];
+        (void)snprintf(place, sizeof place, "backup.targets[%u]", i);
+        KMS_TRY(resolve(&config->backup.targets[i], 0, directory));
+        for (uint32_t other = 0; other < i; other++)
+            if (strcmp(config->backup.targets[other], config->backup.targets[i]) == 0)
+                return kms_yaml_fail(document, place, err, "'%.80s' stands here twice",
+                                     config->backup.targets[i]);
     }
     return KMS_OK;
 }
@@ -394,6 +431,7 @@ static enum kms_status settle(struct kms_config *config, const char *directory,
                              "is for a service without a first policy: leave it or policy out");
     for (size_t i = 0; i < config->listen_count; i++)
         KMS_TRY(settle_listener(config, i, directory, document, err));
+    KMS_TRY(settle_targets(config, directory, document, err));
     return settle_paths(config, directory);
 }
 

@@ -52,6 +52,13 @@ struct kms_config {
         uint32_t segment_mib, segment_hours, write_deadline_ms, checkpoint_records, checkpoint_seconds;
     } audit;
     struct {
+        char **targets; /* directories; NULL: no backups */
+        uint32_t targets_count;
+        bool async;          /* durability: async */
+        int durability_word; /* as loaded: 1 sync, 2 async; 0: absent, sync */
+        uint32_t log_mib, wait_ms, keep_bases, base_hours;
+    } backup;
+    struct {
         uint32_t keks, pages, idle_seconds, absolute_seconds;
     } cache;
     struct {

@@ -5,14 +5,16 @@
 #include "daemon/attestation.h"
 #include "daemon/detection.h"
 #include "daemon/exposition.h"
+#include "daemon/open_hsm.h"
 #include "daemon/pinger.h"
 #include "daemon/policy.h"
 #include "daemon/records.h"
 #include "daemon/services.h"
-#include "hsm/p11.h"
 #include "kms_descriptor_set.h"
 #include "metrics/endpoint.h"
 #include "metrics/http.h"
+#include "keys/rekey.h"
+#include "ops/backup.h"
 #include "ops/operation.h"
 #include "ops/runner.h"
 #include "ops/shred_state.h"
@@ -25,15 +27,13 @@
 #include <time.h>
 #include <unistd.h>
 
-/* How long an operation waits for the HSM to be recovered before it gives up. */
-#define HSM_TIMEOUT_NS (5 * KMS_NS_PER_SECOND)
-
 enum { ARENA_PER_MESSAGE = 4 };
 
 struct kms_daemon {
     const struct kms_config *config;
     struct kms_hsm *hsm;
     struct kms_store *store;
+    struct kms_backup *backup; /* NULL: none is configured */
     struct kms_audit *audit;
     struct kms_detection detection;
     struct kms_attestation attestation;
@@ -47,25 +47,6 @@ struct kms_daemon {
     bool serving;
 };
 
-static enum kms_status open_hsm(struct kms_daemon *daemon, struct kms_error *err)
-{
-    const struct kms_config *config = daemon->config;
-    KMS_SECRET pin = {0};
-    KMS_TRY(kms_config_read_pin(config, &pin, err));
-    const struct kms_hsm_p11_config p11 = {
-        .module = config->hsm.module,
-        .init_args = config->hsm.init_args,
-        .token_uri = config->hsm.token,
-        .profile = config->hsm.profile,
-        .pin = &pin,
-        .sessions = config->hsm.sessions,
-        .startup_lock = config->hsm.startup_lock,
-        .create_service_keys = config->hsm.create_service_keys,
-        .operation_timeout_ns = HSM_TIMEOUT_NS,
-    };
-    return kms_hsm_p11_open(&p11, &daemon->hsm, err);
-}
-
 static enum kms_status open_keys(struct kms_daemon *daemon, struct kms_error *err)
 {
     const struct kms_config *config = daemon->config;
@@ -76,7 +57,10 @@ static enum kms_status open_keys(struct kms_daemon *daemon, struct kms_error *er
         .absolute_limit_ns = config->cache.absolute_seconds * KMS_NS_PER_SECOND,
     };
     KMS_TRY(kms_keys_new(daemon->hsm, daemon->store, &keys, &daemon->keys, err));
-    return kms_keys_check_roots(daemon->keys, NULL, err);
+    daemon->ops.store = daemon->store;
+    daemon->ops.backup = daemon->backup;
+    const struct kms_rekey_hooks hooks = {.context = &daemon->ops, .durable = ops_backup_gate};
+    return kms_keys_check_roots(daemon->keys, &hooks, err);
 }
 
 /* The RPC layer's counters for the status operation, which lies below it. */
@@ -113,6 +97,13 @@ static enum kms_status open_ops(struct kms_daemon *daemon, struct kms_error *err
         .call_stats_context = daemon,
         .kinds = ops_operation_kinds,
         .client_ca_path = daemon->config->tls.client_ca,
+        .backup = daemon->backup,
+        .backup_settings =
+            {
+                .sync = !daemon->config->backup.async,
+                .keep_bases = daemon->config->backup.keep_bases,
+                .base_hours = daemon->config->backup.base_hours,
+            },
     };
     KMS_TRY(ops_shred_new(daemon->store, &daemon->ops.shred, err));
     return kms_ops_runner_start(&daemon->ops, err);
@@ -199,10 +190,11 @@ static enum kms_status open_metrics(struct kms_daemon *daemon, struct kms_error 
 /* Every part in the order in which they need each other. */
 static enum kms_status open_parts(struct kms_daemon *daemon, struct kms_error *err)
 {
-    KMS_TRY(open_hsm(daemon, err));
+    KMS_TRY(kms_daemon_open_hsm(daemon->config, true, &daemon->hsm, err));
     KMS_TRY(kms_attestation_open(daemon->hsm, &daemon->attestation, err));
     KMS_TRY(kms_daemon_open_records(daemon->config, &daemon->store, &daemon->audit, err));
     KMS_TRY(kms_daemon_auth_open(daemon->config, daemon->store, daemon->audit, &daemon->auth, err));
+    KMS_TRY(kms_daemon_open_backup(daemon->config, daemon->hsm, daemon->store, &daemon->backup, err));
     KMS_TRY(open_keys(daemon, err));
     KMS_TRY(record(daemon, "start", "daemon.start", KMS_OK, NULL, err));
     KMS_TRY(kms_detection_open(daemon->config, daemon->audit, &daemon->ops, &daemon->detection, err));
@@ -337,6 +329,7 @@ bool kms_daemon_close(struct kms_daemon *daemon)
     kms_detection_free(&daemon->detection);
     ops_shred_free(daemon->ops.shred);
     kms_keys_free(daemon->keys);
+    kms_backup_free(daemon->backup);
     kms_audit_free(daemon->audit);
     kms_store_free(daemon->store);
     kms_hsm_free(daemon->hsm);

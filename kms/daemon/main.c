@@ -1,6 +1,7 @@
 /* kmsd: the key service. Everything that it does is configured by one file; see kmsd(8). */
 #include "core/harden.h"
 #include "daemon/daemon.h"
+#include "daemon/restore.h"
 #include "daemon/policy.h"
 
 #include <popt.h>
@@ -15,6 +16,8 @@ struct options {
     char *config;
     char *replace_policy;
     int check;
+    char *restore;
+    int dry_run;
     int version;
 };
 
@@ -27,6 +30,10 @@ static int parse_options(int argc, const char **argv, struct options *options)
          "check configuration, policy and revocation list, then exit", NULL},
         {"replace-policy", 0, POPT_ARG_STRING, &options->replace_policy, 0,
          "with the service stopped: make FILE the policy, unfreeze identities, then exit", "FILE"},
+        {"restore", 0, POPT_ARG_STRING, &options->restore, 0,
+         "rebuild the database from a backup target, then exit; there may be none yet", "DIRECTORY"},
+        {"dry-run", 0, POPT_ARG_NONE, &options->dry_run, 0,
+         "with --restore: do everything but put the database in its place", NULL},
         {"version", 0, POPT_ARG_NONE, &options->version, 0, "print the version, then exit", NULL},
         POPT_AUTOHELP POPT_TABLEEND};
     poptContext context = poptGetContext("kmsd", argc, argv, table, 0);
@@ -74,11 +81,21 @@ static int serve(const struct kms_config *config)
     return EXIT_OK;
 }
 
+static int restore(const struct kms_config *config, const char *directory, bool dry_run)
+{
+    struct kms_error err = {0};
+    enum kms_status status = kms_harden_process(&err);
+    if (status == KMS_OK)
+        status = kms_daemon_restore(config, directory, dry_run, &err);
+    return status == KMS_OK ? EXIT_OK : fail(&err, status);
+}
+
 int main(int argc, char **argv)
 {
     struct options options = {0};
     const int stop = parse_options(argc, (const char **)(uintptr_t)argv, &options);
     KMS_FREE char *path = options.config;
+    KMS_FREE char *from = options.restore;
     KMS_FREE char *replacement = options.replace_policy;
     if (stop != 0)
         return stop - 1;
@@ -107,5 +124,7 @@ int main(int argc, char **argv)
         status = kms_daemon_policy_replace(&config, replacement, &err);
         return status == KMS_OK ? EXIT_OK : fail(&err, status);
     }
+    if (status == KMS_OK && from != NULL)
+        return restore(&config, from, options.dry_run != 0);
     return status == KMS_OK ? serve(&config) : fail(&err, status);
 }

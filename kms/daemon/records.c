@@ -16,3 +16,18 @@ enum kms_status kms_daemon_open_records(const struct kms_config *config, struct 
     KMS_TRY(kms_store_sqlite_open(&store, ret_store, err));
     return kms_audit_open(&audit, ret_audit, err);
 }
+
+enum kms_status kms_daemon_open_backup(const struct kms_config *config, struct kms_hsm *hsm,
+                                       struct kms_store *store, struct kms_backup **ret_backup,
+                                       struct kms_error *err)
+{
+    if (config->backup.targets_count == 0)
+        return KMS_OK;
+    const struct kms_backup_config backup = {
+        .directories = (const char *const *)config->backup.targets,
+        .count = config->backup.targets_count,
+        .log_bytes = (uint64_t)config->backup.log_mib << 20,
+        .wait_ns = config->backup.wait_ms * KMS_NS_PER_MS,
+    };
+    return kms_backup_open(&backup, hsm, store, config->store.path, ret_backup, err);
+}

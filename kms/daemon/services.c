@@ -1,5 +1,6 @@
 #include "daemon/services.h"
 
+#include "kms/v1/backup.pb-c.h"
 #include "kms/v1/certificate.pb-c.h"
 #include "kms/v1/datakeys.pb-c.h"
 #include "kms/v1/directory.pb-c.h"
@@ -118,14 +119,23 @@ static const struct kms_rpc_method rotation_methods[] = {
     UNARY("ShredKekVersion", KMS_RPC_CONTROL, kms_ops_shred_kek_version),
 };
 
+static const struct kms_rpc_method backup_methods[] = {
+    UNARY("CreateBackup", KMS_RPC_CONTROL, kms_ops_create_backup),
+    UNARY("VerifyBackups", KMS_RPC_CONTROL, kms_ops_verify_backups),
+    UNARY("PruneBackups", KMS_RPC_CONTROL, kms_ops_prune_backups),
+    UNARY("ListBackups", KMS_RPC_CONTROL, kms_ops_list_backups),
+    UNARY("GetBackupStatus", KMS_RPC_CONTROL, kms_ops_get_backup_status),
+};
+
 #define SERVICE(name)                                                                                        \
     {                                                                                                        \
         .descriptor = &kms__v1__##name##_service__descriptor, .methods = name##_methods,                     \
         .method_count = sizeof name##_methods / sizeof name##_methods[0]                                     \
     }
 static const struct kms_rpc_service services[] = {
-    SERVICE(data_key), SERVICE(directory), SERVICE(server), SERVICE(operation),   SERVICE(policy),
-    SERVICE(freeze),   SERVICE(shred),     SERVICE(hold),   SERVICE(certificate), SERVICE(rotation),
+    SERVICE(data_key),    SERVICE(directory), SERVICE(server), SERVICE(operation),
+    SERVICE(policy),      SERVICE(freeze),    SERVICE(shred),  SERVICE(hold),
+    SERVICE(certificate), SERVICE(rotation),  SERVICE(backup),
 };
 
 size_t kms_services(struct kms_ops *ops, struct kms_rpc_service ret_services[KMS_SERVICES_MAX])

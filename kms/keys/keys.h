@@ -63,6 +63,9 @@ struct kms_rekey_hooks; /* keys/rekey.h */
 enum kms_status kms_keys_check_roots(struct kms_keys *keys, const struct kms_rekey_hooks *hooks,
                                      struct kms_error *err) KMS_MUST_USE;
 
+/** The comparison alone: as kms_keys_check_roots(), but changes nothing anywhere. */
+enum kms_status kms_keys_compare_roots(struct kms_keys *keys, struct kms_error *err) KMS_MUST_USE;
+
 /** One KEK to make in bulk: `status` is per item; ALREADY_EXISTS when (customer, purpose) has a version
  * already. */
 struct kms_kek_wanted {

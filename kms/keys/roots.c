@@ -277,21 +277,28 @@ static enum kms_status settle_batch(struct kms_keys_work *work, const struct kms
     return kms_work_resume(work, err);
 }
 
+/* What is wanted of a check. */
+struct check {
+    const struct kms_rekey_hooks *hooks; /* NULL: none */
+    bool only_compare;                   /* batches are left as they are */
+};
+
 /* One tenant of the database against the HSM. */
 static enum kms_status check_root(struct kms_keys_work *work, const struct roots *roots,
-                                  const struct kms_tenant_record *tenant, const struct kms_rekey_hooks *hooks,
+                                  const struct kms_tenant_record *tenant, const struct check *check,
                                   struct kms_error *err)
 {
     KMS_CLEANUP(kms_batch_record_clear) struct kms_batch_record batch = {0};
     KMS_TRY(read_batch(work->keys, tenant, &batch, err));
     KMS_TRY(explain_roots(roots, tenant, &batch, err));
-    KMS_TRY(settle_batch(work, tenant, &batch, hooks, err));
+    if (!check->only_compare)
+        KMS_TRY(settle_batch(work, tenant, &batch, check->hooks, err));
     return check_master(work, tenant, err);
 }
 
 /* Every tenant, in portions, so that memory does not grow with their number. */
 static enum kms_status check_tenants(struct kms_keys_work *work, const struct roots *roots,
-                                     const struct kms_rekey_hooks *hooks, struct kms_error *err)
+                                     const struct check *check, struct kms_error *err)
 {
     struct kms_store *store = work->keys->store;
     char after[KMS_TENANT_ID_MAX + 1] = "";
@@ -305,7 +312,7 @@ static enum kms_status check_tenants(struct kms_keys_work *work, const struct ro
                                             &count, err));
         }
         for (size_t i = 0; i < count; i++)
-            KMS_TRY(check_root(work, roots, &list[i], hooks, err));
+            KMS_TRY(check_root(work, roots, &list[i], check, err));
         if (count > 0)
             memcpy(after, list[count - 1].id, sizeof after);
     }
@@ -332,17 +339,28 @@ static enum kms_status attempt_check(struct kms_keys_work *work, void *arguments
 {
     KMS_CLEANUP(roots_clear) struct roots roots = {0};
     KMS_TRY(list_roots(work, &roots, err));
-    KMS_TRY(check_tenants(work, &roots, *(const struct kms_rekey_hooks *const *)arguments, err));
+    KMS_TRY(check_tenants(work, &roots, arguments, err));
     report_unknown(&roots);
     return KMS_OK;
+}
+
+/* With a session of its own. */
+static enum kms_status run_check(struct kms_keys *keys, struct check check, struct kms_error *err)
+{
+    struct kms_keys_work *work = NULL;
+    KMS_TRY(kms_keys_control_begin(keys, &work, err));
+    const enum kms_status status = kms_work_run(work, attempt_check, &check, err);
+    kms_keys_work_end(work);
+    return status;
 }
 
 enum kms_status kms_keys_check_roots(struct kms_keys *keys, const struct kms_rekey_hooks *hooks,
                                      struct kms_error *err)
 {
-    struct kms_keys_work *work = NULL;
-    KMS_TRY(kms_keys_control_begin(keys, &work, err));
-    const enum kms_status status = kms_work_run(work, attempt_check, &hooks, err);
-    kms_keys_work_end(work);
-    return status;
+    return run_check(keys, (struct check){.hooks = hooks}, err);
+}
+
+enum kms_status kms_keys_compare_roots(struct kms_keys *keys, struct kms_error *err)
+{
+    return run_check(keys, (struct check){.only_compare = true}, err);
 }

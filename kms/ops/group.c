@@ -1,4 +1,4 @@
-#include "ops/run.h"
+#include "ops/backup.h"
 
 /*
  * The operations that a thread runs between two commits share one unit of work, hence one HSM session. It is
@@ -14,15 +14,18 @@ enum kms_status ops_group_work(struct kms_ops *ops, struct kms_call *call, struc
     return KMS_OK;
 }
 
-/* End this thread's unit of work. When its reservations cannot be made durable the log has to say that the replies, which it
- * calls OK, were withheld. */
+/* End this thread's unit of work, and let what it has committed reach a backup. When that cannot be, the log has to say that the
+ * replies, which it calls OK, were withheld. */
 static enum kms_status end_work(struct kms_ops *ops, struct kms_error *err)
 {
-    if (thread_work == NULL)
-        return KMS_OK;
-    const enum kms_status status = kms_keys_work_commit(thread_work, err);
-    kms_keys_work_end(thread_work);
-    thread_work = NULL;
+    enum kms_status status = KMS_OK;
+    if (thread_work != NULL) {
+        status = kms_keys_work_commit(thread_work, err);
+        kms_keys_work_end(thread_work);
+        thread_work = NULL;
+    }
+    if (status == KMS_OK)
+        status = ops_backup_await(ops, err);
     if (status == KMS_OK)
         return KMS_OK;
     const struct kms_audit_event event = {.type = "alert",

@@ -1,4 +1,5 @@
 /* Every kind of operation, and everything that is done about once a second. */
+#include "ops/backup.h"
 #include "ops/freeze.h"
 #include "ops/operation.h"
 #include "ops/policy_store.h"
@@ -6,15 +7,24 @@
 #include "ops/shred_job.h"
 
 const struct ops_operation_kind *const ops_operation_kinds[] = {
-    &ops_policy_apply_kind,  &ops_policy_rollback_kind,
-    &ops_unfreeze_kind,      &ops_shred_kind,
-    &ops_shred_run_kind,     &ops_hold_release_kind,
-    &ops_rotate_master_kind, &ops_rotate_tree_kind,
-    &ops_rotate_kek_kind,    NULL,
+    &ops_policy_apply_kind,
+    &ops_policy_rollback_kind,
+    &ops_unfreeze_kind,
+    &ops_shred_kind,
+    &ops_shred_run_kind,
+    &ops_hold_release_kind,
+    &ops_rotate_master_kind,
+    &ops_rotate_tree_kind,
+    &ops_rotate_kek_kind,
+    &ops_backup_create_kind,
+    &ops_backup_verify_kind,
+    &ops_backup_prune_kind,
+    NULL,
 };
 
 void ops_tick(struct kms_ops *ops)
 {
     ops_shred_tick(ops);
     ops_rotation_tick(ops);
+    ops_backup_tick(ops);
 }

@@ -47,6 +47,17 @@ struct ops_rotation {
     struct kms_rotation_cursor cursor;
 };
 
+struct kms_backup; /* backup/backup.h */
+
+/** How backups are to be made; the last two members are the tick's own. */
+struct kms_ops_backup_settings {
+    bool sync;           /* a reply waits until one target has what was committed */
+    uint32_t keep_bases; /* when pruning */
+    uint32_t base_hours; /* between bases that the service makes by itself; 0: none */
+    int64_t started_ns;
+    bool told_failing[8];
+};
+
 struct kms_ops {
     struct kms_hsm *hsm;
     struct kms_store *store;
@@ -62,9 +73,11 @@ struct kms_ops {
     void *call_stats_context;
     const struct ops_operation_kind *const *kinds; /* ended by NULL: what operations can do */
     const char *client_ca_path;                    /* PEM: whose certificates may approve */
-    struct kms_ops_runner *runner;                 /* set by kms_ops_runner_start() */
-    struct ops_shred *shred;                       /* ops/shred_state.h */
-    struct ops_rotation rotation;                  /* the runner's thread */
+    struct kms_backup *backup;                     /* NULL: no targets are configured */
+    struct kms_ops_backup_settings backup_settings;
+    struct kms_ops_runner *runner; /* set by kms_ops_runner_start() */
+    struct ops_shred *shred;       /* ops/shred_state.h */
+    struct ops_rotation rotation;  /* the runner's thread */
 };
 
 /**
@@ -149,7 +162,12 @@ void kms_ops_refused(void *context, const struct kms_call *call, enum kms_status
     X(rotate_tree)                                                                                           \
     X(rotate_kek)                                                                                            \
     X(set_kek_version_state)                                                                                 \
-    X(shred_kek_version)
+    X(shred_kek_version)                                                                                     \
+    X(create_backup)                                                                                         \
+    X(verify_backups)                                                                                        \
+    X(prune_backups)                                                                                         \
+    X(list_backups)                                                                                          \
+    X(get_backup_status)
 
 #define KMS_OPS_DECLARE(name)                                                                                \
     enum kms_status kms_ops_##name(void *context, struct kms_call *call, const ProtobufCMessage *request,    \

@@ -57,6 +57,7 @@ static const struct kms_store_ops sqlite_ops = {
             .resume = kms_sqlite_changes_resume,
             .snapshot = kms_sqlite_changes_snapshot,
             .silence = kms_sqlite_changes_silence,
+            .counts = kms_sqlite_changes_counts,
             .committed = kms_sqlite_changes_committed,
             .take_mine = kms_sqlite_changes_take_mine,
             .on_commit = kms_sqlite_changes_on_commit,

@@ -85,6 +85,22 @@ enum kms_status kms_sqlite_changes_snapshot(struct kms_store_txn *txn, kms_chang
     return status;
 }
 
+enum kms_status kms_sqlite_changes_counts(struct kms_store_txn *txn, struct kms_store_counts *ret_counts,
+                                          struct kms_error *err)
+{
+    KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_COUNTS);
+    KMS_TRY(kms_query_row(&query, err));
+    struct kms_store_counts counts;
+    counts.tenants = kms_query_take_u64(&query);
+    counts.purposes = kms_query_take_u64(&query);
+    counts.customers = kms_query_take_u64(&query);
+    counts.keks = kms_query_take_u64(&query);
+    counts.pages = kms_query_take_u64(&query);
+    KMS_TRY(kms_query_row_ok(&query, NULL, err));
+    *ret_counts = counts;
+    return KMS_OK;
+}
+
 void kms_sqlite_changes_silence(struct kms_store_txn *txn)
 {
     KMS_ASSERT(txn->write);

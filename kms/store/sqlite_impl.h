@@ -175,6 +175,8 @@ enum kms_status kms_sqlite_changes_resume(struct kms_store_txn *txn, uint64_t se
 enum kms_status kms_sqlite_changes_snapshot(struct kms_store_txn *txn, kms_change_visit visit, void *context,
                                             struct kms_error *err);
 void kms_sqlite_changes_silence(struct kms_store_txn *txn);
+enum kms_status kms_sqlite_changes_counts(struct kms_store_txn *txn, struct kms_store_counts *ret_counts,
+                                          struct kms_error *err);
 uint64_t kms_sqlite_changes_committed(struct kms_store *store);
 uint64_t kms_sqlite_changes_take_mine(struct kms_store *store);
 void kms_sqlite_changes_on_commit(struct kms_store *store, void (*notify)(void *context), void *context);

@@ -124,6 +124,10 @@
       "DELETE FROM change_log WHERE seq IN (SELECT seq FROM change_log WHERE seq <= ? ORDER BY seq LIMIT "   \
       "?)")                                                                                                  \
     X(CHANGES_RESUME, WRITER, "INSERT INTO change_log (seq, time_ns, kind, payload) VALUES (?, 0, 0, x'')")  \
+    X(COUNTS, ALL,                                                                                           \
+      "SELECT (SELECT count(*) FROM tenant), (SELECT count(*) FROM purpose), (SELECT count(*) FROM "         \
+      "customer), "                                                                                          \
+      "(SELECT count(*) FROM kek WHERE state <> 3), (SELECT count(*) FROM tree_page)")                       \
     X(TENANT_ALL, ALL, "SELECT " KMS_TENANT_COLUMNS " FROM tenant ORDER BY no")                              \
     X(PURPOSE_ALL, ALL,                                                                                      \
       "SELECT t.uuid, p.id, p.display_name, p.legal_basis, p.state, p.required_by_law, "                     \

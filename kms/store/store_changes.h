@@ -19,6 +19,13 @@ struct kms_change_row {
     struct kms_slice payload;
 };
 
+/** How much a store holds. */
+struct kms_store_counts {
+    uint64_t tenants, purposes, customers;
+    uint64_t keks; /* versions that are not shredded */
+    uint64_t pages;
+};
+
 /** Another status than OK ends the reading and is returned. The visitor may not use the transaction. */
 typedef enum kms_status (*kms_change_visit)(void *context, const struct kms_change_row *row);
 
@@ -28,6 +35,7 @@ typedef enum kms_status (*kms_change_visit)(void *context, const struct kms_chan
  * prune            forget rows up to `up_to`, at most `limit` of them; their numbers are never used again.
  * resume           in an empty log: the next change gets the number `seq` + 1, as after a restore.
  * snapshot         every record of the store, as payloads in an order in which kms_store_apply() can take them.
+ * counts           how many records of the main kinds there are.
  * committed        the newest change that is durable in this database; needs no transaction.
  * take_mine        the newest change that this thread has committed since it asked last; 0: none.
  * on_commit        call `notify` after each commit that made changes, on the thread that has committed, with no lock of the store
@@ -45,6 +53,8 @@ struct kms_store_changes_ops {
     enum kms_status (*snapshot)(struct kms_store_txn *txn, kms_change_visit visit, void *context,
                                 struct kms_error *err);
     void (*silence)(struct kms_store_txn *txn);
+    enum kms_status (*counts)(struct kms_store_txn *txn, struct kms_store_counts *ret_counts,
+                              struct kms_error *err);
     uint64_t (*committed)(struct kms_store *store);
     uint64_t (*take_mine)(struct kms_store *store);
     void (*on_commit)(struct kms_store *store, void (*notify)(void *context), void *context);

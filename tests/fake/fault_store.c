@@ -440,6 +440,24 @@ static enum kms_status fault_kek_primary(struct kms_store_txn *txn, const struct
     return KMS_OK;
 }
 
+/* The change log has no failures of its own to inject: what matters is that its numbers are the inner store's. */
+static uint64_t fault_changes_committed(struct kms_store *store)
+{
+    return fault_of(store)->inner->ops->changes.committed(fault_of(store)->inner);
+}
+
+static uint64_t fault_changes_take_mine(struct kms_store *store)
+{
+    return fault_of(store)->inner->ops->changes.take_mine(fault_of(store)->inner);
+}
+
+static enum kms_status fault_changes_prune(struct kms_store_txn *txn, uint64_t up_to, size_t limit,
+                                           size_t *ret_removed, struct kms_error *err)
+{
+    FAULT_CHECK(txn->store, err);
+    return txn->store->inner->ops->changes.prune(txn->inner, up_to, limit, ret_removed, err);
+}
+
 static const struct kms_store_ops fault_ops = {
     .free = fault_free,
     .begin = fault_begin,
@@ -469,6 +487,12 @@ static const struct kms_store_ops fault_ops = {
     .page_put = fault_page_put,
     .request_get = fault_request_get,
     .request_put = fault_request_put,
+    .changes =
+        {
+            .committed = fault_changes_committed,
+            .take_mine = fault_changes_take_mine,
+            .prune = fault_changes_prune,
+        },
     .operation =
         {
             .insert = fault_operation_insert,

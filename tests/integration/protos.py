@@ -29,6 +29,7 @@ FILES = (
     "kms/v1/hold.proto",
     "kms/v1/certificate.proto",
     "kms/v1/rotation.proto",
+    "kms/v1/backup.proto",
     "google/rpc/status.proto",
     "google/rpc/error_details.proto",
     "grpc/health/v1/health.proto",
@@ -60,6 +61,7 @@ shred = importlib.import_module("kms.v1.shred_pb2")
 hold = importlib.import_module("kms.v1.hold_pb2")
 certificate = importlib.import_module("kms.v1.certificate_pb2")
 rotation = importlib.import_module("kms.v1.rotation_pb2")
+backup = importlib.import_module("kms.v1.backup_pb2")
 status = importlib.import_module("google.rpc.status_pb2")
 error_details = importlib.import_module("google.rpc.error_details_pb2")
 health = importlib.import_module("grpc.health.v1.health_pb2")

@@ -290,6 +290,24 @@ static void nothing_is_pruned_from_a_target_that_is_not_in_order(void **state)
     site_assert_restores(site, site->targets[0]);
 }
 
+static void what_is_damaged_behind_a_good_newest_base_can_be_pruned_away(void **state)
+{
+    struct site *site = *state;
+    struct kms_backup_prune_result pruned;
+    struct kms_backup_verify_result verified;
+    make_history(site);
+    add_base(site);
+    site_close(site);
+    const struct kms_backup_file log = nth(site->targets[0], KMS_BACKUP_LOG, 1);
+    assert_int_equal(truncate(path_of(site->targets[0], log.name), (off_t)log.size / 2), 0);
+    const struct kms_backup_keeper keeper = site_keeper(site);
+    assert_status(KMS_TAMPERED, kms_backup_prune(&keeper, site->targets[0], 2, false, &pruned, &site->err));
+    assert_ok(kms_backup_prune(&keeper, site->targets[0], 1, false, &pruned, &site->err));
+    assert_int_equal(pruned.bases_removed, 1);
+    assert_ok(verify(site, &verified));
+    site_assert_restores(site, site->targets[0]);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, site_setup, site_teardown)
@@ -307,6 +325,7 @@ int main(void)
         TEST(foreign_names_are_counted_and_left_alone),
         TEST(pruning_keeps_what_leads_on_from_the_bases_that_are_kept),
         TEST(nothing_is_pruned_from_a_target_that_is_not_in_order),
+        TEST(what_is_damaged_behind_a_good_newest_base_can_be_pruned_away),
     };
     return cmocka_run_group_tests_name("backup/verify", tests, NULL, NULL);
 }

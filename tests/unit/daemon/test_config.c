@@ -546,6 +546,39 @@ static void the_commented_example_is_good(void **state)
     assert_int_equal(config.log.level, defaults.log.level);
 }
 
+static void backups_are_off_unless_configured_and_safe_by_default(void **state)
+{
+    (void)state;
+    KMS_CONFIG config = {0};
+    parse_good(0, NULL, &config);
+    assert_int_equal(config.backup.targets_count, 0);
+    kms_config_clear(&config);
+    parse_good(15, "backup: {targets: [one, /two]}", &config);
+    assert_int_equal(config.backup.targets_count, 2);
+    assert_string_equal(config.backup.targets[0], "/etc/kms/one");
+    assert_string_equal(config.backup.targets[1], "/two");
+    assert_false(config.backup.async);
+    assert_int_equal(config.backup.log_mib, 64);
+    assert_int_equal(config.backup.wait_ms, 5000);
+    assert_int_equal(config.backup.keep_bases, 7);
+    assert_int_equal(config.backup.base_hours, 24);
+    kms_config_clear(&config);
+    parse_good(15, "backup: {targets: [one], durability: async, keep_bases: 2}", &config);
+    assert_true(config.backup.async);
+    assert_int_equal(config.backup.keep_bases, 2);
+}
+
+static void a_backup_section_in_doubt_is_refused(void **state)
+{
+    (void)state;
+    expect_refusal(15, "backup: {}", "targets");
+    expect_refusal(15, "backup: {targets: []}", "");
+    expect_refusal(15, "backup: {targets: [one, /etc/kms/one]}", "twice");
+    expect_refusal(15, "backup: {targets: [one], durability: often}", "");
+    expect_refusal(15, "backup: {targets: [one], log_mib: 5000}", "out of range");
+    expect_refusal(15, "backup: {targets: [a, b, c, d, e, f, g, h, i]}", "");
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "--read-pin") == 0)
@@ -562,6 +595,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(detection_has_defaults_and_takes_what_is_said),
         cmocka_unit_test(senseless_detection_is_refused),
         cmocka_unit_test(metrics_are_served_only_where_they_are_asked_for),
+        cmocka_unit_test(backups_are_off_unless_configured_and_safe_by_default),
+        cmocka_unit_test(a_backup_section_in_doubt_is_refused),
         cmocka_unit_test(the_pin_comes_from_exactly_one_place_outside),
         cmocka_unit_test(values_that_yaml_or_c_would_bend_are_refused),
         cmocka_unit_test(a_pin_file_is_read_and_must_be_private),

@@ -1,0 +1,189 @@
+#define _GNU_SOURCE
+#include "daemon/restore.h"
+
+#include "audit/audit.h"
+#include "backup/keeper.h"
+#include "backup/restore.h"
+#include "core/clock.h"
+#include "daemon/open_hsm.h"
+#include "keys/keys.h"
+#include "store/lockfile.h"
+#include "store/sqlite.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { PERCENT = 100 };
+
+/* A restore under way. */
+struct restoring {
+    const struct kms_config *config;
+    char *draft; /* where the database is built */
+    int lock;    /* of the database, so that no service starts meanwhile */
+    struct kms_hsm *hsm;
+    struct kms_store *store;
+    struct kms_audit *audit;
+    int shown; /* per cent */
+};
+
+/* Remove the draft and what SQLite keeps beside it. */
+static void remove_draft(const struct restoring *restoring)
+{
+    static const char *const suffixes[] = {"", "-wal", "-shm", ".lock", ".new"};
+    char path[4200];
+    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
+        (void)snprintf(path, sizeof path, "%s%s", restoring->draft, suffixes[i]);
+        if (unlink(path) != 0 && errno != ENOENT)
+            kms_log_warning("backup", "%s was left behind: %s", path, strerror(errno));
+    }
+}
+
+static void restoring_clear(struct restoring *restoring)
+{
+    kms_store_free(restoring->store);
+    kms_audit_free(restoring->audit);
+    kms_hsm_free(restoring->hsm);
+    if (restoring->draft != NULL)
+        remove_draft(restoring);
+    if (restoring->lock >= 0)
+        (void)close(restoring->lock);
+    free(restoring->draft);
+}
+
+/* One line that is written over again and again. */
+static bool show_progress(void *context, uint64_t done, uint64_t total)
+{
+    struct restoring *restoring = context;
+    const int percent = total > 0 ? (int)(done * PERCENT / total) : 0;
+    if (percent == restoring->shown || !isatty(STDERR_FILENO))
+        return true;
+    restoring->shown = percent;
+    (void)fprintf(stderr, "\r%3d %%%s", percent, percent == PERCENT ? "\n" : "");
+    return true;
+}
+
+static void show_finding(void *context, const char *text)
+{
+    (void)context;
+    kms_log_warning("backup", "%s", text);
+}
+
+/* Nothing may be where the database will be, and nobody may be about to make it. */
+static enum kms_status claim_place(struct restoring *restoring, struct kms_error *err)
+{
+    const char *path = restoring->config->store.path;
+    KMS_FREE char *lock = NULL;
+    if (asprintf(&lock, "%s.lock", path) < 0 || asprintf(&restoring->draft, "%s.restoring", path) < 0) {
+        restoring->draft = NULL;
+        return kms_fail(err, KMS_NO_MEMORY, "no memory to restore");
+    }
+    KMS_TRY(kms_lockfile_take(lock, &restoring->lock, err));
+    static const char *const suffixes[] = {"", "-wal"};
+    for (size_t i = 0; i < 2; i++) {
+        KMS_FREE char *existing = NULL;
+        if (asprintf(&existing, "%s%s", path, suffixes[i]) < 0)
+            return kms_fail(err, KMS_NO_MEMORY, "no memory to restore");
+        if (access(existing, F_OK) == 0)
+            return kms_fail_public(
+                err, KMS_FAILED_PRECONDITION,
+                "there is something at %s already: a restore goes into an empty home; if that database is "
+                "lost or damaged, move it (and its -wal and -shm files) away first",
+                existing);
+    }
+    remove_draft(restoring); /* of a restore that was interrupted */
+    return KMS_OK;
+}
+
+/* The backup may not be older than the HSM: what was shredded since would come back. */
+static enum kms_status compare_with_hsm(struct restoring *restoring, struct kms_error *err)
+{
+    static const struct kms_keys_config defaults;
+    struct kms_keys *keys = NULL;
+    KMS_TRY(kms_keys_new(restoring->hsm, restoring->store, &defaults, &keys, err));
+    const enum kms_status status = kms_keys_compare_roots(keys, err);
+    kms_keys_free(keys);
+    return status;
+}
+
+/* A record of what was done here, durable. */
+static enum kms_status record(struct restoring *restoring, const char *directory, enum kms_status outcome,
+                              struct kms_error *err)
+{
+    const struct kms_audit_event event = {.type = "restore",
+                                          .action = "daemon.restore",
+                                          .outcome = kms_status_name(outcome),
+                                          .reason = directory};
+    KMS_TRY(kms_audit_append(restoring->audit, &event, err));
+    return kms_audit_commit(restoring->audit, err);
+}
+
+static enum kms_status open_parts(struct restoring *restoring, bool dry_run, struct kms_error *err)
+{
+    const struct kms_store_sqlite_config store = {.path = restoring->draft};
+    const struct kms_audit_config audit = {.directory = restoring->config->audit.directory};
+    KMS_TRY(kms_daemon_open_hsm(restoring->config, false, &restoring->hsm, err));
+    if (!dry_run)
+        KMS_TRY(kms_audit_open(&audit, &restoring->audit, err));
+    return kms_store_sqlite_open(&store, &restoring->store, err);
+}
+
+/* What is back, for people and programs. */
+static enum kms_status report(const struct restoring *restoring,
+                              const struct kms_backup_restore_result *result, bool dry_run,
+                              struct kms_error *err)
+{
+    struct kms_store_counts counts;
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(restoring->store, false, &txn, err));
+    KMS_TRY(restoring->store->ops->changes.counts(txn.txn, &counts, err));
+    const double seconds = (double)result->took_ns / (double)KMS_NS_PER_SECOND;
+    (void)printf("{\"dry_run\":%s,\"base\":\"%s\",\"newest_seq\":%" PRIu64 ",\"records_of_base\":%" PRIu64
+                 ",\"changes_since\":%" PRIu64 ",\"findings\":%" PRIu64 ",\"bytes\":%" PRIu64
+                 ",\"seconds\":%.2f,\"tenants\":%" PRIu64 ",\"purposes\":%" PRIu64 ",\"customers\":%" PRIu64
+                 ",\"keks\":%" PRIu64 ",\"pages\":%" PRIu64 "}\n",
+                 dry_run ? "true" : "false", result->source.base, result->source.newest_seq,
+                 result->from_base, result->from_logs, result->source.findings, result->source.bytes, seconds,
+                 counts.tenants, counts.purposes, counts.customers, counts.keks, counts.pages);
+    return KMS_OK;
+}
+
+/* The draft becomes the database, in one step. */
+static enum kms_status publish(struct restoring *restoring, struct kms_error *err)
+{
+    const char *path = restoring->config->store.path;
+    kms_store_free(restoring->store); /* which empties its write-ahead log */
+    restoring->store = NULL;
+    KMS_FREE char *copy = strdup(path);
+    KMS_CLOSE const int draft = open(restoring->draft, O_RDWR | O_CLOEXEC);
+    KMS_CLOSE const int directory =
+        copy != NULL ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (draft < 0 || directory < 0 || fsync(draft) != 0 || rename(restoring->draft, path) != 0 ||
+        fsync(directory) != 0)
+        return kms_fail_public(err, KMS_IO, "the restored database cannot be put in its place %s: %s", path,
+                               strerror(errno));
+    return KMS_OK;
+}
+
+enum kms_status kms_daemon_restore(const struct kms_config *config, const char *directory, bool dry_run,
+                                   struct kms_error *err)
+{
+    KMS_CLEANUP(restoring_clear) struct restoring restoring = {.config = config, .lock = -1, .shown = -1};
+    const struct kms_backup_verify_options options = {&restoring, show_finding, show_progress};
+    struct kms_backup_keeper keeper;
+    struct kms_backup_restore_result result;
+    KMS_TRY(claim_place(&restoring, err));
+    KMS_TRY(open_parts(&restoring, dry_run, err));
+    KMS_TRY(kms_backup_keeper_init(restoring.hsm, &keeper, err));
+    KMS_TRY(kms_backup_restore(&keeper, directory, restoring.store, &options, &result, err));
+    KMS_TRY(compare_with_hsm(&restoring, err));
+    KMS_TRY(report(&restoring, &result, dry_run, err));
+    if (dry_run)
+        return KMS_OK;
+    KMS_TRY(publish(&restoring, err));
+    return record(&restoring, directory, KMS_OK, err);
+}

@@ -1,0 +1,84 @@
+/* Backups by the clock: bases on schedule, alerts when a target begins to fail, shipped changes forgotten. */
+#include "ops/backup.h"
+
+#include "backup/backup.h"
+#include "core/clock.h"
+#include "core/log.h"
+
+static const char requester[] = "service:backup";
+
+/* Tell the audit log when a target begins or ends to fail. */
+static void watch_targets(struct kms_ops *ops)
+{
+    struct kms_ops_backup_settings *settings = &ops->backup_settings;
+    for (size_t i = 0; i < kms_backup_targets(ops->backup); i++) {
+        struct kms_backup_target_status status;
+        kms_backup_status(ops->backup, i, &status);
+        if (status.failing == settings->told_failing[i])
+            continue;
+        settings->told_failing[i] = status.failing;
+        const struct kms_audit_event event = {.type = "alert",
+                                              .action =
+                                                  status.failing ? "backup.failing" : "backup.recovered",
+                                              .outcome = status.failing ? "UNAVAILABLE" : "OK",
+                                              .reason = status.failing ? status.failure : status.directory};
+        if (kms_audit_append(ops->audit, &event, NULL) != KMS_OK ||
+            kms_audit_commit(ops->audit, NULL) != KMS_OK)
+            kms_log_error("backup", "an alert about %s is not in the audit log", status.directory);
+    }
+}
+
+/* When the newest base was made in the target whose newest base is the oldest. 0: one has none; the lane makes it. */
+static int64_t oldest_newest_base(struct kms_ops *ops)
+{
+    int64_t oldest = INT64_MAX;
+    for (size_t i = 0; i < kms_backup_targets(ops->backup); i++) {
+        struct kms_backup_target_status status;
+        kms_backup_status(ops->backup, i, &status);
+        oldest = status.base_created_ns < oldest ? status.base_created_ns : oldest;
+    }
+    return oldest;
+}
+
+/* Start a kind of operation in the service's own name. */
+static void start(struct kms_ops *ops, const struct ops_operation_kind *kind, json_t *parameters)
+{
+    struct kms_uuid uuid;
+    struct kms_error err = {0};
+    const enum kms_status status =
+        ops_operation_start(ops, kind, requester, NULL, parameters, 0, &uuid, &err);
+    if (status != KMS_OK)
+        kms_log_error("backup", "the scheduled operation %s could not be started: %s", kind->name,
+                      kms_error_cause(&err, status));
+}
+
+/* A base when the last one is old enough, and behind it the pruning of what that makes superfluous. */
+static void keep_schedule(struct kms_ops *ops)
+{
+    struct kms_ops_backup_settings *settings = &ops->backup_settings;
+    const int64_t period = (int64_t)settings->base_hours * 3600 * KMS_NS_PER_SECOND;
+    const int64_t newest = oldest_newest_base(ops);
+    const int64_t now = kms_clock_wall_ns();
+    if (period == 0 || newest == 0 || now - newest < period || now - settings->started_ns < period)
+        return;
+    settings->started_ns = now; /* one that fails is not repeated every second */
+    start(ops, &ops_backup_create_kind, json_object());
+    start(ops, &ops_backup_prune_kind,
+          json_pack("{s:i,s:b}", "keep_bases", (int)settings->keep_bases, "dry_run", 0));
+}
+
+void ops_backup_tick(struct kms_ops *ops)
+{
+    struct kms_error err = {0};
+    enum kms_status status;
+    if (ops->backup == NULL) {
+        /* nobody ships: a target that is configured later begins with a base */
+        status = kms_backup_prune_up_to(ops->store, ops->store->ops->changes.committed(ops->store), &err);
+    } else {
+        watch_targets(ops);
+        keep_schedule(ops);
+        status = kms_backup_prune_changes(ops->backup, &err);
+    }
+    if (status != KMS_OK && status != KMS_STORE_BUSY)
+        kms_log_warning("backup", "old changes could not be forgotten: %s", kms_error_cause(&err, status));
+}
