@@ -314,6 +314,54 @@ static void many_threads_share_commits_and_lose_nothing(void **state)
     }
 }
 
+static int64_t wall_now_ns = INT64_C(1767225600000000000);
+
+static int64_t set_wall_ns(void)
+{
+    return wall_now_ns;
+}
+
+/* A log whose segments end after an hour. */
+static struct kms_audit *open_hourly(const struct logdir *dir)
+{
+    const struct kms_audit_config config = {.directory = dir->path,
+                                            .segment_age_ns = 3600 * KMS_NS_PER_SECOND,
+                                            .write_deadline_ns = INT64_C(60000000000)};
+    struct kms_audit *audit = NULL;
+    assert_int_equal(kms_audit_open(&config, &audit, NULL), KMS_OK);
+    return audit;
+}
+
+static void a_segment_ends_when_it_is_old_also_over_a_restart(void **state)
+{
+    const struct logdir *dir = *state;
+    static const struct kms_clock_source source = {set_wall_ns, set_wall_ns};
+    const int64_t minute_ns = 60 * KMS_NS_PER_SECOND;
+    kms_clock_set_source(&source);
+    struct kms_audit *audit = open_hourly(dir);
+    commit_numbers(audit, 1, 1);
+    wall_now_ns += 59 * minute_ns;
+    commit_numbers(audit, 2, 2);
+    assert_int_equal(segment_count(dir), 1);
+    wall_now_ns += minute_ns;
+    commit_numbers(audit, 3, 3);
+    assert_int_equal(segment_count(dir), 2);
+    wall_now_ns += 30 * minute_ns;
+    kms_audit_free(audit);
+    audit = open_hourly(dir);
+    commit_numbers(audit, 4, 4);
+    assert_int_equal(segment_count(dir), 2);
+    wall_now_ns += 30 * minute_ns;
+    commit_numbers(audit, 5, 5); /* an hour after its first record, not after the restart */
+    assert_int_equal(segment_count(dir), 3);
+    wall_now_ns -= 24 * 60 * minute_ns; /* a clock that was set back ends nothing */
+    commit_numbers(audit, 6, 6);
+    assert_int_equal(segment_count(dir), 3);
+    kms_audit_free(audit);
+    kms_clock_set_source(NULL);
+    assert_complete(dir, 6);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, logdir_setup, logdir_teardown)
 
 int main(void)
@@ -324,6 +372,7 @@ int main(void)
         TEST(commit_without_records_writes_nothing),
         TEST(the_status_tells_head_and_counts),
         TEST(a_full_segment_is_followed_by_another),
+        TEST(a_segment_ends_when_it_is_old_also_over_a_restart),
         TEST(a_log_goes_on_over_many_openings),
         TEST(the_two_halves_of_commit_work_apart),
         TEST(a_second_writer_is_kept_out),

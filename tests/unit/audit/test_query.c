@@ -118,7 +118,8 @@ static struct kms_audit_query_result query(const struct logdir *dir, const struc
     return result;
 }
 
-static const char customer_text[] = "10200000-0000-0000-0000-000000000038"; /* uuid_of(56): 30 calls, and as many items */
+static const char customer_text[] =
+    "10200000-0000-0000-0000-000000000038"; /* uuid_of(56): 30 calls, and as many items */
 
 /* Filters of every kind, and how many records match each. */
 static const struct {

@@ -229,6 +229,30 @@ static void an_event_that_names_itself_segment_is_told_apart(void **state)
     assert_false(kms_audit_record_parse_segment(kms_slice_of(body, len), &time_ns, hash, &lost));
 }
 
+static void only_the_time_that_is_written_is_read(void **state)
+{
+    (void)state;
+    int64_t ns = 0;
+    assert_true(kms_audit_time_parse("1970-01-01T00:00:00.000000Z", &ns));
+    assert_int_equal(ns, 0);
+    assert_true(kms_audit_time_parse("2000-02-29T23:59:59.999999Z", &ns));
+    assert_int_equal(ns, INT64_C(951868799999999000));
+    for (int64_t day = 0; day < 106000; day += 97) { /* to 2260: both directions agree */
+        char text[KMS_TIME_TEXT_SIZE];
+        const int64_t at = day * 86400 * KMS_NS_PER_SECOND + 123456000;
+        assert_true(kms_audit_time_parse(kms_clock_format(at, text), &ns));
+        assert_true(ns == at);
+    }
+    static const char *const bad[] = {
+        "1969-12-31T00:00:00.000000Z", "2262-01-01T00:00:00.000000Z", "2026-00-01T00:00:00.000000Z",
+        "2026-13-01T00:00:00.000000Z", "2026-01-00T00:00:00.000000Z", "2026-01-32T00:00:00.000000Z",
+        "2026-01-01T24:00:00.000000Z", "2026-01-01T00:60:00.000000Z", "2026-01-01T00:00:61.000000Z",
+        "2026-01-01 00:00:00.000000Z", "2026-01-01T00:00:00.00000xZ", "2026-01-01T00:00:00.000000+",
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_false(kms_audit_time_parse(bad[i], &ns));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -240,6 +264,7 @@ int main(void)
         cmocka_unit_test(a_text_at_its_limit_is_not_cut),
         cmocka_unit_test(a_detail_that_is_no_object_on_one_line_is_refused),
         cmocka_unit_test(a_segment_record_is_read_back),
+        cmocka_unit_test(only_the_time_that_is_written_is_read),
         cmocka_unit_test(an_event_that_names_itself_segment_is_told_apart),
     };
     return cmocka_run_group_tests_name("audit/record", tests, NULL, NULL);
