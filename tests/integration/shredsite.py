@@ -1,6 +1,8 @@
-"""Goal: what the tests of shredding share: a home with tenants and wrapped data keys, the engine as a program, and a watcher of its steps."""
+"""Goal: what the proofs of shredding share: a home with tenants and wrapped data keys, commands to the service and to the engine alone,
+and a watcher of their steps."""
 
 import contextlib
+import json
 import os
 import pathlib
 import shutil
@@ -12,7 +14,7 @@ import grpc
 
 import adversary
 from cases import DEADLINE, D, R, make_directory
-from harness import BUILD, SLOW, Client, Daemon, Home
+from harness import BUILD, SLOW, Client, Daemon, Home, kmsctl
 
 ENGINE = BUILD / "tests" / "kms-engine"
 NO_CONTEXT = b"\0\0"
@@ -25,6 +27,7 @@ class Site:
 
     def __init__(self, home=None):
         self.home = home or Home()
+        self.home.policy["shred"] = {"minimum_window": "1s", "allow_zero_window": True}
         self.keys = {}
 
     def fill(self, tenants):
@@ -119,8 +122,50 @@ class Site:
                 raise AssertionError(err[-6000:])
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
-    def shred(self, tenant, *targets, **options):
-        """Shred customers, or customer/purpose; returns the owners that are gone."""
+    def ctl(self, identity, *arguments):
+        """kmsctl on the running daemon; returns its JSON."""
+        done = kmsctl(self.home, identity, *arguments, "--json")
+        if done.returncode != 0:
+            raise AssertionError(f"kmsctl {arguments}: {done.stdout}{done.stderr}")
+        return json.loads(done.stdout)
+
+    def request_shred(self, tenant, *customers, purpose=None):
+        """Requested without a window and approved by two; returns the operation, which may end the daemon at a test point."""
+        (self.home.path / "list").write_text("".join(customer + "\n" for customer in customers))
+        only = ("--purpose", purpose) if purpose else ()
+        operation = self.ctl("operator", "shred", "request", "--tenant", tenant, "--file", "list", *only, "--no-window", "--yes")
+        for approver in ("approver1", "approver2"):
+            self.ctl(approver, "operation", "approve", operation["uid"], "--yes")
+        return operation
+
+    def service(self, work, environment=None):
+        """Run the daemon for the length of some work with kmsctl."""
+        daemon = Daemon(self.home, environment=environment).start()
+        try:
+            return work()
+        finally:
+            stopped(daemon)
+
+    def rotate(self, *arguments, environment=None):
+        """`kmsctl rotate ...` to its end."""
+        done = self.service(lambda: self.ctl("operator", "rotate", *arguments, "--wait"), environment)
+        if done["state"] != "SUCCEEDED":
+            raise AssertionError(done)
+
+    def shred(self, tenant, *customers, purpose=None, environment=None):
+        """Shred through the service; returns the owners that are gone."""
+
+        def work():
+            operation = self.request_shred(tenant, *customers, purpose=purpose)
+            return self.ctl("operator", "operation", "wait", operation["uid"])
+
+        done = self.service(work, environment)
+        if done["state"] != "SUCCEEDED":
+            raise AssertionError(done)
+        return self.owners(tenant, *(f"{customer}/{purpose}" if purpose else customer for customer in customers))
+
+    def engine_shred(self, tenant, *targets, **options):
+        """Shred customers, or customer/purpose, by the engine alone; returns the owners that are gone."""
         done = self.engine("shred", tenant, *targets, **options)
         if done.returncode != 0:
             raise AssertionError(f"shred of {targets}: {done.stderr[-3000:]}")

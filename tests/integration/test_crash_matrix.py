@@ -14,7 +14,8 @@ import unittest
 
 import adversary
 from cases import KmsTestCase
-from shredsite import Site, answers_of
+from harness import Daemon, eventually
+from shredsite import Site, answers_of, stopped
 
 ROUNDS = int(os.environ.get("KMS_MATRIX_ROUNDS", "10"))
 SEED = int(os.environ.get("KMS_SEED", random.SystemRandom().randrange(1 << 32)))
@@ -104,6 +105,37 @@ class CrashMatrix(KmsTestCase):
         twice = [("shred", ("rekey.committed", step), None) for step in AFTER[1:]]
         self.assertEqual(self.rounds(*twice, ("shred", AFTER, None)), [True] * 5)
 
+    def service_round(self, step):
+        """The whole service: killed at that step of an approved shred, it carries it to its end at its next start."""
+        site = self.site.copy()
+        try:
+            daemon = Daemon(site.home, environment={"KMS_CRASH_AT": step}).start()
+            try:
+                uid = site.request_shred("acme", "c3", "c21")["uid"]
+            except AssertionError:  # it died before the answer to the last approval had left
+                uid = None
+            eventually(lambda: not daemon.alive(), f"killed at {step}")
+            daemon.kill()
+            daemon = Daemon(site.home).start()
+            uid = uid or site.ctl("auditor", "operation", "list")["operations"][0]["uid"]
+            self.assertEqual(site.ctl("operator", "operation", "wait", uid)["state"], "SUCCEEDED")
+            stopped(daemon)
+            answers, _ = answers_of(site)
+            gone = site.owners("acme", "c3", "c21")
+            self.assertEqual(site.alive(answers), set(site.keys) - gone)
+            self.assertEqual(self.rows(site, "SELECT * FROM rekey_batch WHERE state NOT IN (3, 4)"), [])
+            found = adversary.attack(site.home, self.copies.taken, site.targets(gone)[0])
+            self.assertEqual((found["opened"], found["token_keys"]), ({}, self.token_keys))
+        finally:
+            site.cleanup()
+
+    def test_the_service_carries_an_approved_shred_to_its_end(self):
+        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+            begun = {step: pool.submit(self.service_round, step) for step in BEFORE + AFTER}
+            for step, future in begun.items():
+                with self.subTest(step=step):
+                    future.result()
+
     def test_what_was_crashed_can_be_shredded_again(self):
         """A crash leaves nothing that stands in the way, nor anything that a later shred would miss."""
         for step in (*BEFORE, "rekey.committed", "rekey.destroyed"):
@@ -111,7 +143,7 @@ class CrashMatrix(KmsTestCase):
                 site = self.site.copy()
                 self.addCleanup(site.cleanup)
                 self.assertEqual(site.engine("rotate-master", "acme", environment={"KMS_CRASH_AT": step}).returncode, KILLED)
-                gone = site.shred("acme", "c3", "c8")
+                gone = site.engine_shred("acme", "c3", "c8")
                 copies = adversary.Copies(site.home, site.home.path / "copies")
                 copies.take("after")
                 wrapped, _ = site.targets(gone)

@@ -85,7 +85,7 @@ class TamperedPages(KmsTestCase):
 
     def test_the_untouched_home_can_be_shredded(self):
         site = self.tampered({})
-        gone = site.shred("acme", VICTIM)
+        gone = site.engine_shred("acme", VICTIM)
         answers, _ = answers_of(site)
         self.assertEqual(site.alive(answers), set(site.keys) - gone)
 
