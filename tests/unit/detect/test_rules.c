@@ -1,126 +1,9 @@
-/* The rules: each alerts at its threshold and not before, forgets with time, and stays within its memory. */
-#include "core/clock.h"
-#include "core/status.h"
-#include "detect/detect.h"
-
-#include <stdio.h>
-#include <time.h>
+/* The rules: each alerts at its threshold and not before, and forgets with time. */
+#include "unit/detect/fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
-
-#define SECOND KMS_NS_PER_SECOND
-
-static int64_t fake_wall, fake_mono;
-
-static int64_t wall_ns(void)
-{
-    return fake_wall;
-}
-
-static int64_t mono_ns(void)
-{
-    return fake_mono;
-}
-
-/* Both clocks move on. */
-static void pass(int64_t ns)
-{
-    fake_wall += ns;
-    fake_mono += ns;
-}
-
-static int set_clock(void **state)
-{
-    static const struct kms_clock_source fake = {wall_ns, mono_ns};
-    (void)state;
-    fake_wall = INT64_C(1800000000) * SECOND;
-    fake_mono = 1000 * SECOND;
-    kms_clock_set_source(&fake);
-    return 0;
-}
-
-static int reset_clock(void **state)
-{
-    (void)state;
-    kms_clock_set_source(NULL);
-    return 0;
-}
-
-/* Small numbers: 5 denials in 16 s, 10 customers in 160 s. */
-static struct kms_detect_config small(void)
-{
-    struct kms_detect_config config;
-    kms_detect_defaults(&config);
-    config.denied_count = 5;
-    config.denied_window_seconds = 16;
-    config.sweep_customers = 10;
-    config.sweep_window_seconds = 160;
-    config.repeat_ns = 300 * SECOND;
-    return config;
-}
-
-static struct kms_detect *make(const struct kms_detect_config *config)
-{
-    struct kms_detect *detect = NULL;
-    assert_int_equal(kms_detect_new(config, &detect), KMS_OK);
-    return detect;
-}
-
-static struct kms_uuid customer(uint64_t number)
-{
-    struct kms_uuid uuid = {.bytes = {1}};
-    memcpy(uuid.bytes + 8, &number, sizeof number);
-    return uuid;
-}
-
-static struct kms_detect_event event_of(const char *identity, enum kms_status status)
-{
-    return (struct kms_detect_event){.identity = identity,
-                                     .peer = "ipv4:192.0.2.7:4711",
-                                     .action = "datakey.unwrap",
-                                     .tenant = "acme",
-                                     .request_id = "r-1",
-                                     .status = status};
-}
-
-static void observe(struct kms_detect *detect, const char *identity, enum kms_status status)
-{
-    const struct kms_detect_event event = event_of(identity, status);
-    kms_detect_observe(detect, &event);
-}
-
-static void unwrap(struct kms_detect *detect, const char *identity, uint64_t number)
-{
-    struct kms_detect_event event = event_of(identity, KMS_OK);
-    event.unwraps = true;
-    event.customer = customer(number);
-    kms_detect_observe(detect, &event);
-}
-
-static void call_from(struct kms_detect *detect, const char *identity, const char *peer)
-{
-    struct kms_detect_event event = event_of(identity, KMS_OK);
-    event.peer = peer;
-    kms_detect_observe(detect, &event);
-}
-
-static struct kms_detect_alert expect_alert(struct kms_detect *detect, enum kms_detect_rule rule)
-{
-    struct kms_detect_alert alert = {0};
-    if (!kms_detect_take(detect, 0, &alert))
-        fail_msg("no alert, not %s", kms_detect_rule_name(rule));
-    assert_string_equal(kms_detect_rule_name(alert.rule), kms_detect_rule_name(rule));
-    return alert;
-}
-
-static void expect_none(struct kms_detect *detect)
-{
-    struct kms_detect_alert alert;
-    if (kms_detect_take(detect, 0, &alert))
-        fail_msg("an alert of %s that should not be", kms_detect_rule_name(alert.rule));
-}
 
 static void a_burst_of_denials_alerts_at_its_threshold(void **state)
 {
@@ -460,130 +343,6 @@ static void a_start_before_the_last_record_alerts(void **state)
     kms_detect_free(detect);
 }
 
-static void alerts_that_find_no_room_are_counted_and_told(void **state)
-{
-    (void)state;
-    const struct kms_detect_config config = small();
-    struct kms_detect *detect = make(&config);
-    char name[32];
-    for (int i = 0; i < KMS_DETECT_QUEUE + 10; i++) {
-        (void)snprintf(name, sizeof name, "mallory-%d", i);
-        for (int n = 0; n < 5; n++)
-            observe(detect, name, KMS_PERMISSION_DENIED);
-    }
-    for (int i = 0; i < KMS_DETECT_QUEUE; i++) {
-        (void)snprintf(name, sizeof name, "mallory-%d", i);
-        assert_string_equal(expect_alert(detect, KMS_DETECT_DENIED_BURST).identity, name);
-    }
-    assert_int_equal(expect_alert(detect, KMS_DETECT_OVERFLOW).count, 10);
-    expect_none(detect);
-    observe(detect, name, KMS_PERMISSION_DENIED);
-    expect_none(detect); /* that one was told */
-    (void)snprintf(name, sizeof name, "mallory-%d", KMS_DETECT_QUEUE + 3);
-    observe(detect, name, KMS_PERMISSION_DENIED);
-    (void)expect_alert(detect, KMS_DETECT_DENIED_BURST); /* and this one was not */
-    struct kms_detect_stats stats;
-    kms_detect_stats(detect, &stats);
-    assert_int_equal(stats.lost, 10);
-    kms_detect_free(detect);
-}
-
-static void a_million_identities_fit_into_the_limits(void **state)
-{
-    (void)state;
-    struct kms_detect_config config = small();
-    config.sweep_customers = 1000000;
-    struct kms_detect *detect = make(&config);
-    struct kms_detect_stats stats;
-    char name[64];
-    for (uint64_t i = 0; i < 1000000; i++) {
-        (void)snprintf(name, sizeof name, "spiffe://kms.example/app/%llu", (unsigned long long)i);
-        unwrap(detect, name, i);
-        if (i % 4 == 0)
-            unwrap(detect, "spiffe://kms.example/app/regular", 1); /* in use, so never forgotten */
-    }
-    kms_detect_stats(detect, &stats);
-    assert_int_equal(stats.subjects, KMS_DETECT_SUBJECTS);
-    assert_int_equal(stats.forgotten, 1000001 - KMS_DETECT_SUBJECTS);
-    assert_true(stats.slots <= KMS_DETECT_SLOTS);
-    expect_none(detect);
-    call_from(detect, "spiffe://kms.example/app/regular", "unix:");
-    (void)expect_alert(detect, KMS_DETECT_NEW_PLACE);
-    call_from(detect, "spiffe://kms.example/app/1", "unix:"); /* forgotten: its first place again */
-    expect_none(detect);
-    kms_detect_free(detect);
-}
-
-static void many_customers_of_many_identities_fit_into_the_limits(void **state)
-{
-    (void)state;
-    enum { IDENTITIES = 3000, CUSTOMERS = 1600 };
-    struct kms_detect_config config = small();
-    config.sweep_customers = 1024;
-    struct kms_detect *detect = make(&config);
-    struct kms_detect_stats stats;
-    size_t most = 0;
-    char name[64];
-    for (int i = 0; i < IDENTITIES; i++) {
-        (void)snprintf(name, sizeof name, "app-%d", i);
-        for (uint64_t c = 0; c < CUSTOMERS; c++)
-            unwrap(detect, name, c);
-        (void)expect_alert(detect, KMS_DETECT_CUSTOMER_SWEEP); /* every one of them, to the last */
-        kms_detect_stats(detect, &stats);
-        most = stats.slots > most ? stats.slots : most;
-    }
-    assert_true(most <= KMS_DETECT_SLOTS);
-    assert_true(most > KMS_DETECT_SLOTS / 2); /* the limit was met */
-    kms_detect_free(detect);
-}
-
-static void hostile_texts_are_cut_not_trusted(void **state)
-{
-    (void)state;
-    const struct kms_detect_config config = small();
-    struct kms_detect *detect = make(&config);
-    static char name[100000];
-    memset(name, 'x', sizeof name - 1);
-    struct kms_detect_event event = {.identity = name,
-                                     .peer = name,
-                                     .action = "a\nb",
-                                     .tenant = name,
-                                     .request_id = "\xff\xfe",
-                                     .status = KMS_PERMISSION_DENIED};
-    for (int i = 0; i < 5; i++)
-        kms_detect_observe(detect, &event);
-    const struct kms_detect_alert alert = expect_alert(detect, KMS_DETECT_DENIED_BURST);
-    assert_int_equal(strlen(alert.identity), KMS_DETECT_IDENTITY_MAX);
-    assert_string_equal(alert.action, "a");
-    assert_string_equal(alert.request_id, "");
-    assert_string_equal(alert.place, "unknown");
-    const struct kms_detect_event nothing = {.status = KMS_OK};
-    kms_detect_observe(detect, &nothing);
-    kms_detect_free(detect);
-}
-
-static void senseless_configurations_are_refused(void **state)
-{
-    (void)state;
-    struct kms_detect *detect = NULL;
-#define REFUSED(change)                                                                                      \
-    do {                                                                                                     \
-        struct kms_detect_config config = small();                                                           \
-        change;                                                                                              \
-        assert_int_equal(kms_detect_new(&config, &detect), KMS_INVALID_ARGUMENT);                            \
-    } while (0)
-    REFUSED(config.denied_count = 0);
-    REFUSED(config.denied_window_seconds = 0);
-    REFUSED(config.sweep_customers = 0);
-    REFUSED(config.sweep_window_seconds = 0);
-    REFUSED(config.ipv4_prefix = 33);
-    REFUSED(config.ipv6_prefix = 129);
-    REFUSED(config.canary_count = KMS_DETECT_CANARIES + 1);
-    REFUSED(config.repeat_ns = -1);
-    REFUSED(config.clock_tolerance_ns = -1);
-#undef REFUSED
-}
-
 static void every_rule_has_a_name_and_a_sentence(void **state)
 {
     (void)state;
@@ -596,7 +355,6 @@ static void every_rule_has_a_name_and_a_sentence(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_clock, reset_clock)
     const struct CMUnitTest tests[] = {
         TEST(a_burst_of_denials_alerts_at_its_threshold),
         TEST(denials_that_are_older_than_the_window_do_not_count),
@@ -615,11 +373,6 @@ int main(void)
         TEST(a_clock_that_is_set_back_in_small_steps_alerts_too),
         TEST(a_clock_that_is_slewed_does_not_alert),
         TEST(a_start_before_the_last_record_alerts),
-        TEST(alerts_that_find_no_room_are_counted_and_told),
-        TEST(a_million_identities_fit_into_the_limits),
-        TEST(many_customers_of_many_identities_fit_into_the_limits),
-        TEST(hostile_texts_are_cut_not_trusted),
-        TEST(senseless_configurations_are_refused),
         TEST(every_rule_has_a_name_and_a_sentence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
