@@ -3,6 +3,7 @@
  * durable audit on. It makes its own site (PKI, SoftHSM token, database) in a temporary directory and starts and stops everything.
  */
 #include "bench/compare.h"
+#include "bench/detection.h"
 #include "bench/load.h"
 #include "bench/messages.h"
 #include "bench/policy.h"
@@ -510,6 +511,8 @@ static void measure_all(struct bench *bench)
     site_make(&bench->site);
     if (wanted(bench, "policy"))
         policy_measure(&bench->site, bench->seconds);
+    if (wanted(bench, "detection"))
+        detection_measure(bench->seconds);
     site_hsm_start(&bench->site);
     bench->echo = site_start_program(&bench->site, "kms-bench-echo", line, sizeof line);
     (void)snprintf(bench->echo_address, sizeof bench->echo_address, "%s", line);
@@ -557,7 +560,8 @@ int main(int argc, char **argv)
         {"rounds", 0, POPT_ARG_INT, &bench.rounds, 0, "pairs of measurements; default 5, at most 15", "N"},
         {"customers", 0, POPT_ARG_LONG, &bench.customers, 0, "customers to create; default 20,000", "N"},
         {"only", 0, POPT_ARG_STRING, &only, 0,
-         "parts besides the creation of the customers: policy,unary,stream,batch,audit,first,start,shred",
+         "parts besides the creation of the customers: "
+         "policy,detection,unary,stream,batch,audit,first,start,shred",
          "LIST"},
         {"strict", 0, POPT_ARG_NONE, &strict, 0, "fail when a target is missed", NULL},
         POPT_AUTOHELP POPT_TABLEEND};
