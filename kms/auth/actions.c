@@ -39,6 +39,11 @@ bool kms_action_only_reads(enum kms_action action)
     return end != NULL && (strcmp(end, ".read") == 0 || strcmp(end, ".status") == 0);
 }
 
+bool kms_action_open_to_any_tenant(enum kms_action action)
+{
+    return kms_action_only_reads(action) && action != KMS_ACTION_POLICY_READ;
+}
+
 bool kms_action_goes_on_frozen(enum kms_action action)
 {
     static const char *const starts[] = {"freeze.", "unfreeze.", "policy.", "operation."};

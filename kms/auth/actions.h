@@ -86,6 +86,8 @@ const char *kms_action_text(enum kms_action action);
 bool kms_action_needs_purpose(enum kms_action action);
 /** True for those that only look: their text ends in ".read" or ".status". */
 bool kms_action_only_reads(enum kms_action action);
+/** True for those that a binding in any tenant allows when no tenant is named: looking, but not at the policy of all. */
+bool kms_action_open_to_any_tenant(enum kms_action action);
 /** True for those that a frozen tenant or purpose does not stop: looking, freezing, and what leads out of a freeze. */
 bool kms_action_goes_on_frozen(enum kms_action action);
 /** The action of this text; KMS_ACTION_COUNT when there is none. */

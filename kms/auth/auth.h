@@ -81,8 +81,8 @@ enum kms_status kms_auth_still_valid(struct kms_auth *auth, const struct kms_ide
 
 /**
  * May `identity` do `action` in `tenant` (NULL: not within one tenant) for `purpose` (NULL: none named)?
- * Without a tenant an action that only reads is allowed by any binding whose role has it, another one by a binding
- * in all tenants. A purpose-bound action without a purpose is allowed only by a binding for all purposes ("*"). Default
+ * Without a tenant an action that only reads (but not policy.read) is allowed by any binding whose role has it, another
+ * one by a binding in all tenants. A purpose-bound action without a purpose is allowed only by a binding for all purposes ("*"). Default
  * deny. PERMISSION_DENIED with the cause for the audit log: "no binding", "role lacks action", "purpose not bound",
  * "identity frozen: <reason>". FAILED_PRECONDITION, which says so to the caller: the tenant or purpose is frozen (what
  * goes on then: kms_action_goes_on_frozen()).

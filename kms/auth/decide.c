@@ -17,14 +17,14 @@ static bool contains(char *const *list, size_t count, const char *text)
     return count > 0 && bsearch(text, list, count, sizeof *list, compare_texts) != NULL;
 }
 
-/* Without a tenant the question is about the whole service: every binding may look, but who changes must be bound in all. */
+/* Without a tenant the question is about the whole service: every binding may look, but who changes it, or reads the policy, must be bound in all. */
 static bool tenant_matches(const struct kms_policy_binding *binding, enum kms_action action,
                            const char *tenant)
 {
     if (binding->all_tenants)
         return true;
     return tenant != NULL ? contains(binding->tenants, binding->tenants_count, tenant)
-                          : kms_action_only_reads(action);
+                          : kms_action_open_to_any_tenant(action);
 }
 
 /* A purpose that was not named could be any, so that only a binding for all of them is enough. */

@@ -198,38 +198,47 @@ enum kms_status kms_ops_create_freeze(void *context, struct kms_call *call, cons
 
 /* Collects one page. */
 struct listing {
-    struct kms_call *call;
     struct kms_txn *txn;
+    struct ops_run *run;
     Kms__V1__ListFreezesResponse *reply;
+    size_t seen;
     struct kms_freeze_record last;
 };
+
+/* A freeze in a tenant is for who may read there; identities are for who may read the policy, where they stand. */
+static bool may_see(struct ops_run *run, const Kms__V1__Freeze *freeze)
+{
+    const bool of_all = freeze->tenant[0] == '\0';
+    return kms_auth_decide(run->ops->auth, run->call->identity,
+                           of_all ? KMS_ACTION_POLICY_READ : KMS_ACTION_FREEZE_READ,
+                           ops_named(freeze->tenant), NULL, NULL) == KMS_OK;
+}
 
 static enum kms_status add_freeze(void *context, const struct kms_freeze_record *freeze)
 {
     struct listing *listing = context;
     Kms__V1__Freeze *message = NULL;
-    KMS_TRY(freeze_message(listing->call->arena, listing->txn, freeze, &message, &listing->call->error));
-    listing->reply->freezes[listing->reply->n_freezes++] = message;
+    struct kms_call *call = listing->run->call;
+    KMS_TRY(freeze_message(call->arena, listing->txn, freeze, &message, &call->error));
+    if (may_see(listing->run, message))
+        listing->reply->freezes[listing->reply->n_freezes++] = message;
+    listing->seen++;
     listing->last = *freeze;
     return KMS_OK;
 }
 
-/* Where a list goes on: "scope/tenant/name", of which only the name may hold slashes. */
+/* Where a list goes on: "<digit of the scope>/tenant/name", of which only the name may hold slashes. */
 static enum kms_status parse_place(struct kms_call *call, const char *text,
                                    struct kms_freeze_record *ret_place)
 {
-    int scope = 0;
-    int used = 0;
-    *ret_place = (struct kms_freeze_record){0};
-    const char *slash = NULL;
-    if (sscanf(text, "%d/%n", &scope, &used) == 1 && used > 0)
-        slash = strchr(text + used, '/');
+    struct kms_freeze_record place = {.scope = (enum kms_freeze_scope)(text[0] - '0')};
+    const char *tenant = text[0] != '\0' && text[1] == '/' ? text + 2 : NULL;
+    const char *slash = tenant != NULL ? strchr(tenant, '/') : NULL;
     if (slash == NULL)
         return kms_fail_public(&call->error, KMS_INVALID_ARGUMENT, "page_token: was not made by this method");
-    ret_place->scope = (enum kms_freeze_scope)scope;
-    (void)snprintf(ret_place->tenant, sizeof ret_place->tenant, "%.*s", (int)(slash - text - used),
-                   text + used);
-    (void)snprintf(ret_place->name, sizeof ret_place->name, "%s", slash + 1);
+    (void)snprintf(place.tenant, sizeof place.tenant, "%.*s", (int)(slash - tenant), tenant);
+    (void)snprintf(place.name, sizeof place.name, "%s", slash + 1);
+    *ret_place = place;
     return KMS_OK;
 }
 
@@ -256,10 +265,10 @@ static enum kms_status list_freezes(struct ops_run *run, const ProtobufCMessage 
         return KMS_NO_MEMORY;
     KMS_TXN txn = {0};
     KMS_TRY(kms_txn_begin(run->ops->store, false, &txn, &call->error));
-    struct listing listing = {.call = call, .txn = &txn, .reply = reply};
+    struct listing listing = {.run = run, .txn = &txn, .reply = reply};
     KMS_TRY(txn.store->ops->freeze.list(txn.txn, after != NULL ? &place : NULL, limit, add_freeze, &listing,
                                         &call->error));
-    if (reply->n_freezes == limit) {
+    if (listing.seen == limit) {
         const char *last = kms_arena_printf(call->arena, "%d/%s/%s", (int)listing.last.scope,
                                             listing.last.tenant, listing.last.name);
         if (last == NULL)

@@ -18,7 +18,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++) {
         for (unsigned action = 0; action < KMS_ACTION_COUNT; action++) {
-            struct kms_question question = {names[i], (enum kms_action)action, "acme", "service", false, false};
+            struct kms_question question = {names[i], (enum kms_action)action, "acme", "service", false,
+                                            false};
             const struct kms_decision exact = kms_decide(policy, &question);
             KMS_ASSERT(exact.cause != NULL || exact.binding != NULL);
             question.any_purpose = true;

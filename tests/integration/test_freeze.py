@@ -183,6 +183,25 @@ class Rules(FreezeTestCase):
             self.unfreeze("identity", name)
 
 
+class Tenants(FreezeTestCase):
+    @classmethod
+    def prepare(cls, home):
+        home.identity("local", "spiffe://kms.example/operator/local", "operator", tenants=[TENANT])
+
+    def test_an_operator_of_one_tenant_sees_and_freezes_only_there(self):
+        make_directory(self.operator, "elsewhere")
+        for tenant in (TENANT, "elsewhere"):
+            self.freeze("purpose", "kyc", "--tenant", tenant)
+        self.freeze("identity", "cn:somebody")
+        seen = json.loads(self.ok("local", "freeze", "list", "--json"))["freezes"]
+        self.assertEqual([(f["scope"], f["tenant"]) for f in seen], [("PURPOSE", TENANT)])
+        self.assertEqual(len(self.frozen()), 3)
+        for arguments in (("tenant", "elsewhere"), ("identity", "cn:else")):
+            done = self.kmsctl("local", "freeze", *arguments, "--reason", "x", "--yes")
+            self.assertEqual(done.returncode, 4, done.stdout)
+        self.assertEqual(self.kmsctl("local", "policy", "get").returncode, 4)
+
+
 class Restricted(FreezeTestCase):
     @classmethod
     def prepare(cls, home):

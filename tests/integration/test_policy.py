@@ -9,6 +9,7 @@ import unittest
 
 import grpc
 
+import protos
 from cases import PURPOSE, TENANT, DaemonTestCase, KmsTestCase, generate_request, make_directory
 from harness import DEFAULT_BINDINGS, URI, Client, Daemon, Home, eventually, kmsctl
 
@@ -214,6 +215,11 @@ class Rates(PolicyTestCase):
         self.assertGreaterEqual(given, 20)
         self.assertLess(given, 35)
         self.assertGreater(refused, 0)
+        requests = [generate_request() for _ in range(30)]
+        batch = protos.datakeys.BatchGenerateDataKeyRequest(requests=requests)
+        results = self.app.keys.BatchGenerateDataKey(batch, timeout=20).results
+        codes = {r.error.code for r in results if r.WhichOneof("result") == "error"}
+        self.assertEqual(codes, {grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]})
         status = json.loads(self.ok("auditor", "status", "--json"))
         self.assertGreaterEqual(status["policy"]["refused_rate"], refused)
         del bindings[0]["rate"]

@@ -426,6 +426,10 @@ static void readers_and_reloads_get_along(void **state)
         const struct kms_auth_policy policy = policy_of(i % 2 == 0 ? POLICY_B : POLICY_A);
         assert_int_equal(kms_auth_set_policy(crowd.auth, &policy, &err), KMS_OK);
         assert_int_equal(kms_auth_reload(crowd.auth, &err), KMS_OK);
+        const struct kms_auth_frozen frozen = {KMS_AUTH_IDENTITY, "", "cn:somebody else", "why"};
+        assert_int_equal(kms_auth_freeze(crowd.auth, &frozen), KMS_OK);
+        if (i % 3 == 0)
+            kms_auth_unfreeze(crowd.auth, &frozen);
         const unsigned long before = atomic_load(&crowd.answers);
         while (atomic_load(&crowd.answers) == before)
             (void)sched_yield();

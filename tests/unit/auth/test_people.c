@@ -231,7 +231,8 @@ static void approvers_of_one_tenant_do_not_count_elsewhere(void **state)
     assert_false(kms_reach_can(policy, KMS_ACTION_UNFREEZE_APPROVE, "beta", NULL, 2));
     assert_false(kms_reach_can(policy, KMS_ACTION_UNFREEZE_APPROVE, NULL, NULL, 1));
     assert_false(allowed(policy, "cn:a", KMS_ACTION_POLICY_APPROVE, NULL));
-    assert_true(allowed(policy, "cn:a", KMS_ACTION_POLICY_READ, NULL));
+    assert_false(allowed(policy, "cn:a", KMS_ACTION_POLICY_READ, NULL));
+    assert_true(allowed(policy, "cn:a", KMS_ACTION_FREEZE_READ, NULL));
     kms_policy_free(policy);
 }
 
