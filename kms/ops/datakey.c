@@ -20,7 +20,7 @@ static void name_customer(struct kms_ops *ops, struct ops_datakey_facts *facts)
     KMS_TXN txn = {0};
     struct kms_error ignored = {0};
     struct kms_tenant_record tenant;
-    struct kms_customer_record customer;
+    KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
     const struct kms_store_ops *store = ops->store->ops;
     if (kms_txn_begin(ops->store, false, &txn, &ignored) == KMS_OK &&
         store->tenant_by_id(txn.txn, facts->tenant, &tenant, &ignored) == KMS_OK &&

@@ -108,8 +108,13 @@ static struct kms_change sample_change(enum kms_change_kind kind)
         change.shred_clock = sample_shred_clock();
         break;
     case KMS_CHANGE_BATCH:
+        change.batch = sample_batch();
+        break;
     case KMS_CHANGE_BATCH_STATE:
         change.batch = sample_batch();
+        free(change.batch.document); /* it is none of the members of this record */
+        change.batch.document = NULL;
+        change.batch.document_len = 0;
         break;
     case KMS_CHANGE_TOMBSTONE:
         change.tombstone = (struct kms_tombstone_record){.tenant = sample_tenant(7).uuid,
