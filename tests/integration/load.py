@@ -25,7 +25,8 @@ class Load:
         self.threads = [
             threading.Thread(target=self._work, args=(name, function))
             for name, function in (
-                ("app", self._unary), ("app", self._stream), ("operator", self._customers), ("operator", self._tenants),
+                ("app", self._unary), ("app", self._burst), ("app", self._stream),
+                ("operator", self._customers), ("operator", self._tenants),
             )
         ]  # fmt: skip
 
@@ -51,6 +52,13 @@ class Load:
     def _unary(self, client, _):
         made = client.keys.GenerateDataKey(generate_request(), timeout=DEADLINE)
         self._note(self.keys, (TENANT, generate_request().customer, made.wrapped, made.plaintext))
+
+    def _burst(self, client, _):
+        """Enough at once that one group's commit is under way while the next one collects."""
+        calls = [client.keys.GenerateDataKey.future(generate_request(), timeout=DEADLINE) for _ in range(100)]
+        for call in calls:
+            made = call.result()
+            self._note(self.keys, (TENANT, generate_request().customer, made.wrapped, made.plaintext))
 
     def _stream(self, client, _):
         requests = [generate_request(customer="customer 2", purpose="kyc")] * 20
