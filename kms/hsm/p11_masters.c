@@ -174,8 +174,9 @@ static void master_template(const struct kms_p11 *p11, const uint8_t *id, const 
     kms_p11_template_usage(template, KMS_P11_WRAP | KMS_P11_UNWRAP);
     kms_p11_template_flag(template, CKA_MODIFIABLE, false);
     kms_p11_template_add(template, CKA_VALUE_LEN, &aes_key_size, sizeof aes_key_size);
-    kms_p11_template_add(template, CKA_ID, id, KMS_HSM_KEY_ID_SIZE);
+    /* label first: a token that is killed in the middle leaves nothing that can be found by its id but not be told from others */
     kms_p11_template_add(template, CKA_LABEL, label, strlen(label));
+    kms_p11_template_add(template, CKA_ID, id, KMS_HSM_KEY_ID_SIZE);
     if (p11->profile.life_cycle_attributes) {
         kms_p11_template_flag(template, CKA_COPYABLE, false);
         kms_p11_template_flag(template, CKA_DESTROYABLE, true);

@@ -1,6 +1,7 @@
 #include "hsm/p11_objects.h"
 
 #include "core/cleanup.h"
+#include "core/log.h"
 #include "hsm/p11_session.h"
 
 #include <stdlib.h>
@@ -101,7 +102,13 @@ enum kms_status kms_p11_objects_describe(struct kms_hsm_session *session, CK_OBJ
         return kms_fail(err, KMS_NOT_FOUND, "the object is gone or not a key of this service");
     if (rv != CKR_OK)
         return kms_p11_session_failed(session, "C_GetAttributeValue", rv, err);
-    if (attributes[0].ulValueLen != sizeof info.id || attributes[1].ulValueLen > KMS_HSM_LABEL_MAX)
+    const bool has_id = attributes[0].ulValueLen == sizeof info.id;
+    if (!has_id && strncmp(info.label, KMS_P11_LABEL_PREFIX, strlen(KMS_P11_LABEL_PREFIX)) == 0)
+        kms_log_error("hsm",
+                      "the key '%s' in the token has no id: a torn object; it is left alone, an operator "
+                      "must look at it",
+                      info.label);
+    if (!has_id || attributes[1].ulValueLen > KMS_HSM_LABEL_MAX)
         return kms_fail(err, KMS_NOT_FOUND, "the object is not a key of this service");
     *ret_info = info;
     return KMS_OK;

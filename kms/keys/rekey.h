@@ -34,9 +34,8 @@
 #include "store/store_rekey.h"
 
 enum {
-    KMS_REKEY_TARGETS_MAX = 10000, /* in one batch */
-    KMS_REKEY_TARGETS_ADVISED =
-        1000 /* new KEKs of the tenant wait for one such batch without noticing much */
+    KMS_REKEY_TARGETS_MAX = 10000,   /* in one batch */
+    KMS_REKEY_TARGETS_ADVISED = 1000 /* a batch of so many takes 0.5 to 2 s on SoftHSM */
 };
 
 /** What is to be shredded: a customer with everything, one purpose, or one version of a purpose. */

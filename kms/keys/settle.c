@@ -69,8 +69,12 @@ static enum kms_status check_unusable(struct kms_keys_work *work, struct kms_hsm
                                       struct kms_error *err)
 {
     uint8_t blob[KMS_WRAPPED_KEY_SIZE];
-    if (key.generation == 0 ||
-        work->keys->hsm->ops->generate_wrapped(work->session, key, blob, NULL) != KMS_OK)
+    if (key.generation == 0) /* it was torn and has never worked */
+        return KMS_OK;
+    const enum kms_status status = work->keys->hsm->ops->generate_wrapped(work->session, key, blob, NULL);
+    if (status == KMS_HSM_UNAVAILABLE)
+        return kms_fail(err, status, "the HSM was lost before a destroyed master key could be tried");
+    if (status != KMS_OK)
         return KMS_OK;
     kms_log_error("keys", "the HSM says that a master key is destroyed, but it still works");
     return kms_fail_public(
@@ -89,9 +93,7 @@ static enum kms_status destroy_master(struct kms_keys_work *work, const uint8_t 
         return KMS_OK;
     if (before != KMS_OK && before != KMS_HSM_REFUSED) /* a torn one is destroyed like any other */
         return before;
-    const enum kms_status destroyed = hsm->master_destroy(work->session, id, err);
-    if (destroyed != KMS_OK && destroyed != KMS_NOT_FOUND)
-        return destroyed;
+    KMS_TRY(hsm->master_destroy(work->session, id, err));
     struct kms_hsm_key again;
     const enum kms_status after = hsm->master_find(work->session, id, &again, err);
     if (after == KMS_OK || after == KMS_HSM_REFUSED)

@@ -1,6 +1,7 @@
 #include "fake/fake_hsm.h"
 
 #include "fake/fake_crypto.h"
+#include "fake/fake_state.h"
 
 #include "core/clock.h"
 #include "core/ids.h"
@@ -13,49 +14,7 @@
 #include <stdlib.h>
 #include <uthash.h>
 
-enum { MASTER = 100 }; /* a role beside those of enum kms_hsm_role */
-
-struct fake_key {
-    UT_hash_handle hh;
-    uint64_t handle;
-    int role;
-    uint8_t bytes[32];
-    uint8_t id[KMS_HSM_KEY_ID_SIZE];
-    char label[KMS_HSM_LABEL_MAX + 1];
-    bool torn;
-};
-
-struct kms_hsm_session {
-    struct fake_hsm *fake;
-    uint64_t generation;
-    bool out;
-};
-
-struct fake_hsm {
-    struct kms_hsm base;
-    pthread_mutex_t lock; /* a leaf lock of the fake's own; protects all below */
-    pthread_cond_t changed;
-    struct fake_key *keys;
-    uint64_t next_handle, generation;
-    uint64_t counts[KMS_FAKE_OP_COUNT];
-    unsigned fail_in, lose_in, die_in;
-    bool dead;
-    enum kms_fake_hsm_op held_op;
-    unsigned held;
-    enum kms_status fail_with;
-    unsigned session_count, sessions_out;
-    struct kms_hsm_session *sessions; /* the one behind the last of the pool is for long work */
-    uint8_t integrity[32];
-    EVP_PKEY *attestation;
-};
-
-static struct fake_hsm *fake_of(struct kms_hsm *hsm)
-{
-    return (struct fake_hsm *)hsm;
-}
-
-/* Destroy all keys of the session kind, as a lost connection does. */
-static void drop_session_keys(struct fake_hsm *fake)
+void kms_fake_drop_session_keys(struct fake_hsm *fake)
 {
     struct fake_key *key = NULL;
     struct fake_key *next = NULL;
@@ -81,7 +40,7 @@ static enum kms_status step(struct fake_hsm *fake, enum kms_fake_hsm_op op, stru
         fake->held--;
     }
     if (fake->lose_in > 0 && --fake->lose_in == 0) {
-        drop_session_keys(fake);
+        kms_fake_drop_session_keys(fake);
         fake->generation++;
         return kms_fail(err, KMS_HSM_UNAVAILABLE, "fake: the device was lost");
     }
@@ -225,8 +184,7 @@ static enum kms_status fake_random(struct kms_hsm_session *session, uint8_t *out
     return status;
 }
 
-/* The master key of that id, or NULL. */
-static struct fake_key *find_master(struct fake_hsm *fake, const uint8_t id[KMS_HSM_KEY_ID_SIZE])
+struct fake_key *kms_fake_find_master(struct fake_hsm *fake, const uint8_t id[KMS_HSM_KEY_ID_SIZE])
 {
     struct fake_key *key = NULL;
     struct fake_key *next = NULL;
@@ -242,7 +200,7 @@ static enum kms_status fake_master_create(struct kms_hsm_session *session,
                                           struct kms_hsm_key *ret_key, struct kms_error *err)
 {
     enum kms_status status = enter(session, KMS_FAKE_MASTER_CREATE, err);
-    if (status == KMS_OK && find_master(session->fake, id) != NULL)
+    if (status == KMS_OK && kms_fake_find_master(session->fake, id) != NULL)
         status = kms_fail(err, KMS_ALREADY_EXISTS, "fake: the id is taken");
     if (status == KMS_OK) {
         uint8_t bytes[32];
@@ -263,7 +221,7 @@ static enum kms_status fake_master_find(struct kms_hsm_session *session,
 {
     enum kms_status status = enter(session, KMS_FAKE_MASTER_FIND, err);
     if (status == KMS_OK) {
-        const struct fake_key *key = find_master(session->fake, id);
+        const struct fake_key *key = kms_fake_find_master(session->fake, id);
         if (key != NULL && key->torn)
             status = kms_fail(err, KMS_HSM_REFUSED, "fake: the master key is torn");
         else if (key != NULL)
@@ -280,7 +238,7 @@ static enum kms_status fake_master_destroy(struct kms_hsm_session *session,
 {
     enum kms_status status = enter(session, KMS_FAKE_MASTER_DESTROY, err);
     if (status == KMS_OK) {
-        struct fake_key *key = find_master(session->fake, id);
+        struct fake_key *key = kms_fake_find_master(session->fake, id);
         if (key != NULL) {
             HASH_DEL(session->fake->keys, key);
             free(key);
@@ -528,145 +486,4 @@ struct kms_hsm *kms_fake_hsm_new(unsigned sessions)
     fake->attestation = EVP_EC_gen("P-256");
     KMS_ASSERT(fake->attestation != NULL);
     return &fake->base;
-}
-
-void kms_fake_hsm_fail_after(struct kms_hsm *hsm, unsigned n, enum kms_status status)
-{
-    struct fake_hsm *fake = fake_of(hsm);
-    pthread_mutex_lock(&fake->lock);
-    fake->fail_in = n;
-    fake->fail_with = status;
-    pthread_mutex_unlock(&fake->lock);
-}
-
-bool kms_fake_hsm_failure_is_pending(struct kms_hsm *hsm)
-{
-    struct fake_hsm *fake = fake_of(hsm);
-    pthread_mutex_lock(&fake->lock);
-    const bool pending = fake->fail_in > 0 || fake->lose_in > 0;
-    pthread_mutex_unlock(&fake->lock);
-    return pending;
-}
-
-void kms_fake_hsm_lose(struct kms_hsm *hsm)
-{
-    struct fake_hsm *fake = fake_of(hsm);
-    pthread_mutex_lock(&fake->lock);
-    drop_session_keys(fake);
-    fake->generation++;
-    pthread_mutex_unlock(&fake->lock);
-}
-
-void kms_fake_hsm_lose_after(struct kms_hsm *hsm, unsigned n)
-{
-    struct fake_hsm *fake = fake_of(hsm);
-    pthread_mutex_lock(&fake->lock);
-    fake->lose_in = n;
-    pthread_mutex_unlock(&fake->lock);
-}
-
-void kms_fake_hsm_die_after(struct kms_hsm *hsm, unsigned n)
-{
-    struct fake_hsm *fake = fake_of(hsm);
-    pthread_mutex_lock(&fake->lock);
-    fake->die_in = n;
-    pthread_mutex_unlock(&fake->lock);
-}
-
-void kms_fake_hsm_die(struct kms_hsm *hsm)
-{
-    struct fake_hsm *fake = fake_of(hsm);
-    pthread_mutex_lock(&fake->lock);
-    fake->dead = true;
-    pthread_mutex_unlock(&fake->lock);
-}
-
-bool kms_fake_hsm_is_dead(struct kms_hsm *hsm)
-{
-    struct fake_hsm *fake = fake_of(hsm);
-    pthread_mutex_lock(&fake->lock);
-    const bool dead = fake->dead;
-    pthread_mutex_unlock(&fake->lock);
-    return dead;
-}
-
-void kms_fake_hsm_revive(struct kms_hsm *hsm)
-{
-    struct fake_hsm *fake = fake_of(hsm);
-    pthread_mutex_lock(&fake->lock);
-    fake->dead = false;
-    fake->die_in = 0;
-    drop_session_keys(fake);
-    fake->generation++;
-    pthread_mutex_unlock(&fake->lock);
-}
-
-void kms_fake_hsm_tear(struct kms_hsm *hsm, const uint8_t id[KMS_HSM_KEY_ID_SIZE])
-{
-    struct fake_hsm *fake = fake_of(hsm);
-    pthread_mutex_lock(&fake->lock);
-    struct fake_key *key = find_master(fake, id);
-    KMS_ASSERT(key != NULL);
-    key->torn = true;
-    pthread_mutex_unlock(&fake->lock);
-}
-
-void kms_fake_hsm_hold(struct kms_hsm *hsm, enum kms_fake_hsm_op op)
-{
-    struct fake_hsm *fake = fake_of(hsm);
-    pthread_mutex_lock(&fake->lock);
-    fake->held_op = op;
-    pthread_cond_broadcast(&fake->changed);
-    pthread_mutex_unlock(&fake->lock);
-}
-
-unsigned kms_fake_hsm_held(struct kms_hsm *hsm)
-{
-    struct fake_hsm *fake = fake_of(hsm);
-    pthread_mutex_lock(&fake->lock);
-    const unsigned held = fake->held;
-    pthread_mutex_unlock(&fake->lock);
-    return held;
-}
-
-/* Keys of one kind. */
-static size_t count_keys(struct kms_hsm *hsm, bool masters)
-{
-    struct fake_hsm *fake = fake_of(hsm);
-    pthread_mutex_lock(&fake->lock);
-    size_t count = 0;
-    struct fake_key *key = NULL;
-    struct fake_key *next = NULL;
-    HASH_ITER (hh, fake->keys, key, next)
-        count += (key->role == MASTER) == masters;
-    pthread_mutex_unlock(&fake->lock);
-    return count;
-}
-
-size_t kms_fake_hsm_session_keys(struct kms_hsm *hsm)
-{
-    return count_keys(hsm, false);
-}
-
-size_t kms_fake_hsm_masters(struct kms_hsm *hsm)
-{
-    return count_keys(hsm, true);
-}
-
-uint64_t kms_fake_hsm_count(struct kms_hsm *hsm, enum kms_fake_hsm_op op)
-{
-    struct fake_hsm *fake = fake_of(hsm);
-    pthread_mutex_lock(&fake->lock);
-    const uint64_t count = fake->counts[op];
-    pthread_mutex_unlock(&fake->lock);
-    return count;
-}
-
-unsigned kms_fake_hsm_sessions_out(struct kms_hsm *hsm)
-{
-    struct fake_hsm *fake = fake_of(hsm);
-    pthread_mutex_lock(&fake->lock);
-    const unsigned out = fake->sessions_out;
-    pthread_mutex_unlock(&fake->lock);
-    return out;
 }

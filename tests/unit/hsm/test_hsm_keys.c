@@ -317,6 +317,24 @@ static void a_checkout_without_a_free_session_ends_at_its_deadline(void **state)
     kms_hsm_checkin(bench.hsm, third);
 }
 
+static void long_work_has_a_session_beside_the_pool(void **state)
+{
+    (void)state;
+    struct kms_hsm_session *second = NULL;
+    struct kms_hsm_session *background = NULL;
+    struct kms_hsm_session *another = NULL;
+    uint8_t random[8];
+    must(kms_hsm_checkout(bench.hsm, 0, &second, &bench.err)); /* the last one of the pool */
+    must(kms_hsm_checkout_background(bench.hsm, 0, &background, &bench.err));
+    must(kms_hsm_random(bench.hsm, background, random, sizeof random, &bench.err));
+    assert_int_equal(kms_hsm_checkout_background(bench.hsm, 1, &another, &bench.err), KMS_HSM_UNAVAILABLE);
+    kms_hsm_checkin(bench.hsm, background);
+    assert_int_equal(kms_hsm_checkout(bench.hsm, 1, &another, &bench.err), KMS_HSM_UNAVAILABLE);
+    must(kms_hsm_checkout_background(bench.hsm, 0, &background, &bench.err));
+    kms_hsm_checkin(bench.hsm, background);
+    kms_hsm_checkin(bench.hsm, second);
+}
+
 #define LIST                                                                                                 \
     cmocka_unit_test(a_kek_only_encrypts_and_cannot_leave),                                                  \
         cmocka_unit_test(a_kek_takes_no_other_mechanism_where_the_profile_says_so),                          \
@@ -332,7 +350,8 @@ static void a_checkout_without_a_free_session_ends_at_its_deadline(void **state)
         cmocka_unit_test(labels_that_are_not_for_master_keys_are_refused),                                   \
         cmocka_unit_test(objects_are_counted_and_a_stale_handle_is_refused),                                 \
         cmocka_unit_test(info_tells_what_the_token_is),                                                      \
-        cmocka_unit_test(a_checkout_without_a_free_session_ends_at_its_deadline)
+        cmocka_unit_test(a_checkout_without_a_free_session_ends_at_its_deadline),                            \
+        cmocka_unit_test(long_work_has_a_session_beside_the_pool)
 
 int main(void)
 {
