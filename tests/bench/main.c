@@ -535,6 +535,9 @@ static void measure_all(struct bench *bench)
         measure_first_use(bench);
     if (wanted(bench, "start"))
         measure_start(bench, empty_rss_kib);
+    if (wanted(bench, "shred"))
+        shredding_measure_beside(&bench->site, bench->app_load, bench->customers, bench->rounds,
+                                 bench->seconds);
     stop_daemon(bench);
     if (wanted(bench, "shred"))
         shredding_measure(&bench->site, bench->customers, bench->rounds, bench->seconds);

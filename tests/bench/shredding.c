@@ -4,14 +4,22 @@
 #include "bench/messages.h"
 #include "bench/util.h"
 
+#include <jansson.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
 
 enum {
-    ONES = 10,          /* shreds of one customer in a round */
-    BULK_SHARE = 10,    /* one customer in so many is shredded in bulk */
-    BULK_BATCH = 1000,  /* as the service makes its batches */
-    KEYS_OF_A_PAGE = 16 /* in the bare HSM's re-key of a page: its own and fifteen in it */
+    ONES = 10,            /* shreds of one customer in a round */
+    BULK_SHARE = 10,      /* one customer in so many is shredded in bulk */
+    BULK_BATCH = 1000,    /* as the service makes its batches */
+    BESIDE_SHARE = 4,     /* one customer in so many is shredded beside the load */
+    USERS = 512,          /* the first customers, at work beside it */
+    WORDS_MAX = 16,       /* of a kmsctl command */
+    OUTPUT_MAX = 1 << 16, /* of its standard output */
+    KEYS_OF_A_PAGE = 16   /* in the bare HSM's re-key of a page: its own and fifteen in it */
 };
 
 /* kms-bench-shred, and what is asked of it. */
@@ -153,4 +161,129 @@ void shredding_measure(const struct site *site, long customers, int rounds, doub
     (void)fclose(engine.in);
     (void)fclose(engine.out);
     bench_stop(engine.pid, 0);
+}
+
+/* Start kmsctl as an identity, with words that end with NULL. */
+static pid_t start_kmsctl(const struct site *site, FILE **ret_out, const char *identity, va_list words)
+{
+    char program[4000];
+    char text[2000];
+    char name[64];
+    FILE *in = NULL;
+    (void)snprintf(program, sizeof program, "%s/kmsctl", site->programs);
+    (void)snprintf(text, sizeof text,
+                   "endpoint: %s\nca: pki/ca.pem\ncertificate: pki/%s.pem\nprivate_key: pki/%s.key\n"
+                   "server_name: localhost\n",
+                   site->address, identity, identity);
+    (void)snprintf(name, sizeof name, "%s.yaml", identity);
+    bench_write_file(site_path(site, name), text);
+    char *argv[WORDS_MAX] = {program, bench_arg("--config"), bench_arg(site_path(site, name)),
+                             bench_arg("--json")};
+    for (size_t i = 4; i < WORDS_MAX - 1 && (argv[i] = va_arg(words, char *)) != NULL; i++)
+        ;
+    const pid_t pid = bench_talk(argv, site_path(site, "kmsctl.log"), &in, ret_out);
+    (void)fclose(in);
+    return pid;
+}
+
+/* Run kmsctl to its end; returns its JSON. */
+static json_t *kmsctl(const struct site *site, const char *identity, ...)
+{
+    static char output[OUTPUT_MAX];
+    FILE *out = NULL;
+    va_list words;
+    va_start(words, identity);
+    const pid_t pid = start_kmsctl(site, &out, identity, words);
+    va_end(words);
+    const size_t len = fread(output, 1, sizeof output, out);
+    (void)fclose(out);
+    bench_stop(pid, 0);
+    json_t *document = json_loadb(output, len, 0, NULL);
+    if (document == NULL)
+        bench_die("kmsctl did not answer with JSON: see kmsctl.log");
+    return document;
+}
+
+static pid_t start_waiting(const struct site *site, FILE **ret_out, const char *identity, ...)
+{
+    va_list words;
+    va_start(words, identity);
+    const pid_t pid = start_kmsctl(site, ret_out, identity, words);
+    va_end(words);
+    return pid;
+}
+
+/* The last customers, one a line. */
+static void write_list(const char *path, long first, long end)
+{
+    FILE *file = fopen(path, "we");
+    if (file == NULL)
+        bench_die("cannot write %s", path);
+    for (long i = first; i < end; i++)
+        (void)fprintf(file, "customer-%ld\n", i);
+    (void)fclose(file);
+}
+
+/* Request and approve; the process that is returned ends when the shred has. */
+static pid_t begin_bulk(const struct site *site, long customers, FILE **ret_out)
+{
+    const char *list = site_path(site, "shred.list");
+    write_list(list, customers - customers / BESIDE_SHARE, customers);
+    json_t *operation = kmsctl(site, "operator", "shred", "request", "--tenant", "bench", "--file", list,
+                               "--no-window", "--yes", (char *)NULL);
+    const char *uid = json_string_value(json_object_get(operation, "uid"));
+    if (uid == NULL)
+        bench_die("kmsctl shred request answered without an operation");
+    json_decref(kmsctl(site, "approver1", "operation", "approve", uid, "--yes", (char *)NULL));
+    json_decref(kmsctl(site, "approver2", "operation", "approve", uid, "--yes", (char *)NULL));
+    const pid_t pid = start_waiting(site, ret_out, "operator", "operation", "wait", uid, (char *)NULL);
+    json_decref(operation);
+    return pid;
+}
+
+void shredding_measure_beside(const struct site *site, struct load *load, long customers, int rounds,
+                              double seconds)
+{
+    double usual[COMPARE_ROUNDS_MAX], beside[COMPARE_ROUNDS_MAX];
+    struct messages generate = {0};
+    FILE *out = NULL;
+    int status = 0;
+    for (size_t i = 0; i < USERS; i++)
+        messages_generate(&generate, i);
+    struct load_plan paced = {.method = "/kms.v1.DataKeyService/GenerateDataKey",
+                              .requests = generate.items,
+                              .request_count = generate.count,
+                              .concurrency = 64,
+                              .seconds = seconds};
+    paced.rate = compare_run(load, &paced).per_second / 4;
+    paced.concurrency = 1024;
+    for (int i = 0; i < rounds; i++)
+        usual[i] = compare_run(load, &paced).p99_us;
+    const pid_t shred = begin_bulk(site, customers, &out);
+    int taken = 0;
+    while (taken < rounds) {
+        beside[taken] = compare_run(load, &paced).p99_us;
+        if (waitpid(shred, &status, WNOHANG) != 0)
+            break; /* it ended during this round, which does not count */
+        taken++;
+    }
+    if (taken == 0)
+        bench_die("the bulk shred was over before one round: take more customers");
+    if (taken == rounds && waitpid(shred, &status, 0) != shred)
+        bench_die("kmsctl operation wait was lost");
+    (void)fclose(out);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        bench_die("the bulk shred failed: see kmsctl.log");
+    const double allowed = bench_median(usual, rounds);
+    const double p99 = bench_median(beside, taken);
+    report_note("%.0f calls/s beside a bulk shred, %d rounds", paced.rate, taken);
+    report_add(&(struct report_row){.what = "GenerateDataKey p99 beside a bulk shred",
+                                    .unit = "us",
+                                    .value = p99,
+                                    .baseline_name = "as usual",
+                                    .baseline = allowed,
+                                    .ratio = p99 / allowed,
+                                    .target = 3,
+                                    .at_most = true});
+    messages_free(&generate);
 }

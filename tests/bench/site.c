@@ -22,7 +22,12 @@ static const char policy_text[] = "version: 1\n"
                                   "  - { identity: \"spiffe://kms.example/app/demo\", role: application, "
                                   "tenants: [\"*\"], purposes: [\"*\"] }\n"
                                   "  - { identity: \"spiffe://kms.example/operator/alice\", role: operator, "
-                                  "tenants: [\"*\"], purposes: [\"*\"] }\n";
+                                  "tenants: [\"*\"], purposes: [\"*\"] }\n"
+                                  "  - { identity: \"spiffe://kms.example/approver/dave\", role: approver, "
+                                  "tenants: [\"*\"] }\n"
+                                  "  - { identity: \"spiffe://kms.example/approver/erin\", role: approver, "
+                                  "tenants: [\"*\"] }\n"
+                                  "shred: { minimum_window: 1s, allow_zero_window: true }\n";
 
 /* The same settings as in production, durable audit and mTLS included; only the address is any free port. */
 void site_configure(const struct site *site)
