@@ -1,4 +1,8 @@
-/* Step 4 of a re-keying: before the old master key goes, everything is opened once under the new one. */
+/*
+ * Step 4 of a re-keying: before the old master key goes, every changed page is verified and its key opened once under the new
+ * one, and with it everything in pages above level 0 and one KEK in each page at level 0. The others were each wrapped twice alike under
+ * that same key (rewrap.c), and the page's MAC says that these bytes are what is stored.
+ */
 #include "keys/rewrap.h"
 #include "keys/tree.h"
 
@@ -54,7 +58,7 @@ static enum kms_status read_page(const struct read_back *back, uint32_t level, u
             continue;
         if (level == 0) {
             KMS_TRY(read_key(back, 0, index, key, page.slots[i].blob, false, KMS_HSM_KEK_SERVE, err));
-            continue;
+            break;
         }
         KMS_TRY(is_changed(back, level - 1, child, &changed, err));
         KMS_TRY(read_key(back, level - 1, child, key, page.slots[i].blob, changed, KMS_HSM_PAGE_SERVE, err));
