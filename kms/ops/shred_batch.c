@@ -1,6 +1,7 @@
 #include "ops/shred_batch.h"
 
 #include "core/clock.h"
+#include "ops/backup.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -256,6 +257,14 @@ static enum kms_status write_targets(void *context, struct kms_store_txn *txn,
     return KMS_OK;
 }
 
+/* The backups must have what is left before the old master key goes. */
+static enum kms_status wait_for_backups(void *context, const struct kms_batch_record *record,
+                                        struct kms_error *err)
+{
+    const struct part *part = context;
+    return ops_backup_gate(part->batch->ops, record, err);
+}
+
 /* Mark those that the engine did not take; true when there is one. */
 static bool note_refused(struct ops_shred_batch *batch, size_t first, size_t count)
 {
@@ -300,7 +309,7 @@ static enum kms_status call_engine(struct ops_shred_batch *batch, struct part *p
         .reference = reference,
         .targets = list,
         .target_count = gather(batch, part->first, part->count, list),
-        .hooks = {.context = part, .write = write_targets},
+        .hooks = {.context = part, .write = write_targets, .durable = wait_for_backups},
     };
     if (request.target_count == 0)
         return KMS_NOT_FOUND; /* and nothing is done */

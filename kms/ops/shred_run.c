@@ -1,6 +1,7 @@
 /* Shred jobs carried out: what an approved operation does, batch by batch, and again after a crash. */
 #include "core/clock.h"
 #include "core/log.h"
+#include "ops/backup.h"
 #include "ops/certificate.h"
 #include "ops/shred_batch.h"
 
@@ -66,8 +67,8 @@ static enum kms_status note_batch(void *context, const struct kms_shred_target_r
 /* After a crash: finish what was committed, certify what was sealed. */
 static enum kms_status catch_up(struct shredding *run, struct kms_error *err)
 {
-    static const struct kms_rekey_hooks no_hooks;
-    KMS_TRY(kms_keys_finish_batch(run->ops->keys, &run->job.tenant, &no_hooks, err));
+    const struct kms_rekey_hooks hooks = {.context = run->ops, .durable = ops_backup_gate};
+    KMS_TRY(kms_keys_finish_batch(run->ops->keys, &run->job.tenant, &hooks, err));
     struct batches batches = {0};
     const struct kms_shred_target_filter filter = {.job = &run->job.uid, .state = KMS_SHRED_TARGET_SHREDDED};
     enum kms_status status;
