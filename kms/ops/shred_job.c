@@ -190,8 +190,7 @@ static enum kms_status follow_batch(struct ops_run *run, struct kms_txn *txn,
     if (batch.state != KMS_BATCH_SEALED)
         return KMS_OK;
     json_t *remaining = NULL;
-    KMS_TRY(ops_shred_remaining(run->ops, txn, &batch.tenant, batch.old_epoch, batch.sealed_ns, &remaining,
-                                &call->error));
+    KMS_TRY(ops_shred_remaining(run->ops, batch.sealed_ns, &remaining, &call->error));
     message->n_remaining = json_array_size(remaining);
     message->remaining =
         kms_arena_alloc(call->arena, (message->n_remaining + 1) * sizeof *message->remaining);
@@ -265,13 +264,9 @@ enum kms_status ops_shred_target_message(struct ops_run *run, struct kms_txn *tx
     return KMS_OK;
 }
 
-enum kms_status ops_shred_remaining(struct kms_ops *ops, struct kms_txn *txn, const struct kms_uuid *tenant,
-                                    uint64_t epoch, int64_t sealed_ns, json_t **ret_list,
+enum kms_status ops_shred_remaining(struct kms_ops *ops, int64_t sealed_ns, json_t **ret_list,
                                     struct kms_error *err)
 {
-    (void)txn;
-    (void)tenant;
-    (void)epoch;
     struct kms_hsm_info info;
     ops->hsm->ops->info(ops->hsm, &info);
     json_t *list = json_array();

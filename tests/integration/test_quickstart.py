@@ -48,6 +48,9 @@ class Quickstart(unittest.TestCase):
         output = self.succeed("--once")
         for step in ("Packages", "Build", "Token", "Certificates", "Start", "data key", "refused", "Stop"):
             self.assertIn(step, output)
+        shred = output[output.index("== The customer leaves") :]
+        for sign in ("SUCCEEDED", "SEALED in job", "signature    good", "Verified OK", "refused, as it must be"):
+            self.assertIn(sign, shred)
         self.assertEqual(len(re.findall(r"cannot be opened|refused|not authentic|damaged", output)) > 1, True, output)
         for name in ("user.pin", "so.pin", "pki/ca.key", "pki/app.key"):
             self.assertEqual(stat.S_IMODE((self.home / name).stat().st_mode), 0o600, name)
