@@ -2,7 +2,6 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "keys/rekey.h"
-#include "ops/backup.h"
 #include "ops/checks.h"
 #include "ops/directory.h"
 #include "ops/messages.h"
@@ -24,15 +23,13 @@ static enum kms_status tenant_of(struct kms_ops *ops, const struct ops_operation
 }
 
 /* The request of a batch. The operation's own id names the batch, so that a second run goes on with the first one's. */
-static struct kms_rekey_request request_of(struct kms_ops *ops, const struct ops_operation *operation,
+static struct kms_rekey_request request_of(const struct ops_operation *operation,
                                            const struct kms_tenant_record *tenant, char reference[64])
 {
     char uid[KMS_UUID_TEXT_SIZE];
     (void)snprintf(reference, 64, "operations/%s", kms_uuid_format(&operation->record->uuid, uid));
-    return (struct kms_rekey_request){.batch = operation->record->uuid,
-                                      .tenant = tenant->uuid,
-                                      .reference = reference,
-                                      .hooks = {.context = ops, .durable = ops_backup_gate}};
+    return (struct kms_rekey_request){
+        .batch = operation->record->uuid, .tenant = tenant->uuid, .reference = reference};
 }
 
 /* What a rotation has done, as its result. */
@@ -58,7 +55,7 @@ static enum kms_status execute_master(struct kms_ops *ops, struct ops_operation 
     struct kms_tenant_record tenant;
     KMS_CLEANUP(kms_batch_record_clear) struct kms_batch_record batch = {0};
     KMS_TRY(tenant_of(ops, operation, &tenant, err));
-    struct kms_rekey_request request = request_of(ops, operation, &tenant, reference);
+    struct kms_rekey_request request = request_of(operation, &tenant, reference);
     KMS_TRY(kms_keys_rotate_master(ops->keys, &request, &batch, err));
     return result_of(&batch, ret_result, err);
 }
@@ -71,23 +68,9 @@ const struct ops_operation_kind ops_rotate_master_kind = {
     .execute = execute_master,
 };
 
-/* A tree's hooks need the service and the operation. */
-struct tree_rotation {
-    struct kms_ops *ops;
-    struct ops_operation *operation;
-};
-
 static enum kms_status tree_progress(void *context, uint64_t done, uint64_t total)
 {
-    const struct tree_rotation *rotation = context;
-    return ops_operation_progress(rotation->operation, done, total);
-}
-
-static enum kms_status tree_durable(void *context, const struct kms_batch_record *batch,
-                                    struct kms_error *err)
-{
-    const struct tree_rotation *rotation = context;
-    return ops_backup_gate(rotation->ops, batch, err);
+    return ops_operation_progress(context, done, total);
 }
 
 static enum kms_status execute_tree(struct kms_ops *ops, struct ops_operation *operation, char **ret_result,
@@ -97,9 +80,8 @@ static enum kms_status execute_tree(struct kms_ops *ops, struct ops_operation *o
     struct kms_tenant_record tenant;
     KMS_CLEANUP(kms_batch_record_clear) struct kms_batch_record batch = {0};
     KMS_TRY(tenant_of(ops, operation, &tenant, err));
-    struct kms_rekey_request request = request_of(ops, operation, &tenant, reference);
-    struct tree_rotation rotation = {ops, operation};
-    request.hooks = (struct kms_rekey_hooks){.context = &rotation, .durable = tree_durable};
+    struct kms_rekey_request request = request_of(operation, &tenant, reference);
+    request.hooks.context = operation;
     KMS_TRY(kms_keys_rotate_tree(ops->keys, &request, tree_progress, &batch, err));
     return result_of(&batch, ret_result, err);
 }

@@ -1,12 +1,80 @@
 #include "ops/shred_batch.h"
 
 #include "core/clock.h"
-#include "ops/backup.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 enum { KEKS_READ_MAX = 100000 };
+
+/* What the visitor of a list carries. */
+struct ordering {
+    struct ops_shred_batch *batch;
+    struct kms_txn *txn;
+    struct kms_error *err;
+};
+
+/* The customer with the slot of its first key; one without keys comes first. */
+static enum kms_status add_place(void *context, const struct kms_shred_target_record *target)
+{
+    const struct ordering *ordering = context;
+    struct ops_shred_batch *batch = ordering->batch;
+    KMS_FREE struct kms_kek_record *kek = NULL;
+    size_t count = 0;
+    const enum kms_status status = ordering->txn->store->ops->kek_list(
+        ordering->txn->txn, &target->customer, NULL, 0, 1, &kek, &count, ordering->err);
+    if (status != KMS_OK && status != KMS_NOT_FOUND) /* one that is gone is looked at when it is its turn */
+        return status;
+    if (batch->order_count == batch->order_room) {
+        const size_t room = batch->order_room == 0 ? 1024 : 2 * batch->order_room;
+        struct ops_shred_place *order = realloc(batch->order, room * sizeof *order);
+        if (order == NULL)
+            return kms_fail(ordering->err, KMS_NO_MEMORY, "no memory for the customers of a shred job");
+        batch->order = order;
+        batch->order_room = room;
+    }
+    batch->order[batch->order_count++] =
+        (struct ops_shred_place){target->customer, count > 0 ? kek[0].slot : 0};
+    return KMS_OK;
+}
+
+/* By slot. */
+static int compare_places(const void *left, const void *right)
+{
+    const struct ops_shred_place *a = left;
+    const struct ops_shred_place *b = right;
+    return (a->slot > b->slot) - (a->slot < b->slot);
+}
+
+/* Everything that is pending, in the order of the tree; a thousand to a transaction. */
+static enum kms_status put_in_order(struct ops_shred_batch *batch, struct kms_error *err)
+{
+    const struct kms_shred_target_filter filter = {.job = &batch->job->uid,
+                                                   .state = KMS_SHRED_TARGET_PENDING};
+    size_t before;
+    do {
+        KMS_TXN txn = {0};
+        struct ordering ordering = {batch, &txn, err};
+        before = batch->order_count;
+        const struct kms_uuid after = before > 0 ? batch->order[before - 1].customer : (struct kms_uuid){0};
+        KMS_TRY(kms_txn_begin(batch->ops->store, false, &txn, err));
+        KMS_TRY(txn.store->ops->shred.target_list(txn.txn, &filter, before > 0 ? &after : NULL,
+                                                  KMS_REKEY_TARGETS_ADVISED, add_place, &ordering, err));
+    } while (batch->order_count - before == KMS_REKEY_TARGETS_ADVISED);
+    if (batch->order_count > 0)
+        qsort(batch->order, batch->order_count, sizeof *batch->order, compare_places);
+    return KMS_OK;
+}
+
+/* What does not change while the job is carried out. */
+static enum kms_status read_owner(struct ops_shred_batch *batch, struct kms_error *err)
+{
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(batch->ops->store, false, &txn, err));
+    KMS_TRY(txn.store->ops->tenant_by_uuid(txn.txn, &batch->job->tenant, &batch->tenant, err));
+    return txn.store->ops->purpose_list(txn.txn, &batch->job->tenant, NULL, SIZE_MAX, &batch->purposes,
+                                        &batch->purpose_count, err);
+}
 
 enum kms_status ops_shred_batch_begin(struct kms_ops *ops, const struct kms_shred_job_record *job,
                                       struct ops_shred_batch *batch, struct kms_error *err)
@@ -17,11 +85,8 @@ enum kms_status ops_shred_batch_begin(struct kms_ops *ops, const struct kms_shre
     batch->entries = calloc(KMS_REKEY_TARGETS_MAX, sizeof *batch->entries);
     if (batch->victims == NULL || batch->entries == NULL)
         return kms_fail(err, KMS_NO_MEMORY, "no memory for a batch of customers");
-    KMS_TXN txn = {0};
-    KMS_TRY(kms_txn_begin(ops->store, false, &txn, err));
-    KMS_TRY(txn.store->ops->tenant_by_uuid(txn.txn, &job->tenant, &batch->tenant, err));
-    return txn.store->ops->purpose_list(txn.txn, &job->tenant, NULL, SIZE_MAX, &batch->purposes,
-                                        &batch->purpose_count, err);
+    KMS_TRY(read_owner(batch, err));
+    return put_in_order(batch, err);
 }
 
 void ops_shred_batch_clear(struct ops_shred_batch *batch)
@@ -29,6 +94,7 @@ void ops_shred_batch_clear(struct ops_shred_batch *batch)
     free(batch->purposes);
     free(batch->victims);
     free(batch->entries);
+    free(batch->order);
     *batch = (struct ops_shred_batch){0};
 }
 
@@ -126,11 +192,17 @@ enum kms_status ops_shred_batch_fail(struct ops_shred_batch *batch, struct ops_s
     return KMS_OK;
 }
 
-/* The targets of the job behind the cursor. */
-static enum kms_status take_target(void *context, const struct kms_shred_target_record *target)
+/* The next customers of the order that are pending still. */
+static enum kms_status take_targets(struct ops_shred_batch *batch, struct kms_txn *txn, struct kms_error *err)
 {
-    struct ops_shred_batch *batch = context;
-    batch->victims[batch->count++] = (struct ops_shred_victim){.target = *target};
+    batch->count = batch->entry_count = 0;
+    for (; batch->next < batch->order_count && batch->count < KMS_REKEY_TARGETS_ADVISED; batch->next++) {
+        struct ops_shred_victim *victim = &batch->victims[batch->count];
+        *victim = (struct ops_shred_victim){.place = batch->next};
+        KMS_TRY(txn->store->ops->shred.target_get(txn->txn, &batch->job->uid,
+                                                  &batch->order[batch->next].customer, &victim->target, err));
+        batch->count += victim->target.state == KMS_SHRED_TARGET_PENDING;
+    }
     return KMS_OK;
 }
 
@@ -180,11 +252,9 @@ static enum kms_status examine_all(struct ops_shred_batch *batch, struct kms_txn
         KMS_TRY(examine(batch, txn, &victim, &ready, &full, err));
         if (full && kept > 0) { /* the rest comes with the next batch */
             batch->entry_count = victim.first;
-            batch->end = false;
+            batch->next = victim.place;
             break;
         }
-        batch->cursor = victim.target.customer;
-        batch->any_before = true;
         if (victim.problem[0] != '\0')
             failed[(*ret_failed)++] = victim;
         else if (ready && victim.count > 0)
@@ -200,19 +270,14 @@ static enum kms_status examine_all(struct ops_shred_batch *batch, struct kms_txn
 
 enum kms_status ops_shred_batch_fill(struct ops_shred_batch *batch, struct kms_error *err)
 {
-    const struct kms_shred_target_filter filter = {.job = &batch->job->uid,
-                                                   .state = KMS_SHRED_TARGET_PENDING};
     KMS_FREE struct ops_shred_victim *failed = calloc(KMS_REKEY_TARGETS_ADVISED, sizeof *failed);
     size_t failures = 0;
     if (failed == NULL)
         return kms_fail(err, KMS_NO_MEMORY, "no memory for a batch of customers");
-    batch->count = batch->entry_count = 0;
     {
         KMS_TXN txn = {0};
         KMS_TRY(kms_txn_begin(batch->ops->store, false, &txn, err));
-        KMS_TRY(txn.store->ops->shred.target_list(txn.txn, &filter, batch->any_before ? &batch->cursor : NULL,
-                                                  KMS_REKEY_TARGETS_ADVISED, take_target, batch, err));
-        batch->end = batch->count < KMS_REKEY_TARGETS_ADVISED;
+        KMS_TRY(take_targets(batch, &txn, err));
         KMS_TRY(examine_all(batch, &txn, &failures, failed, err));
     }
     for (size_t i = 0; i < failures; i++)
@@ -255,14 +320,6 @@ static enum kms_status write_targets(void *context, struct kms_store_txn *txn,
             KMS_TRY(restrict_customer(part->batch, txn, &target.customer, err));
     }
     return KMS_OK;
-}
-
-/* The backups must have what is left before the old master key goes. */
-static enum kms_status wait_for_backups(void *context, const struct kms_batch_record *record,
-                                        struct kms_error *err)
-{
-    const struct part *part = context;
-    return ops_backup_gate(part->batch->ops, record, err);
 }
 
 /* Mark those that the engine did not take; true when there is one. */
@@ -309,7 +366,7 @@ static enum kms_status call_engine(struct ops_shred_batch *batch, struct part *p
         .reference = reference,
         .targets = list,
         .target_count = gather(batch, part->first, part->count, list),
-        .hooks = {.context = part, .write = write_targets, .durable = wait_for_backups},
+        .hooks = {.context = part, .write = write_targets},
     };
     if (request.target_count == 0)
         return KMS_NOT_FOUND; /* and nothing is done */

@@ -10,8 +10,15 @@
 #include "keys/rekey.h"
 #include "ops/shred_job.h"
 
+/** A pending customer and where its first key lies in the tree. */
+struct ops_shred_place {
+    struct kms_uuid customer;
+    uint64_t slot;
+};
+
 /** One customer of a batch. */
 struct ops_shred_victim {
+    size_t place; /* its number in `order` */
     struct kms_shred_target_record target;
     size_t first, count;                 /* its entries of `entries` */
     bool keeps;                          /* the law keeps some of its purposes: it becomes RESTRICTED */
@@ -28,20 +35,24 @@ struct ops_shred_batch {
     size_t count;
     struct kms_rekey_target *entries; /* room for KMS_REKEY_TARGETS_MAX */
     size_t entry_count;
-    struct kms_uuid cursor; /* the last customer that was looked at */
-    bool any_before;        /* cursor counts */
-    bool end;               /* none is left behind the cursor */
-    uint64_t held;          /* customers that were passed over */
+    struct ops_shred_place
+        *order; /* all that was pending at the start, in the order of the tree: neighbours share pages */
+    size_t order_count, order_room;
+    size_t next;   /* of `order` */
+    uint64_t held; /* customers that were passed over */
 };
 
-/** Zero-initialise; clear in every case. NO_MEMORY, or a failure of the store. */
+/**
+ * Zero-initialise; clear in every case. Reads which customers are pending and where their keys lie: 24 bytes for each. NO_MEMORY, or
+ * a failure of the store.
+ */
 enum kms_status ops_shred_batch_begin(struct kms_ops *ops, const struct kms_shred_job_record *job,
                                       struct ops_shred_batch *batch, struct kms_error *err) KMS_MUST_USE;
 void ops_shred_batch_clear(struct ops_shred_batch *batch);
 
 /**
- * The next customers behind the cursor that are ready, in `victims`; those that cannot be shredded any more get state FAILED with
- * the reason, in a transaction of its own. Nothing in it and `end`: the job is through.
+ * The next customers that are ready, in `victims`; those that cannot be shredded any more get state FAILED with the reason, in a
+ * transaction of its own. The job is through when `next` has come to `order_count`.
  */
 enum kms_status ops_shred_batch_fill(struct ops_shred_batch *batch, struct kms_error *err) KMS_MUST_USE;
 /**

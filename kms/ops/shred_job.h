@@ -23,7 +23,7 @@ extern const struct ops_operation_kind ops_hold_release_kind;
 enum {
     OPS_SHRED_NAMED_MAX = 10, /* customers that an operation's document names; the others are in the list */
     OPS_SHRED_WINDOW_DEFAULT = 7 * 24 * 3600, /* seconds, of a tenant that has settled nothing */
-    OPS_SHRED_TARGETS_MAX = 10000000          /* of one job */
+    OPS_SHRED_TARGETS_MAX = 2000000           /* of one job */
 };
 
 /** A job by its uid as text, with its tenant. INVALID_ARGUMENT, NOT_FOUND. */

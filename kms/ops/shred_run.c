@@ -1,7 +1,6 @@
 /* Shred jobs carried out: what an approved operation does, batch by batch, and again after a crash. */
 #include "core/clock.h"
 #include "core/log.h"
-#include "ops/backup.h"
 #include "ops/certificate.h"
 #include "ops/shred_batch.h"
 
@@ -67,8 +66,8 @@ static enum kms_status note_batch(void *context, const struct kms_shred_target_r
 /* After a crash: finish what was committed, certify what was sealed. */
 static enum kms_status catch_up(struct shredding *run, struct kms_error *err)
 {
-    const struct kms_rekey_hooks hooks = {.context = run->ops, .durable = ops_backup_gate};
-    KMS_TRY(kms_keys_finish_batch(run->ops->keys, &run->job.tenant, &hooks, err));
+    static const struct kms_rekey_hooks no_hooks;
+    KMS_TRY(kms_keys_finish_batch(run->ops->keys, &run->job.tenant, &no_hooks, err));
     struct batches batches = {0};
     const struct kms_shred_target_filter filter = {.job = &run->job.uid, .state = KMS_SHRED_TARGET_SHREDDED};
     enum kms_status status;
@@ -140,7 +139,7 @@ static enum kms_status run_batches(struct shredding *run, struct kms_error *err)
         KMS_TRY(ops_shred_batch_fill(&run->batch, err));
         if (run->batch.count > 0)
             KMS_TRY(run_part(run, 0, run->batch.count, err));
-    } while (!run->batch.end);
+    } while (run->batch.next < run->batch.order_count);
     return KMS_OK;
 }
 
