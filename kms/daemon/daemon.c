@@ -13,7 +13,6 @@
 #include "kms_descriptor_set.h"
 #include "metrics/endpoint.h"
 #include "metrics/http.h"
-#include "keys/rekey.h"
 #include "ops/backup.h"
 #include "ops/operation.h"
 #include "ops/runner.h"
@@ -55,12 +54,13 @@ static enum kms_status open_keys(struct kms_daemon *daemon, struct kms_error *er
         .cached_pages = config->cache.pages,
         .idle_limit_ns = config->cache.idle_seconds * KMS_NS_PER_SECOND,
         .absolute_limit_ns = config->cache.absolute_seconds * KMS_NS_PER_SECOND,
+        .durable = ops_backup_gate,
+        .durable_context = &daemon->ops,
     };
-    KMS_TRY(kms_keys_new(daemon->hsm, daemon->store, &keys, &daemon->keys, err));
-    daemon->ops.store = daemon->store;
+    daemon->ops.store = daemon->store; /* what the gate looks at, before the operations are there */
     daemon->ops.backup = daemon->backup;
-    const struct kms_rekey_hooks hooks = {.context = &daemon->ops, .durable = ops_backup_gate};
-    return kms_keys_check_roots(daemon->keys, &hooks, err);
+    KMS_TRY(kms_keys_new(daemon->hsm, daemon->store, &keys, &daemon->keys, err));
+    return kms_keys_check_roots(daemon->keys, NULL, err);
 }
 
 /* The RPC layer's counters for the status operation, which lies below it. */

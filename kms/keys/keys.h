@@ -21,7 +21,14 @@ struct kms_keys_config {
     int64_t idle_limit_ns;     /* entry unused for that long is dropped; 0: 10 min */
     int64_t absolute_limit_ns; /* entry is dropped at this age, however much used; 0: 1 h */
     uint64_t wrap_block;       /* wraps reserved at once; 0: 65,536 */
-    uint64_t wrap_limit;       /* a KEK version wraps no more than this; then it is rotated. 0: 2^31 */
+    /*
+     * Between a batch's commit and the destruction of the old master key, once it was read back: OK when the commit is durable in
+     * every backup target, for the database alone must not be what stands between a customer and its only key. May wait. After a
+     * failure the batch stays COMMITTED and is finished later. NULL: there are no backups.
+     */
+    enum kms_status (*durable)(void *context, const struct kms_batch_record *batch, struct kms_error *err);
+    void *durable_context;
+    uint64_t wrap_limit; /* a KEK version wraps no more than this; then it is rotated. 0: 2^31 */
 };
 
 struct kms_keys_stats {

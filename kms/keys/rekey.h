@@ -17,7 +17,7 @@
  *     drain      handles of the targets leave the caches; calls that use one have ended
  *     commit     pages, rows, tombstones, epoch, the hook `write`, state COMMITTED: one transaction  rekey.committed
  *   4 read back  every changed page under the new master key: MAC, its key, and a key in it          rekey.read-back
- *     durable    the hook `durable`: every backup target has the change                              rekey.durable
+ *     durable    kms_keys_config.durable: every backup target has the change                              rekey.durable
  *   5 destroy    the old master key; it is neither found nor usable any more                         rekey.destroyed
  *     seal       state SEALED                                                                        rekey.sealed
  *
@@ -61,12 +61,6 @@ struct kms_rekey_hooks {
      */
     enum kms_status (*write)(void *context, struct kms_store_txn *txn, const struct kms_batch_record *batch,
                              struct kms_error *err);
-    /**
-     * Between COMMITTED and the destruction, when the batch was read back: OK when the commit is durable in every backup target,
-     * for the database alone must not be what stands between a customer and its only key. May wait. A failure leaves the
-     * batch COMMITTED, to be called again.
-     */
-    enum kms_status (*durable)(void *context, const struct kms_batch_record *batch, struct kms_error *err);
     /** As the transaction's last step in which a batch becomes SEALED, also for one that a crash left: record the certificate. */
     enum kms_status (*sealed)(void *context, struct kms_store_txn *txn, const struct kms_batch_record *batch,
                               struct kms_error *err);
@@ -167,7 +161,7 @@ enum kms_status kms_keys_shredded_ids(struct kms_keys *keys, const struct kms_uu
  *   INTENT     the signature and the document match the row, and the old master key is there and works: the new one is
  *              destroyed if it is there, torn or not; ABANDONED. Otherwise the start ends with FAILED_PRECONDITION and nothing
  *              is destroyed.
- *   COMMITTED  steps 4 and 5. When `durable` fails the service starts all the same: the batch stays COMMITTED.
+ *   COMMITTED  steps 4 and 5. When the backups are behind the service starts all the same: the batch stays COMMITTED.
  *   none, and the HSM holds an epoch newer than the database's: it was rolled back; the start ends, nothing is destroyed.
  *   Master keys that no row explains are reported in the log as an error, and left alone.
  */

@@ -54,12 +54,13 @@ static enum kms_status write_state(struct kms_keys *keys, struct kms_batch_recor
 
 /* The commit is where it must be before the only other key to it is destroyed. No session is held while that takes its time. */
 static enum kms_status wait_until_durable(struct kms_keys_work *work, const struct kms_batch_record *batch,
-                                          const struct kms_rekey_hooks *hooks, struct kms_error *err)
+                                          struct kms_error *err)
 {
-    if (hooks == NULL || hooks->durable == NULL)
+    const struct kms_keys_config *config = &work->keys->config;
+    if (config->durable == NULL)
         return KMS_OK;
     kms_work_pause(work);
-    KMS_TRY(hooks->durable(hooks->context, batch, err));
+    KMS_TRY(config->durable(config->durable_context, batch, err));
     return kms_work_resume(work, err);
 }
 
@@ -115,7 +116,7 @@ enum kms_status kms_settle_finish(struct kms_keys_work *work, struct kms_batch_r
     KMS_TRY(kms_drain_pages(work, changed != NULL ? changed : &all, err));
     KMS_TRY(kms_read_back(work, &tenant, changed, err));
     kms_test_point("rekey.read-back");
-    KMS_TRY(wait_until_durable(work, batch, hooks, err));
+    KMS_TRY(wait_until_durable(work, batch, err));
     kms_test_point("rekey.durable");
     if (!kms_test_mutation("skip-destroy"))
         KMS_TRY(destroy_master(work, batch->old_master_id, err));

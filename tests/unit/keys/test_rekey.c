@@ -434,7 +434,10 @@ static void the_hooks_come_in_their_order(void **state)
     (void)state;
     struct hooks hooks = {.write_status = KMS_ABORTED};
     struct shred shred = shred_of((unsigned[]){50}, 1);
-    shred.request.hooks = (struct kms_rekey_hooks){&hooks, on_write, on_durable, on_sealed};
+    shred.request.hooks = (struct kms_rekey_hooks){&hooks, on_write, on_sealed};
+    f.config.durable = on_durable;
+    f.config.durable_context = &hooks;
+    fixture_restart(&f);
     assert_int_equal(run(&shred), KMS_ABORTED); /* the caller's part cannot be written: nothing is */
     assert_int_equal(kms_fake_hsm_masters(f.hsm), 1);
     check_everybody();

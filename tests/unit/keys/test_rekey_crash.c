@@ -346,9 +346,11 @@ static enum kms_status never_durable(void *context, const struct kms_batch_recor
 static void after_the_commit_the_old_master_key_stays_when_the_new_one_does_not_work(void **state)
 {
     (void)state;
-    struct kms_rekey_request request = {
-        .batch = kms_uuid_random(), .tenant = tenant, .hooks = {.durable = never_durable}};
+    struct kms_rekey_request request = {.batch = kms_uuid_random(), .tenant = tenant};
+    f.config.durable = never_durable;
+    fixture_restart(&f);
     assert_int_equal(rotate_master(&request), KMS_UNAVAILABLE); /* COMMITTED, both are there */
+    f.config.durable = NULL;
     fixture_restart(&f);
     struct kms_batch_record batch = unfinished();
     assert_int_equal(batch.state, KMS_BATCH_COMMITTED);
