@@ -173,8 +173,9 @@ static int read_lines(struct rewrap *run)
         if (len > 0 && text[len - 1] == '\n')
             text[--len] = '\0';
         if (strlen(text) != (size_t)len) {
-            result = kms_cli_fail(run->cli, "line %llu holds a NUL byte: this is no list of wrapped keys",
-                                  (unsigned long long)(run->file.state.lines + run->count + 1));
+            const unsigned long long line = 1ULL + run->file.state.lines + run->count;
+            result =
+                kms_cli_fail(run->cli, "line %llu holds a NUL byte: this is no list of wrapped keys", line);
             break;
         }
         char *copy = strdup(text);

@@ -76,7 +76,7 @@ static int request_job(struct kms_cli *cli, const Kms__V1__ShredJob *job,
             cli,
             "%llu of %llu customers are refused, so nothing is requested; --skip-refused requests the "
             "others",
-            (unsigned long long)list->refused, (unsigned long long)(list->added + list->refused));
+            (unsigned long long)list->refused, (unsigned long long)list->added + list->refused);
     if (list->added == 0)
         return kms_cli_fail(cli, "no customer is left to be shredded");
     const int result = confirm(cli, job, list);
