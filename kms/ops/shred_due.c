@@ -10,7 +10,7 @@
 #define SWEEP_NS (5 * KMS_NS_PER_SECOND)
 #define DRAFT_NS (INT64_C(24) * 3600 * KMS_NS_PER_SECOND) /* a draft is forgotten after a day */
 
-enum { JOBS_AT_ONCE = 1000, RETENTIONS_AT_ONCE = 1000 };
+enum { JOBS_AT_ONCE = 1000, RETENTIONS_AT_ONCE = 1000, TARGETS_AT_ONCE = 1000 };
 
 static const char scheduler[] = "service:shred-scheduler";
 
@@ -45,19 +45,68 @@ static enum kms_status note_any(void *context, const struct kms_operation_record
     return KMS_OK;
 }
 
-/* Is the job's own operation of the scheduler under way? Its requester is called after the job. */
-static enum kms_status is_under_way(struct kms_ops *ops, const char *requester, bool *ret_open,
-                                    struct kms_error *err)
+/* Is somebody at it: the operation that was approved, or one of the scheduler's, whose requester is called after the job? */
+static enum kms_status is_under_way(struct kms_ops *ops, const struct kms_shred_job_record *job,
+                                    const char *requester, bool *ret_open, struct kms_error *err)
 {
     static const enum kms_operation_state open[] = {KMS_OPERATION_APPROVED, KMS_OPERATION_RUNNING};
-    *ret_open = false;
+    KMS_CLEANUP(kms_operation_record_clear) struct kms_operation_record approved = {0};
     KMS_TXN txn = {0};
     KMS_TRY(kms_txn_begin(ops->store, false, &txn, err));
+    const enum kms_status status = txn.store->ops->operation.get(txn.txn, &job->operation, &approved, err);
+    if (status != KMS_OK && status != KMS_NOT_FOUND)
+        return status;
+    *ret_open = status == KMS_OK && kms_operation_is_open(approved.state);
     for (size_t i = 0; i < sizeof open / sizeof *open; i++) {
         const struct kms_operation_filter filter = {
             .state = open[i], .kind = ops_shred_run_kind.name, .requester = requester};
         KMS_TRY(txn.store->ops->operation.list(txn.txn, &filter, NULL, 1, note_any, ret_open, err));
     }
+    return KMS_OK;
+}
+
+/* A search for somebody whom nothing holds. */
+struct readiness {
+    struct kms_ops *ops;
+    struct kms_txn *txn;
+    struct kms_error *err;
+    struct kms_uuid last;
+    size_t seen; /* on the page that was read last */
+    bool any, ready;
+};
+
+static enum kms_status look_ready(void *context, const struct kms_shred_target_record *target)
+{
+    struct readiness *search = context;
+    char barrier[OPS_SHRED_BARRIER_MAX];
+    search->last = target->customer;
+    search->seen++;
+    search->any = true;
+    if (search->ready)
+        return KMS_OK;
+    KMS_TRY(ops_shred_barrier(search->ops, search->txn, &target->customer, barrier, search->err));
+    search->ready = barrier[0] == '\0';
+    return KMS_OK;
+}
+
+/* Is there anybody to shred, or is everybody who is left held or frozen? Then no operation is made in vain. */
+static enum kms_status is_ready(struct kms_ops *ops, const struct kms_shred_job_record *job, bool *ret_ready,
+                                struct kms_error *err)
+{
+    const struct kms_shred_target_filter filter = {.job = &job->uid, .state = KMS_SHRED_TARGET_PENDING};
+    struct readiness search = {.ops = ops, .err = err, .seen = TARGETS_AT_ONCE};
+    bool first = true;
+    while (!search.ready && search.seen == TARGETS_AT_ONCE) {
+        KMS_TXN txn = {0};
+        search.txn = &txn;
+        search.seen = 0;
+        const struct kms_uuid after = search.last;
+        KMS_TRY(kms_txn_begin(ops->store, false, &txn, err));
+        KMS_TRY(txn.store->ops->shred.target_list(txn.txn, &filter, first ? NULL : &after, TARGETS_AT_ONCE,
+                                                  look_ready, &search, err));
+        first = false;
+    }
+    *ret_ready = search.ready || !search.any; /* with nobody left the job only needs its end */
     return KMS_OK;
 }
 
@@ -68,11 +117,13 @@ static enum kms_status start_job(struct kms_ops *ops, const struct kms_shred_job
     char uid[KMS_UUID_TEXT_SIZE];
     char requester[sizeof scheduler + 1 + KMS_UUID_TEXT_SIZE];
     bool under_way;
+    bool ready;
     struct kms_uuid operation;
     struct kms_tenant_record tenant;
     (void)snprintf(requester, sizeof requester, "%s/%s", scheduler, kms_uuid_format(&job->uid, uid));
-    KMS_TRY(is_under_way(ops, requester, &under_way, err));
-    if (under_way)
+    KMS_TRY(is_under_way(ops, job, requester, &under_way, err));
+    KMS_TRY(is_ready(ops, job, &ready, err));
+    if (under_way || !ready)
         return KMS_OK;
     {
         KMS_TXN txn = {0};

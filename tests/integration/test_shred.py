@@ -183,6 +183,8 @@ class Holds(ShredTestCase):
         self.assertEqual(self.state(uid), "HELD")
         self.assertIn("AZ 1 O 23/26", self.status(uid)["hold"])
         self.unwrap(keys[PURPOSE], customer=name)
+        runs = [o for o in self.ctl("auditor", "operation", "list", "--kind", "shred.run")["operations"]]
+        self.assertEqual(runs, [])  # no operation is made in vain
         other, _, _ = self.new_customer()
         self.ctl("operator", "hold", "place", "--tenant", TENANT, "--customer", other, "--reference", "r", "--reason", "r")
         self.refused("legal hold", "operator", "shred", "request", "--tenant", TENANT, "--customer", other, "--yes")
