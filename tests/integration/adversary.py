@@ -24,13 +24,14 @@ class Copies:
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(exist_ok=True)
         self.taken = []
+        self.last = None
 
     def take(self, label):
         """Copy what is there now; a moment in which the files are as they were in the last copy is not another one."""
         files = {path.name: path.read_bytes() for path in self.home.path.glob(DATABASE + "*") if path.suffix != ".lock"}
         for segment in (self.home.path / "audit").glob("*.jsonl"):
             files[segment.name] = segment.read_bytes().rstrip(b"\0")
-        if self.taken and files == self.last:
+        if files == self.last:
             return None
         self.last = files
         copy = self.directory / f"{len(self.taken):04d}-{label}"
