@@ -160,6 +160,8 @@ static enum kms_status commit(struct batch *batch, struct kms_error *err)
     next.committed_ns = kms_clock_wall_ns();
     KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
     KMS_TRY(kms_txn_begin(store, true, &txn, err));
+    if (hooks->check != NULL)
+        KMS_TRY(hooks->check(hooks->context, txn.txn, err));
     KMS_TRY(write_tenant(batch, txn.txn, err));
     for (size_t i = 0; i < batch->rewrap.page_count; i++)
         KMS_TRY(store->ops->page_put(txn.txn, &batch->rewrap.pages[i], err));

@@ -56,6 +56,11 @@ struct kms_rekey_target {
 struct kms_rekey_hooks {
     void *context;
     /**
+     * In the commit's transaction, before anything is written: may the targets still be shredded, as they were named? What changed
+     * between the request and here (a hold, a cancellation) is seen, and nothing can change any more. A failure undoes the batch.
+     */
+    enum kms_status (*check)(void *context, struct kms_store_txn *txn, struct kms_error *err);
+    /**
      * In the commit's transaction, as its last step: what must become true together with the shred. A failure undoes the batch.
      * Only this transaction may be used, and no other function of kms_keys.
      */

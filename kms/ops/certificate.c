@@ -148,12 +148,13 @@ static json_t *sanitization_json(const struct kms_ops *ops, char erase_class, in
 
 static json_t *verification_json(int64_t sealed_ns)
 {
-    return json_pack("{s:s, s:s, s:[s, s, s, s], s:o}", "method", "full", "result", "verified", "steps",
-                     "the authentication code of every page was checked before its keys were wrapped again",
-                     "every changed page was read back and opened under the new master key",
-                     "every key that lives on was opened under its new page key",
-                     "the old master key can neither be found in the token nor used", "time",
-                     time_json(sealed_ns));
+    return json_pack(
+        "{s:s, s:s, s:[s, s, s, s], s:o}", "method", "full", "result", "verified", "steps",
+        "the authentication code of every page was checked before its keys were wrapped again",
+        "every changed page was read back and opened under the new master key",
+        "every key that lives on was wrapped twice alike under its new page key, and one of every page "
+        "was opened under it",
+        "the old master key can neither be found in the token nor used", "time", time_json(sealed_ns));
 }
 
 /* "operation" and "approvals": who wanted it, and who agreed. */

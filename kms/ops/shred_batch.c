@@ -1,6 +1,7 @@
 #include "ops/shred_batch.h"
 
 #include "core/clock.h"
+#include "core/testpoint.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,16 +67,6 @@ static enum kms_status put_in_order(struct ops_shred_batch *batch, struct kms_er
     return KMS_OK;
 }
 
-/* What does not change while the job is carried out. */
-static enum kms_status read_owner(struct ops_shred_batch *batch, struct kms_error *err)
-{
-    KMS_TXN txn = {0};
-    KMS_TRY(kms_txn_begin(batch->ops->store, false, &txn, err));
-    KMS_TRY(txn.store->ops->tenant_by_uuid(txn.txn, &batch->job->tenant, &batch->tenant, err));
-    return txn.store->ops->purpose_list(txn.txn, &batch->job->tenant, NULL, SIZE_MAX, &batch->purposes,
-                                        &batch->purpose_count, err);
-}
-
 enum kms_status ops_shred_batch_begin(struct kms_ops *ops, const struct kms_shred_job_record *job,
                                       struct ops_shred_batch *batch, struct kms_error *err)
 {
@@ -85,7 +76,6 @@ enum kms_status ops_shred_batch_begin(struct kms_ops *ops, const struct kms_shre
     batch->entries = calloc(KMS_REKEY_TARGETS_MAX, sizeof *batch->entries);
     if (batch->victims == NULL || batch->entries == NULL)
         return kms_fail(err, KMS_NO_MEMORY, "no memory for a batch of customers");
-    KMS_TRY(read_owner(batch, err));
     return put_in_order(batch, err);
 }
 
@@ -96,6 +86,16 @@ void ops_shred_batch_clear(struct ops_shred_batch *batch)
     free(batch->entries);
     free(batch->order);
     *batch = (struct ops_shred_batch){0};
+}
+
+/* What the law keeps may change while a long job runs: read anew for every batch. Entries of the last one point nowhere afterwards. */
+static enum kms_status read_purposes(struct ops_shred_batch *batch, struct kms_txn *txn,
+                                     struct kms_error *err)
+{
+    free(KMS_TAKE(batch->purposes));
+    batch->purpose_count = batch->entry_count = 0;
+    return txn->store->ops->purpose_list(txn->txn, &batch->job->tenant, NULL, SIZE_MAX, &batch->purposes,
+                                         &batch->purpose_count, err);
 }
 
 /* The tenant's purpose of that id; it is kept as long as KEKs of it are. */
@@ -230,6 +230,10 @@ static enum kms_status examine(struct ops_shred_batch *batch, struct kms_txn *tx
         return KMS_OK;
     }
     KMS_TRY(status);
+    if (batch->job->origin != KMS_SHRED_BY_OPERATOR && customer.state == KMS_CUSTOMER_ACTIVE) {
+        (void)snprintf(victim->problem, sizeof victim->problem, "the customer is active again");
+        return KMS_OK;
+    }
     KMS_FREE struct kms_kek_record *keks = NULL;
     size_t count = 0;
     KMS_TRY(txn->store->ops->kek_list(txn->txn, &victim->target.customer, NULL, 0, KEKS_READ_MAX, &keks,
@@ -277,6 +281,7 @@ enum kms_status ops_shred_batch_fill(struct ops_shred_batch *batch, struct kms_e
     {
         KMS_TXN txn = {0};
         KMS_TRY(kms_txn_begin(batch->ops->store, false, &txn, err));
+        KMS_TRY(read_purposes(batch, &txn, err));
         KMS_TRY(take_targets(batch, &txn, err));
         KMS_TRY(examine_all(batch, &txn, &failures, failed, err));
     }
@@ -290,6 +295,62 @@ struct part {
     struct ops_shred_batch *batch;
     size_t first, count;
 };
+
+/* Not a failure of anybody's: the operation is run again and looks at everything anew. */
+static enum kms_status changed_meanwhile(struct kms_error *err)
+{
+    return kms_fail_public(err, KMS_ABORTED,
+                           "what was to be shredded has changed meanwhile; it is looked at again");
+}
+
+/* Would the same be taken of a customer now? `now` has room for what would be. */
+static enum kms_status check_victim(const struct ops_shred_batch *batch,
+                                    const struct ops_shred_victim *victim, struct ops_shred_batch *now,
+                                    struct kms_txn *txn, struct kms_error *err)
+{
+    bool ready = false;
+    bool full = false;
+    struct ops_shred_victim again = {.place = victim->place};
+    now->entry_count = 0;
+    KMS_TRY(txn->store->ops->shred.target_get(txn->txn, &batch->job->uid, &victim->target.customer,
+                                              &again.target, err));
+    if (again.target.state != KMS_SHRED_TARGET_PENDING)
+        return changed_meanwhile(err);
+    KMS_TRY(examine(now, txn, &again, &ready, &full, err));
+    bool same = ready && !full && again.count == victim->count && again.keeps == victim->keeps;
+    for (size_t k = 0; same && k < victim->count; k++) {
+        const struct kms_rekey_target *a = &batch->entries[victim->first + k];
+        const struct kms_rekey_target *b = &now->entries[k];
+        same = a->version == b->version && (a->purpose == NULL) == (b->purpose == NULL) &&
+               (a->purpose == NULL || strcmp(a->purpose, b->purpose) == 0);
+    }
+    return same ? KMS_OK : changed_meanwhile(err);
+}
+
+/*
+ * First in the commit's transaction: the customers were looked at before the tree was built, which takes its time. Who was put
+ * under a hold, frozen, cancelled or opened again since then, or got a key that the law keeps, was told that it is safe.
+ */
+static enum kms_status check_part(void *context, struct kms_store_txn *open, struct kms_error *err)
+{
+    const struct part *part = context;
+    const struct ops_shred_batch *batch = part->batch;
+    struct kms_txn txn = {.store = batch->ops->store, .txn = open};
+    struct kms_shred_job_record job;
+    KMS_TRY(txn.store->ops->shred.job_get(open, &batch->job->uid, &job, err));
+    if (job.state != KMS_SHRED_JOB_SCHEDULED)
+        return changed_meanwhile(err);
+    struct ops_shred_batch now = {.ops = batch->ops, .job = &job};
+    now.entries = calloc(KMS_REKEY_TARGETS_MAX, sizeof *now.entries);
+    enum kms_status status = now.entries != NULL ? read_purposes(&now, &txn, err)
+                                                 : kms_fail(err, KMS_NO_MEMORY, "no memory to check a batch");
+    for (size_t i = part->first; status == KMS_OK && i < part->first + part->count; i++) {
+        if (batch->victims[i].problem[0] == '\0')
+            status = check_victim(batch, &batch->victims[i], &now, &txn, err);
+    }
+    ops_shred_batch_clear(&now);
+    return status;
+}
 
 /* The purposes that the law keeps of a customer that was not closed before: the time begins now. */
 static enum kms_status restrict_customer(struct ops_shred_batch *batch, struct kms_store_txn *txn,
@@ -366,7 +427,7 @@ static enum kms_status call_engine(struct ops_shred_batch *batch, struct part *p
         .reference = reference,
         .targets = list,
         .target_count = gather(batch, part->first, part->count, list),
-        .hooks = {.context = part, .write = write_targets},
+        .hooks = {.context = part, .check = check_part, .write = write_targets},
     };
     if (request.target_count == 0)
         return KMS_NOT_FOUND; /* and nothing is done */
@@ -394,14 +455,25 @@ static enum kms_status settle(struct ops_shred_batch *batch, size_t first, size_
     return KMS_OK;
 }
 
+/* Handles that were loaded while the customer was active do not know that it is restricted now. */
+static void forget_restricted(const struct ops_shred_batch *batch, size_t first, size_t count)
+{
+    for (size_t i = first; i < first + count; i++) {
+        if (batch->victims[i].keeps)
+            kms_keys_forget(batch->ops->keys, &batch->job->tenant, &batch->victims[i].target.customer);
+    }
+}
+
 enum kms_status ops_shred_batch_run(struct ops_shred_batch *batch, size_t first, size_t count,
                                     const char *reference, struct kms_batch_record *ret_batch,
                                     struct kms_error *err)
 {
     struct part part = {batch, first, count};
+    kms_test_point("shred.chosen");
     enum kms_status status = call_engine(batch, &part, reference, ret_batch, err);
     if ((status == KMS_NOT_FOUND || status == KMS_FAILED_PRECONDITION) && note_refused(batch, first, count))
         status = call_engine(batch, &part, reference, ret_batch, err); /* without those that were refused */
+    forget_restricted(batch, first, count); /* also when it is committed and not sealed yet */
     if (status != KMS_OK && status != KMS_NOT_FOUND)
         return status;
     return settle(batch, first, count, err);

@@ -28,8 +28,7 @@ struct ops_shred_victim {
 struct ops_shred_batch {
     struct kms_ops *ops;
     const struct kms_shred_job_record *job;
-    struct kms_tenant_record tenant;
-    struct kms_purpose_record *purposes; /* of the tenant */
+    struct kms_purpose_record *purposes; /* of the tenant, as of the last fill */
     size_t purpose_count;
     struct ops_shred_victim *victims; /* room for KMS_REKEY_TARGETS_ADVISED */
     size_t count;

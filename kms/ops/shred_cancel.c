@@ -6,6 +6,7 @@
 #include "ops/shred_job.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 /* A job that is not due may be cancelled; one that is due only where something holds it up. */
 static enum kms_status check_time(struct ops_run *run, const struct kms_shred_job_record *job, bool held)
@@ -44,29 +45,52 @@ static enum kms_status cancel_job(struct ops_run *run, struct kms_txn *txn, stru
     return kms_txn_commit(txn, err);
 }
 
-/* The pending target of a customer in a job that was requested. */
+/* The pending targets of a customer in jobs of its tenant that were requested: two lists may have it, and its closure. */
 struct search {
     struct kms_txn *txn;
+    const struct kms_uuid *tenant;
     struct kms_error *err;
-    bool found;
-    struct kms_shred_target_record target;
-    struct kms_shred_job_record job;
+    struct kms_shred_target_record *targets; /* on the heap */
+    size_t count;
 };
+
+static void search_clear(struct search *search)
+{
+    free(search->targets);
+}
 
 static enum kms_status look(void *context, const struct kms_shred_target_record *target)
 {
     struct search *search = context;
     struct kms_shred_job_record job;
     KMS_TRY(search->txn->store->ops->shred.job_get(search->txn->txn, &target->job, &job, search->err));
-    if (job.state != KMS_SHRED_JOB_REQUESTED && job.state != KMS_SHRED_JOB_SCHEDULED)
+    if ((job.state != KMS_SHRED_JOB_REQUESTED && job.state != KMS_SHRED_JOB_SCHEDULED) ||
+        !kms_uuid_equal(&job.tenant, search->tenant))
         return KMS_OK;
-    search->found = true;
-    search->target = *target;
-    search->job = job;
+    struct kms_shred_target_record *targets =
+        realloc(search->targets, (search->count + 1) * sizeof *search->targets);
+    if (targets == NULL)
+        return kms_fail(search->err, KMS_NO_MEMORY, "no memory for the shred jobs of a customer");
+    search->targets = targets;
+    search->targets[search->count++] = *target;
     return KMS_OK;
 }
 
-/* One customer, wherever it waits. */
+/* In one of the jobs. */
+static enum kms_status cancel_target(struct ops_run *run, struct kms_txn *txn,
+                                     struct kms_shred_target_record *target, bool held,
+                                     struct kms_shred_job_record *ret_job)
+{
+    struct kms_call *call = run->call;
+    KMS_TRY(txn->store->ops->shred.job_get(txn->txn, &target->job, ret_job, &call->error));
+    KMS_TRY(check_time(run, ret_job, held));
+    target->state = KMS_SHRED_TARGET_CANCELLED;
+    target->changed_ns = kms_clock_wall_ns();
+    (void)snprintf(target->reason, sizeof target->reason, "cancelled by %.200s", call->identity->name);
+    return txn->store->ops->shred.target_put(txn->txn, target, &call->error);
+}
+
+/* One customer, wherever it waits: everywhere or, when it is too late for one of the jobs, nowhere. */
 static enum kms_status cancel_customer(struct ops_run *run, struct kms_txn *txn,
                                        const struct kms_tenant_record *tenant, const char *name,
                                        struct kms_shred_job_record *ret_job)
@@ -76,23 +100,19 @@ static enum kms_status cancel_customer(struct ops_run *run, struct kms_txn *txn,
     char barrier[OPS_SHRED_BARRIER_MAX];
     KMS_TRY(ops_shred_find_customer(call, txn, tenant, name, &customer));
     run->event.customer = customer;
-    struct search search = {.txn = txn, .err = &call->error};
+    KMS_CLEANUP(search_clear)
+    struct search search = {.txn = txn, .tenant = &tenant->uuid, .err = &call->error};
     const struct kms_shred_target_filter filter = {.customer = &customer, .state = KMS_SHRED_TARGET_PENDING};
     KMS_TRY(
         txn->store->ops->shred.target_list(txn->txn, &filter, NULL, SIZE_MAX, look, &search, &call->error));
-    if (!search.found || !kms_uuid_equal(&search.job.tenant, &tenant->uuid))
+    if (search.count == 0)
         return kms_fail_public(&call->error, KMS_FAILED_PRECONDITION,
                                "customer '%s' does not wait to be shredded: see kmsctl shred status", name);
     KMS_TRY(ops_shred_barrier(run->ops, txn, &customer, barrier, &call->error));
-    KMS_TRY(check_time(run, &search.job, barrier[0] != '\0'));
-    search.target.state = KMS_SHRED_TARGET_CANCELLED;
-    search.target.changed_ns = kms_clock_wall_ns();
-    (void)snprintf(search.target.reason, sizeof search.target.reason, "cancelled by %.200s",
-                   call->identity->name);
-    KMS_TRY(txn->store->ops->shred.target_put(txn->txn, &search.target, &call->error));
+    for (size_t i = 0; i < search.count; i++)
+        KMS_TRY(cancel_target(run, txn, &search.targets[i], barrier[0] != '\0', ret_job));
     KMS_TRY(kms_txn_commit(txn, &call->error));
     ops_shred_note(run->ops->shred, &customer, false);
-    *ret_job = search.job;
     return KMS_OK;
 }
 

@@ -114,8 +114,11 @@ static enum kms_status conclude(struct shredding *run, char **ret_result, struct
     if (counts[KMS_SHRED_TARGET_PENDING] == 0) {
         KMS_TXN txn = {0};
         KMS_TRY(kms_txn_begin(run->ops->store, true, &txn, err));
-        run->job.state = KMS_SHRED_JOB_DONE;
-        KMS_TRY(txn.store->ops->shred.job_put(txn.txn, &run->job, err));
+        KMS_TRY(txn.store->ops->shred.job_get(txn.txn, &run->job.uid, &run->job, err));
+        if (run->job.state == KMS_SHRED_JOB_SCHEDULED) { /* and was not cancelled with nobody left in it */
+            run->job.state = KMS_SHRED_JOB_DONE;
+            KMS_TRY(txn.store->ops->shred.job_put(txn.txn, &run->job, err));
+        }
         KMS_TRY(kms_txn_commit(&txn, err));
     }
     char uid[KMS_UUID_TEXT_SIZE];

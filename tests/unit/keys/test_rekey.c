@@ -393,9 +393,19 @@ static void a_shredded_name_is_known_by_its_mac(void **state)
 
 /* Hooks that count, and fail on command. */
 struct hooks {
-    unsigned writes, durables, seals;
-    enum kms_status write_status, durable_status;
+    unsigned checks, writes, durables, seals;
+    enum kms_status check_status, write_status, durable_status;
 };
+
+static enum kms_status on_check(void *context, struct kms_store_txn *txn, struct kms_error *err)
+{
+    struct hooks *hooks = context;
+    struct kms_customer_record customer = {0};
+    assert_int_equal(f.store->ops->customer_by_uuid(txn, &customers[50], &customer, err), KMS_OK); /* still */
+    kms_customer_record_clear(&customer);
+    hooks->checks++;
+    return hooks->check_status;
+}
 
 static enum kms_status on_write(void *context, struct kms_store_txn *txn,
                                 const struct kms_batch_record *batch, struct kms_error *err)
@@ -432,12 +442,17 @@ static enum kms_status on_sealed(void *context, struct kms_store_txn *txn,
 static void the_hooks_come_in_their_order(void **state)
 {
     (void)state;
-    struct hooks hooks = {.write_status = KMS_ABORTED};
+    struct hooks hooks = {.check_status = KMS_ABORTED, .write_status = KMS_ABORTED};
     struct shred shred = shred_of((unsigned[]){50}, 1);
-    shred.request.hooks = (struct kms_rekey_hooks){&hooks, on_write, on_sealed};
+    shred.request.hooks = (struct kms_rekey_hooks){&hooks, on_check, on_write, on_sealed};
     f.config.durable = on_durable;
     f.config.durable_context = &hooks;
     fixture_restart(&f);
+    assert_int_equal(run(&shred), KMS_ABORTED); /* it is not wanted any more */
+    assert_int_equal(hooks.writes, 0);
+    assert_int_equal(kms_fake_hsm_masters(f.hsm), 1);
+    check_everybody();
+    hooks.check_status = KMS_OK;
     assert_int_equal(run(&shred), KMS_ABORTED); /* the caller's part cannot be written: nothing is */
     assert_int_equal(kms_fake_hsm_masters(f.hsm), 1);
     check_everybody();
@@ -457,6 +472,7 @@ static void the_hooks_come_in_their_order(void **state)
     assert_int_equal(kms_keys_finish_batch(f.keys, &tenant, &shred.request.hooks, &f.err), KMS_OK);
     assert_int_equal(find_master(before.master_id), KMS_NOT_FOUND);
     assert_int_equal(run(&shred), KMS_OK);
+    assert_int_equal(hooks.checks, 3);
     assert_int_equal(hooks.writes, 2);
     assert_int_equal(hooks.durables, 4);
     assert_int_equal(hooks.seals, 1);
