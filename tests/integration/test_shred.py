@@ -1,6 +1,7 @@
 """Goal: a shred happens when two others have approved it and the window is over, to exactly whom it was approved for, and to nobody
 whom a hold, a freeze or the law keeps; after it nothing opens, and everything else still does."""
 
+import os
 import struct
 import time
 import unittest
@@ -257,6 +258,7 @@ class Clock(ShredTestCase):
         cls.shift = home.path / "shift"
         cls.set_clock(0)
         home.environment["LD_PRELOAD"] = str(BUILD / "tests" / "kms-clockshift.so")
+        home.environment["ASAN_OPTIONS"] = os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
         home.environment["KMS_CLOCK_SHIFT"] = str(cls.shift)
 
     @classmethod
