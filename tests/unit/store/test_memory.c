@@ -1,6 +1,7 @@
 /* Goal: wherever memory runs out, the call fails with NO_MEMORY, nothing leaks and the database stays whole. */
 #include "replay.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -111,7 +112,7 @@ static enum kms_status write_all(struct kms_store *store)
     return kms_txn_commit(&txn, NULL);
 }
 
-/* Make a database, write and read, close. */
+/* Open the database, which is made when there is none, write and read, close. */
 static enum kms_status scenario(const char *path)
 {
     const struct kms_store_sqlite_config config = {.path = path, .readers = 1};
@@ -124,14 +125,36 @@ static enum kms_status scenario(const char *path)
     return status;
 }
 
-/* Fail the n-th allocation of one kind for n = 1, 1 + step, …, until the scenario ends without a failure. */
-static void sweep(struct fixture *fixture, long *countdown, long step)
+/* As before the scenario: no database, or one without records. */
+static void start_over(struct fixture *fixture, bool exists)
 {
+    (void)unlink(fixture->path);
+    (void)unlink(fixture_file(fixture, "-wal"));
+    (void)unlink(fixture_file(fixture, "-shm"));
+    if (exists) {
+        fixture_open(fixture);
+        fixture_close(fixture);
+    }
+}
+
+/* How many allocations of one kind the scenario makes when all succeed. */
+static long allocations(struct fixture *fixture, long *countdown, bool exists)
+{
+    start_over(fixture, exists);
+    *countdown = LONG_MAX;
+    assert_ok(scenario(fixture->path));
+    const long count = LONG_MAX - *countdown;
+    *countdown = 0;
+    return count;
+}
+
+/* Fail about `rounds` allocations of one kind, one in each, spread evenly from the first to the last. */
+static void sweep(struct fixture *fixture, long *countdown, bool exists, long rounds)
+{
+    const long step = allocations(fixture, countdown, exists) / rounds + 1;
     unsigned refused = 0;
     for (long n = 1;; n += step) {
-        (void)unlink(fixture->path);
-        (void)unlink(fixture_file(fixture, "-wal"));
-        (void)unlink(fixture_file(fixture, "-shm"));
+        start_over(fixture, exists);
         failed = false;
         *countdown = n;
         const enum kms_status status = scenario(fixture->path);
@@ -155,12 +178,17 @@ static void sweep(struct fixture *fixture, long *countdown, long step)
 
 static void every_allocation_of_the_store_may_fail(void **state)
 {
-    sweep(*state, &own_countdown, 1);
+    sweep(*state, &own_countdown, false, LONG_MAX);
 }
 
-static void any_allocation_of_sqlite_may_fail(void **state)
+static void any_allocation_of_sqlite_may_fail_while_a_database_is_made(void **state)
 {
-    sweep(*state, &sqlite_countdown, 53);
+    sweep(*state, &sqlite_countdown, false, 100);
+}
+
+static void any_allocation_of_sqlite_may_fail_in_a_database_that_exists(void **state)
+{
+    sweep(*state, &sqlite_countdown, true, 100);
 }
 
 int main(void)
@@ -168,7 +196,8 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup_dir, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(every_allocation_of_the_store_may_fail),
-        TEST(any_allocation_of_sqlite_may_fail),
+        TEST(any_allocation_of_sqlite_may_fail_while_a_database_is_made),
+        TEST(any_allocation_of_sqlite_may_fail_in_a_database_that_exists),
     };
     return cmocka_run_group_tests(tests, hook_sqlite, NULL);
 }
