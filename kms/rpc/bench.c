@@ -45,10 +45,18 @@ static void note_refused(const struct kms_rpc_bench *bench, const struct kms_rpc
         config->refused(config->refused_context, &bench->call, status);
 }
 
+/* What was true of the certificate when the call began need not be true any more: a stream lasts for hours, and a control call waits. */
+static enum kms_status check_peer(const struct kms_rpc_call *call, struct kms_error *err)
+{
+    return kms_auth_still_valid(call->queue->server->config.auth, call->peer->identity, err);
+}
+
 enum kms_status kms_rpc_bench_receive(struct kms_rpc_bench *bench, const struct kms_rpc_call *call,
                                       grpc_byte_buffer *request, ProtobufCMessage **ret_message)
 {
     enum kms_status status = kms_call_is_over(&bench->call);
+    if (status == KMS_OK)
+        status = check_peer(call, &bench->call.error);
     if (status == KMS_OK)
         status = kms_rpc_codec_decode(bench, call->route, request, ret_message, &bench->call.error);
     if (status != KMS_OK)

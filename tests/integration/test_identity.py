@@ -5,6 +5,7 @@ Every refusal by policy has one public text; the reason stands in the audit log.
 
 import datetime
 import os
+import queue
 import shutil
 import signal
 import ssl
@@ -189,7 +190,8 @@ class Roles(IdentityTestCase):
 class Reload(IdentityTestCase):
     @classmethod
     def prepare(cls, home):
-        home.identity("temporary", "spiffe://kms.example/app/temporary", "application", tenants=["*"], purposes=["*"])
+        for name in ("temporary", "streaming"):
+            home.identity(name, f"spiffe://kms.example/app/{name}", "application", tenants=["*"], purposes=["*"])
 
     def test_a_revocation_reaches_a_connection_that_is_open(self):
         client = self.connect("temporary")
@@ -197,6 +199,22 @@ class Reload(IdentityTestCase):
         self.home.pki("revoke", "temporary")
         self.reload()
         self.assertRefused(UNAUTHENTICATED, client.keys.GenerateDataKey, generate_request())
+
+    def test_a_revocation_reaches_a_stream_that_is_open(self):
+        to_send = queue.Queue()
+        self.addCleanup(to_send.put, None)
+        stream = self.connect("streaming").keys.StreamGenerateDataKey(iter(to_send.get, None), timeout=DEADLINE)
+        to_send.put(generate_request())
+        self.assertEqual(len(next(stream).response.plaintext), 32)
+        self.home.pki("revoke", "streaming")
+        self.reload()
+        to_send.put(generate_request())
+        with self.assertRaises(grpc.RpcError) as caught:
+            next(stream)
+        self.assertEqual(caught.exception.code(), UNAUTHENTICATED, caught.exception.details())
+        last = [r for r in self.home.audit_records() if r.get("outcome") == "UNAUTHENTICATED"][-1]
+        self.assertEqual(last["identity"], "spiffe://kms.example/app/streaming")
+        self.assertIn("revoked", last["reason"])
 
     def test_a_bad_crl_or_certificate_leaves_the_old_one_in_force(self):
         pki = self.home.path / "pki"
