@@ -149,13 +149,17 @@ static enum kms_status store_freeze(struct kms_store *store, const struct kms_fr
     return kms_txn_commit(&txn, err);
 }
 
-/* In memory first: what has to stop stops even when the disk does not take it. */
+/*
+ * In memory first: what has to stop stops even when the disk does not take it. And again when it is stored: the end of an older
+ * freeze on the runner's thread may have taken it out of memory meanwhile.
+ */
 static enum kms_status freeze_now(struct kms_ops *ops, const struct kms_freeze_record *freeze,
                                   struct kms_error *err)
 {
     const struct kms_auth_frozen frozen = frozen_of(freeze);
     KMS_TRY(kms_auth_freeze(ops->auth, &frozen));
     const enum kms_status status = store_freeze(ops->store, freeze, err);
+    KMS_TRY(kms_auth_freeze(ops->auth, &frozen));
     if (status == KMS_OK || status == KMS_ALREADY_EXISTS)
         return status;
     return kms_fail_public(
@@ -302,15 +306,21 @@ static enum kms_status compare_freeze(void *context, const struct kms_freeze_rec
     return KMS_OK;
 }
 
-/* The stored record of what a request names. */
+/* The stored record of that scope, tenant and name. NOT_FOUND. */
+static enum kms_status find_stored(struct kms_txn *txn, struct kms_freeze_record *freeze,
+                                   struct kms_error *err)
+{
+    struct search search = {freeze, false};
+    KMS_TRY(txn->store->ops->freeze.list(txn->txn, NULL, SIZE_MAX, compare_freeze, &search, err));
+    return search.found ? KMS_OK : kms_fail_public(err, KMS_NOT_FOUND, "it is not frozen");
+}
+
+/* What a request names, as it is stored. */
 static enum kms_status find_freeze(struct ops_run *run, struct kms_freeze_record *freeze)
 {
-    struct kms_call *call = run->call;
-    struct search search = {freeze, false};
     KMS_TXN txn = {0};
-    KMS_TRY(kms_txn_begin(run->ops->store, false, &txn, &call->error));
-    KMS_TRY(txn.store->ops->freeze.list(txn.txn, NULL, SIZE_MAX, compare_freeze, &search, &call->error));
-    return search.found ? KMS_OK : kms_fail_public(&call->error, KMS_NOT_FOUND, "it is not frozen");
+    KMS_TRY(kms_txn_begin(run->ops->store, false, &txn, &run->call->error));
+    return find_stored(&txn, freeze, &run->call->error);
 }
 
 static enum kms_status unfreeze(struct ops_run *run, const ProtobufCMessage *message,
@@ -360,23 +370,59 @@ static enum kms_freeze_scope scope_of(const char *text)
     return scope;
 }
 
-/* Stored first: what is not durable must not let anybody in. May be repeated. */
+/* Take the freeze out of the store, if it is the one whose end was approved. NOT_FOUND: there is none. */
+static enum kms_status remove_stored(struct kms_ops *ops, const struct ops_operation *operation,
+                                     struct kms_freeze_record *freeze, struct kms_error *err)
+{
+    char time[KMS_TIME_TEXT_SIZE];
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(ops->store, true, &txn, err));
+    KMS_TRY(find_stored(&txn, freeze, err));
+    if (strcmp(kms_clock_format(freeze->created_ns, time), parameter(operation, "frozen_at")) != 0)
+        return kms_fail_public(err, KMS_FAILED_PRECONDITION,
+                               "it was frozen again at %s, after what was approved: request the end of that "
+                               "freeze",
+                               time);
+    KMS_TRY(ops->store->ops->freeze.remove(txn.txn, freeze->scope, freeze->tenant, freeze->name, err));
+    return kms_txn_commit(&txn, err);
+}
+
+/* Has somebody frozen it again between the store's change and the memory's? Then that counts. */
+static enum kms_status restore_newer(struct kms_ops *ops, struct kms_freeze_record *freeze,
+                                     struct kms_error *err)
+{
+    enum kms_status status;
+    {
+        KMS_TXN txn = {0};
+        KMS_TRY(kms_txn_begin(ops->store, false, &txn, err));
+        status = find_stored(&txn, freeze, err);
+    }
+    if (status == KMS_NOT_FOUND)
+        return KMS_OK;
+    KMS_TRY(status);
+    const struct kms_auth_frozen frozen = frozen_of(freeze);
+    return kms_auth_freeze(ops->auth, &frozen);
+}
+
+/*
+ * Stored first: what is not durable must not let anybody in. May be repeated; where nothing is stored at the first run, what the
+ * memory holds is another freeze, which could not be stored.
+ */
 static enum kms_status execute_unfreeze(struct kms_ops *ops, struct ops_operation *operation,
                                         char **ret_result, struct kms_error *err)
 {
     (void)ret_result; /* nothing to say */
-    const struct kms_auth_frozen frozen = {(enum kms_auth_scope)scope_of(parameter(operation, "scope")),
-                                           parameter(operation, "tenant"), parameter(operation, "name"), ""};
-    KMS_TXN txn = {0};
-    KMS_TRY(kms_txn_begin(ops->store, true, &txn, err));
-    const enum kms_status status = ops->store->ops->freeze.remove(
-        txn.txn, (enum kms_freeze_scope)frozen.scope, frozen.tenant, frozen.name, err);
-    if (status == KMS_OK)
-        KMS_TRY(kms_txn_commit(&txn, err));
-    else if (status != KMS_NOT_FOUND)
+    struct kms_freeze_record freeze = {.scope = scope_of(parameter(operation, "scope"))};
+    (void)snprintf(freeze.tenant, sizeof freeze.tenant, "%s", parameter(operation, "tenant"));
+    (void)snprintf(freeze.name, sizeof freeze.name, "%s", parameter(operation, "name"));
+    const enum kms_status status = remove_stored(ops, operation, &freeze, err);
+    if (status == KMS_NOT_FOUND && !operation->again)
+        return KMS_OK;
+    if (status != KMS_OK && status != KMS_NOT_FOUND)
         return status;
+    const struct kms_auth_frozen frozen = frozen_of(&freeze);
     kms_auth_unfreeze(ops->auth, &frozen);
-    return KMS_OK;
+    return restore_newer(ops, &freeze, err);
 }
 
 const struct ops_operation_kind ops_unfreeze_kind = {

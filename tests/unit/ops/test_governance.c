@@ -1,6 +1,7 @@
 /* The execution of policy changes and freezes: repeated after a crash it does nothing twice, and a failing disk lets nobody in. */
 #include "desk.h"
 
+#include "core/clock.h"
 #include "fake/fault_store.h"
 #include "ops/freeze.h"
 #include "ops/policy_store.h"
@@ -164,9 +165,23 @@ static void a_freeze_counts_even_when_it_cannot_be_stored(void **state)
     }
 }
 
-static json_t *thaw(const char *name)
+/* The first freeze that is stored. */
+static enum kms_status take_freeze(void *context, const struct kms_freeze_record *freeze)
 {
-    return json_pack("{s:s, s:s, s:s}", "name", name, "scope", "identity", "tenant", "");
+    *(struct kms_freeze_record *)context = *freeze;
+    return KMS_CANCELLED;
+}
+
+/* The parameters of an operation that ends the freeze of an identity as it is stored now. */
+static json_t *thaw(struct desk *desk, const char *name)
+{
+    struct kms_freeze_record freeze = {0};
+    char time[KMS_TIME_TEXT_SIZE];
+    KMS_TXN txn = {0};
+    assert_int_equal(kms_txn_begin(desk->database, false, &txn, NULL), KMS_OK);
+    (void)!desk->database->ops->freeze.list(txn.txn, NULL, 1, take_freeze, &freeze, NULL);
+    return json_pack("{s:s, s:s, s:s, s:s}", "frozen_at", kms_clock_format(freeze.created_ns, time), "name",
+                     name, "scope", "identity", "tenant", "");
 }
 
 static void what_cannot_be_stored_does_not_end_a_freeze(void **state)
@@ -176,14 +191,105 @@ static void what_cannot_be_stored_does_not_end_a_freeze(void **state)
     assert_int_equal(ops_freeze_identity(&desk->ops, CAROL, "why", &err), KMS_OK);
     for (unsigned n = 1; n <= 3; n++) {
         kms_fault_store_fail_after(desk->ops.store, n, KMS_STORE_UNAVAILABLE);
-        assert_int_equal(execute(desk, &ops_unfreeze_kind, kms_uuid_random(), thaw(CAROL), &err),
+        assert_int_equal(execute(desk, &ops_unfreeze_kind, kms_uuid_random(), thaw(desk, CAROL), &err),
                          KMS_STORE_UNAVAILABLE);
         assert_false(may_read(desk, CAROL));
     }
-    assert_int_equal(execute(desk, &ops_unfreeze_kind, kms_uuid_random(), thaw(CAROL), &err), KMS_OK);
+    json_t *parameters = thaw(desk, CAROL);
+    assert_int_equal(execute(desk, &ops_unfreeze_kind, kms_uuid_random(), json_incref(parameters), &err),
+                     KMS_OK);
     assert_true(may_read(desk, CAROL));
-    assert_int_equal(execute(desk, &ops_unfreeze_kind, kms_uuid_random(), thaw(CAROL), &err),
+    assert_int_equal(execute(desk, &ops_unfreeze_kind, kms_uuid_random(), parameters, &err),
                      KMS_OK); /* again */
+}
+
+static void what_was_approved_for_one_freeze_does_not_end_the_next(void **state)
+{
+    struct desk *desk = *state;
+    struct kms_error err = {0};
+    assert_int_equal(ops_freeze_identity(&desk->ops, CAROL, "a trifle", &err), KMS_OK);
+    json_t *first = thaw(desk, CAROL);
+    json_t *second = json_incref(first); /* requested and approved twice */
+    assert_int_equal(execute(desk, &ops_unfreeze_kind, kms_uuid_random(), first, &err), KMS_OK);
+    desk_later(1);
+    assert_int_equal(ops_freeze_identity(&desk->ops, CAROL, "a theft", &err), KMS_OK);
+    const enum kms_status status =
+        execute(desk, &ops_unfreeze_kind, kms_uuid_random(), json_incref(second), &err);
+    assert_int_equal(status, KMS_FAILED_PRECONDITION);
+    assert_non_null(strstr(err.public_text, "frozen again"));
+    assert_false(may_read(desk, CAROL));
+
+    /* nor one of which only the memory knows, because the disk failed */
+    assert_int_equal(execute(desk, &ops_unfreeze_kind, kms_uuid_random(), thaw(desk, CAROL), &err), KMS_OK);
+    kms_fault_store_fail_after(desk->ops.store, 1, KMS_STORE_FULL);
+    assert_int_equal(ops_freeze_identity(&desk->ops, CAROL, "a theft", &err), KMS_STORE_FULL);
+    assert_int_equal(execute(desk, &ops_unfreeze_kind, kms_uuid_random(), second, &err), KMS_OK);
+    assert_false(may_read(desk, CAROL));
+}
+
+/* A store in which something else happens, once, right before a write begins or right after it is durable. */
+static struct {
+    struct desk *desk;
+    const struct kms_store_ops *real;
+    void (*before)(struct desk *desk);
+    void (*after)(struct desk *desk);
+} between;
+
+static enum kms_status begin_between(struct kms_store *store, bool write, struct kms_store_txn **ret_txn,
+                                     struct kms_error *err)
+{
+    void (*before)(struct desk * desk) = write ? between.before : NULL;
+    if (before != NULL) {
+        between.before = NULL;
+        before(between.desk);
+    }
+    return between.real->begin(store, write, ret_txn, err);
+}
+
+static enum kms_status commit_between(struct kms_store_txn *txn, struct kms_error *err)
+{
+    const enum kms_status status = between.real->commit(txn, err);
+    void (*after)(struct desk * desk) = between.after;
+    if (after != NULL) {
+        between.after = NULL;
+        after(between.desk);
+    }
+    return status;
+}
+
+static void freeze_carol(struct desk *desk)
+{
+    assert_int_equal(ops_freeze_identity(&desk->ops, CAROL, "a theft", NULL), KMS_OK);
+}
+
+static void unfreeze_carol(struct desk *desk)
+{
+    struct kms_error err;
+    assert_int_equal(execute(desk, &ops_unfreeze_kind, kms_uuid_random(), thaw(desk, CAROL), &err), KMS_OK);
+}
+
+static void a_freeze_that_meets_the_end_of_the_one_before_counts(void **state)
+{
+    struct desk *desk = *state;
+    static struct kms_store_ops ops;
+    struct kms_error err = {0};
+    ops = *desk->ops.store->ops;
+    ops.begin = begin_between;
+    ops.commit = commit_between;
+    between.desk = desk;
+    between.real = desk->ops.store->ops;
+    desk->ops.store->ops = &ops;
+    freeze_carol(desk);
+
+    between.after = freeze_carol; /* the end of the first is durable, and not in memory yet */
+    unfreeze_carol(desk);
+    assert_false(may_read(desk, CAROL));
+
+    between.before = unfreeze_carol; /* the freeze is in memory, and not stored yet */
+    freeze_carol(desk);
+    assert_false(may_read(desk, CAROL));
+    assert_int_equal(ops_freeze_identity(&desk->ops, CAROL, "again", &err), KMS_OK);
+    desk->ops.store->ops = between.real;
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, desk_setup, desk_teardown)
@@ -199,6 +305,8 @@ int main(void)
         TEST(the_service_freezes_an_identity_once_and_for_the_next_start),
         TEST(a_freeze_counts_even_when_it_cannot_be_stored),
         TEST(what_cannot_be_stored_does_not_end_a_freeze),
+        TEST(what_was_approved_for_one_freeze_does_not_end_the_next),
+        TEST(a_freeze_that_meets_the_end_of_the_one_before_counts),
     };
     return cmocka_run_group_tests_name("governance", tests, NULL, NULL);
 }
