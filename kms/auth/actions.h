@@ -22,7 +22,7 @@
     X(TENANT_CLOSE, "tenant.close", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR)                               \
     X(PURPOSE_CREATE, "purpose.create", false, KMS_ROLE_OPERATOR)                                            \
     X(PURPOSE_READ, "purpose.read", false, KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)                             \
-    X(PURPOSE_UPDATE, "purpose.update", false, KMS_ROLE_OPERATOR)                                            \
+    X(PURPOSE_UPDATE, "purpose.update", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR)                           \
     X(PURPOSE_CLOSE, "purpose.close", false, KMS_ROLE_OPERATOR)                                              \
     X(CUSTOMER_CREATE, "customer.create", false, KMS_ROLE_APPLICATION | KMS_ROLE_OPERATOR)                   \
     X(CUSTOMER_READ, "customer.read", false, KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)                           \
@@ -62,7 +62,8 @@
     X(BACKUP_CREATE, "backup.create", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR)                             \
     X(BACKUP_VERIFY, "backup.verify", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)          \
     X(BACKUP_PRUNE, "backup.prune", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR)                               \
-    X(BACKUP_READ, "backup.read", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)
+    X(BACKUP_READ, "backup.read", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)              \
+    X(SHRED_SETTLE, "shred.settle", false, KMS_ROLE_ADMIN)
 
 enum {
     KMS_ROLE_APPLICATION = 1,

@@ -209,6 +209,20 @@ static enum kms_status fields_of_mask(struct kms_call *call, const Google__Proto
     return KMS_OK;
 }
 
+/*
+ * The end of a retention shreds without an approval. Who closes customers must not say as well when that is: a retention that is
+ * new or shorter needs another permission.
+ */
+static enum kms_status allow_retention(struct ops_run *run, const struct kms_purpose_record *purpose,
+                                       int64_t before)
+{
+    const int64_t after = purpose->retention_seconds;
+    if (after == 0 || (before != 0 && after >= before))
+        return KMS_OK;
+    return kms_auth_decide(run->ops->auth, run->call->identity, KMS_ACTION_SHRED_SETTLE, run->event.tenant,
+                           purpose->id, &run->call->error);
+}
+
 /* Store a changed purpose under the next revision. */
 static enum kms_status save_purpose(struct kms_call *call, struct kms_txn *txn,
                                     struct kms_purpose_record *purpose)
@@ -250,7 +264,9 @@ static enum kms_status update_purpose(struct ops_run *run, const ProtobufCMessag
     struct kms_purpose_record purpose;
     KMS_TRY(open_for_change(call, &txn, request->purpose->tenant, request->purpose->purpose,
                             request->purpose->etag, &tenant, &purpose));
+    const int64_t retention_before = purpose.retention_seconds;
     KMS_TRY(set_fields(call, request->purpose, fields, &purpose));
+    KMS_TRY(allow_retention(run, &purpose, retention_before));
     KMS_TRY(save_purpose(call, &txn, &purpose));
     if ((fields & FIELD_REQUIRED_BY_LAW) !=
         0) /* what restricted customers may use of it was decided when it was loaded */

@@ -52,7 +52,7 @@ enum kms_status ops_shred_new_job(struct ops_run *run, struct kms_txn *txn,
         return kms_fail_public(&call->error, KMS_FAILED_PRECONDITION,
                                "no_window: the policy does not allow to shred without a waiting window");
     if (!wanted->no_window)
-        KMS_TRY(ops_shred_window(run->ops, txn, &tenant->uuid, &job.window_seconds, &call->error));
+        KMS_TRY(ops_shred_window(run->ops, txn->txn, &tenant->uuid, &job.window_seconds, &call->error));
     (void)snprintf(job.purpose, sizeof job.purpose, "%s", wanted->purpose);
     (void)snprintf(job.reason, sizeof job.reason, "%s", wanted->reason);
     (void)snprintf(job.requested_by, sizeof job.requested_by, "%s", call->identity->name);

@@ -359,7 +359,7 @@ static enum kms_status restrict_customer(struct ops_shred_batch *batch, struct k
     struct kms_store *store = batch->ops->store;
     KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
     KMS_TRY(store->ops->customer_by_uuid(txn, uuid, &customer, err));
-    return ops_shred_restrict(store, txn, &customer, batch->purposes, batch->purpose_count, err);
+    return ops_shred_restrict(batch->ops, txn, &customer, batch->purposes, batch->purpose_count, err);
 }
 
 /* In the commit's transaction: the targets are SHREDDED when their keys are, and what is kept is RESTRICTED. */

@@ -337,41 +337,45 @@ void ops_shred_tick(struct kms_ops *ops)
                       kms_error_cause(&err, status));
 }
 
-/* The time begins for which the law keeps these purposes. */
-static enum kms_status begin_retention(struct kms_store *store, struct kms_store_txn *txn,
+/* The time begins for which the law keeps these purposes. Who says what the law is could shred at once if that time had no least. */
+static enum kms_status begin_retention(struct kms_ops *ops, struct kms_store_txn *txn,
                                        const struct kms_customer_record *customer,
                                        const struct kms_purpose_record *purposes, size_t count, int64_t now,
                                        struct kms_error *err)
 {
     bool begun = false;
-    KMS_TRY(store->ops->shred.retention_list(txn, &customer->uuid, 0, 1, note_one, &begun, err));
+    int64_t window = 0;
+    const struct kms_store_shred_ops *store = &ops->store->ops->shred;
+    KMS_TRY(store->retention_list(txn, &customer->uuid, 0, 1, note_one, &begun, err));
+    KMS_TRY(ops_shred_window(ops, txn, &customer->tenant, &window, err));
     for (size_t i = 0; i < count && !begun; i++) {
+        const int64_t wanted = purposes[i].retention_seconds;
         int64_t end_ns = 0;
-        if (purposes[i].retention_seconds == 0)
+        if (wanted == 0)
             continue;
-        if (__builtin_mul_overflow(purposes[i].retention_seconds, KMS_NS_PER_SECOND, &end_ns) ||
+        if (__builtin_mul_overflow(wanted > window ? wanted : window, KMS_NS_PER_SECOND, &end_ns) ||
             __builtin_add_overflow(end_ns, now, &end_ns))
             end_ns = INT64_MAX;
         struct kms_retention_record retention = {
             .tenant = customer->tenant, .customer = customer->uuid, .due_ns = end_ns};
         (void)snprintf(retention.purpose, sizeof retention.purpose, "%s", purposes[i].id);
-        KMS_TRY(store->ops->shred.retention_put(txn, &retention, err));
+        KMS_TRY(store->retention_put(txn, &retention, err));
     }
     return KMS_OK;
 }
 
-enum kms_status ops_shred_restrict(struct kms_store *store, struct kms_store_txn *txn,
+enum kms_status ops_shred_restrict(struct kms_ops *ops, struct kms_store_txn *txn,
                                    struct kms_customer_record *customer,
                                    const struct kms_purpose_record *purposes, size_t count,
                                    struct kms_error *err)
 {
     const int64_t now = kms_clock_wall_ns();
-    KMS_TRY(begin_retention(store, txn, customer, purposes, count, now, err));
+    KMS_TRY(begin_retention(ops, txn, customer, purposes, count, now, err));
     if (customer->state == KMS_CUSTOMER_ACTIVE)
         customer->state = KMS_CUSTOMER_RESTRICTED;
     customer->revision++;
     customer->updated_ns = now;
-    return store->ops->customer_update(txn, customer, err);
+    return ops->store->ops->customer_update(txn, customer, err);
 }
 
 /* Has the customer keys for a purpose that the law keeps? */
@@ -406,7 +410,7 @@ static enum kms_status schedule_closed(struct kms_ops *ops, struct kms_txn *txn,
         return KMS_OK;
     KMS_TRY(status);
     int64_t window = 0;
-    KMS_TRY(ops_shred_window(ops, txn, &customer->tenant, &window, err));
+    KMS_TRY(ops_shred_window(ops, txn->txn, &customer->tenant, &window, err));
     const struct ops_shred_time time = ops_shred_now(ops->shred);
     const struct kms_shred_job_record job =
         own_job(&customer->tenant, KMS_SHRED_BY_CLOSURE, "", "the customer was closed", window, &time);
@@ -431,7 +435,7 @@ enum kms_status ops_shred_close(struct kms_ops *ops, struct kms_txn *txn,
         txn->store->ops->purpose_list(txn->txn, &customer->tenant, NULL, SIZE_MAX, &purposes, &count, err));
     KMS_TRY(has_kept_keys(txn, &customer->uuid, purposes, count, &kept, err));
     if (kept) {
-        KMS_TRY(ops_shred_restrict(txn->store, txn->txn, customer, purposes, count, err));
+        KMS_TRY(ops_shred_restrict(ops, txn->txn, customer, purposes, count, err));
     } else {
         customer->state = KMS_CUSTOMER_CLOSED;
         customer->revision++;

@@ -71,11 +71,11 @@ enum kms_status ops_shred_barrier(struct kms_ops *ops, struct kms_txn *txn, cons
     return KMS_OK;
 }
 
-enum kms_status ops_shred_window(struct kms_ops *ops, struct kms_txn *txn, const struct kms_uuid *tenant,
-                                 int64_t *ret_seconds, struct kms_error *err)
+enum kms_status ops_shred_window(struct kms_ops *ops, struct kms_store_txn *txn,
+                                 const struct kms_uuid *tenant, int64_t *ret_seconds, struct kms_error *err)
 {
     struct kms_shred_setting_record setting = {.window_seconds = OPS_SHRED_WINDOW_DEFAULT};
-    const enum kms_status status = txn->store->ops->shred.setting_get(txn->txn, tenant, &setting, err);
+    const enum kms_status status = ops->store->ops->shred.setting_get(txn, tenant, &setting, err);
     if (status != KMS_OK && status != KMS_NOT_FOUND)
         return status;
     const int64_t minimum = kms_auth_shred_rules(ops->auth).minimum_window_seconds;

@@ -53,8 +53,9 @@ enum kms_status ops_shred_barrier(struct kms_ops *ops, struct kms_txn *txn, cons
                                   struct kms_error *err) KMS_MUST_USE;
 
 /** Seconds that a job of this tenant waits. */
-enum kms_status ops_shred_window(struct kms_ops *ops, struct kms_txn *txn, const struct kms_uuid *tenant,
-                                 int64_t *ret_seconds, struct kms_error *err) KMS_MUST_USE;
+enum kms_status ops_shred_window(struct kms_ops *ops, struct kms_store_txn *txn,
+                                 const struct kms_uuid *tenant, int64_t *ret_seconds,
+                                 struct kms_error *err) KMS_MUST_USE;
 
 /** SHA-256 over "<uuid>\n" of a job's targets in ascending order, their number, and the first OPS_SHRED_NAMED_MAX as JSON (owned
  * by the caller). */
@@ -104,9 +105,10 @@ enum kms_status ops_shred_submit(struct ops_run *run, const char *job_uid,
 
 /**
  * In a writing transaction: an active customer becomes RESTRICTED, and the time begins for which the law keeps each of these
- * purposes (those of its tenant), unless it runs already.
+ * purposes (those of its tenant), unless it runs already: at least the waiting window, so that nobody destroys keys at once with
+ * a law of his own.
  */
-enum kms_status ops_shred_restrict(struct kms_store *store, struct kms_store_txn *txn,
+enum kms_status ops_shred_restrict(struct kms_ops *ops, struct kms_store_txn *txn,
                                    struct kms_customer_record *customer,
                                    const struct kms_purpose_record *purposes, size_t count,
                                    struct kms_error *err) KMS_MUST_USE;

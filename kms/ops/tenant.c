@@ -220,6 +220,9 @@ static enum kms_status apply_update(struct ops_run *run, const Kms__V1__UpdateTe
             setting->window_seconds = request->tenant->shred_window_seconds;
             *ret_settled = true;
         } else if (strcmp(mask->paths[i], "shred_closed") == 0) {
+            if (request->tenant->shred_closed && !setting->shred_closed) /* shreds without an approval */
+                KMS_TRY(kms_auth_decide(run->ops->auth, call->identity, KMS_ACTION_SHRED_SETTLE,
+                                        run->event.tenant, NULL, &call->error));
             setting->shred_closed = request->tenant->shred_closed != 0;
             *ret_settled = true;
         } else {

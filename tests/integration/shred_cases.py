@@ -21,7 +21,7 @@ class ShredTestCase(DaemonTestCase):
     def setUpClass(cls):
         super().setUpClass()
         cls.ctl_class("operator", "tenant", "update", TENANT, "--shred-window", "2s")
-        cls.ctl_class("operator", "purpose", "update", KYC, "--tenant", TENANT, "--retention", "3s")
+        cls.ctl_class("admin", "purpose", "update", KYC, "--tenant", TENANT, "--retention", "3s")
         cls.ctl_class("operator", "purpose", "create", ALWAYS, "--tenant", TENANT, "--required-by-law", "yes")
 
     @classmethod

@@ -128,10 +128,10 @@ class Purposes(DaemonTestCase):
 
     def test_update_changes_what_the_mask_names_only(self):
         self.create("updated", **self.FIELDS)
-        change = R.Purpose(tenant=TENANT, purpose="updated", display_name="other", retention_seconds=5)
+        change = R.Purpose(tenant=TENANT, purpose="updated", display_name="other", retention_seconds=315_360_005)
         request = R.UpdatePurposeRequest(purpose=change, update_mask=mask("retention_seconds"))
         changed = self.call("UpdatePurpose", request)
-        self.assertEqual((changed.retention_seconds, changed.display_name), (5, "Know your customer"))
+        self.assertEqual((changed.retention_seconds, changed.display_name), (315_360_005, "Know your customer"))
 
     def test_bad_periods_and_taken_ids(self):
         call = self.operator.directory.CreatePurpose

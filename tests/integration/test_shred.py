@@ -1,6 +1,7 @@
 """Goal: a shred happens when two others have approved it and the window is over, to exactly whom it was approved for, and to nobody
 whom a hold, a freeze or the law keeps; after it nothing opens, and everything else still does."""
 
+import datetime
 import os
 import struct
 import time
@@ -144,7 +145,7 @@ class Closure(ShredTestCase):
         name, uid, keys = self.new_customer()
         self.ctl("operator", "customer", "close", "--tenant", TENANT, name, "--yes")
         self.assertEqual(self.status(uid)["targets"], [])  # the tenant has settled nothing
-        self.ctl("operator", "tenant", "update", TENANT, "--shred-closed", "yes")
+        self.ctl("admin", "tenant", "update", TENANT, "--shred-closed", "yes")
         self.addCleanup(self.ctl, "operator", "tenant", "update", TENANT, "--shred-closed", "no")
         name, uid, keys = self.new_customer()
         closed = self.ctl("operator", "customer", "close", "--tenant", TENANT, name, "--yes")
@@ -164,6 +165,26 @@ class Closure(ShredTestCase):
         self.assertEqual((target["purpose"], self.status(uid)["retentions"]), (KYC, []))
         unnamed = unwrap_request(keys[KYC], customer="", purpose="")
         self.assertRefused(INVALID, self.app.keys.UnwrapDataKey, unnamed, reason="BLOB_REFUSED")
+
+    def test_who_closes_customers_does_not_say_when_they_are_shredded(self):
+        tenant = ("tenant", "update", TENANT, "--shred-closed", "yes")
+        self.refused("may not do that", "operator", *tenant, code=4)
+        for given in ("2s", "1s"):  # shorter than the three seconds of now
+            self.refused("may not do that", "operator", "purpose", "update", KYC, "--tenant", TENANT, "--retention", given, code=4)
+        self.refused("may not do that", "operator", "purpose", "update", PURPOSE, "--tenant", TENANT, "--retention", "1s", code=4)
+        self.assertEqual(self.ctl("auditor", "purpose", "get", KYC, "--tenant", TENANT)["retention_seconds"], 3)
+        self.assertFalse(self.ctl("auditor", "tenant", "get", TENANT)["shred_closed"])
+        self.ctl("operator", "purpose", "update", KYC, "--tenant", TENANT, "--retention", "4s")  # longer
+        self.ctl("admin", "purpose", "update", KYC, "--tenant", TENANT, "--retention", "3s")
+
+    def test_a_retention_is_never_shorter_than_the_waiting_window(self):
+        self.ctl("operator", "tenant", "update", TENANT, "--shred-window", "1h")
+        self.addCleanup(self.ctl, "operator", "tenant", "update", TENANT, "--shred-window", "2s")
+        name, uid, _ = self.new_customer((KYC,))
+        self.ctl("operator", "customer", "close", "--tenant", TENANT, name, "--yes")
+        until = datetime.datetime.fromisoformat(self.status(uid)["retentions"][0]["until"].replace("Z", "+00:00"))
+        left = until - datetime.datetime.now(datetime.timezone.utc)
+        self.assertGreater(left.total_seconds(), 3500)
 
     def test_a_window_is_not_shorter_than_the_policy_wants(self):
         self.refused("at least 1", "operator", "tenant", "update", TENANT, "--shred-window", "0")
