@@ -328,7 +328,10 @@ static enum kms_status rollback_policy(struct ops_run *run, const ProtobufCMessa
                                      request->comment[0] != '\0' ? ": " : "", request->comment);
     if (comment == NULL)
         return KMS_NO_MEMORY;
-    comment[strnlen(comment, KMS_POLICY_COMMENT_MAX)] = '\0';
+    size_t len = strnlen(comment, KMS_POLICY_COMMENT_MAX);
+    while (((uint8_t)comment[len] & 0xc0) == 0x80) /* not within a character */
+        len--;
+    comment[len] = '\0';
     return request_change(run, &ops_policy_rollback_kind, request->base_version,
                           kms_slice_of(older.document, older.document_len), comment, ret_reply);
 }

@@ -66,6 +66,16 @@ class Changes(PolicyTestCase):
         self.assertEqual(history[0]["identity"], URI["admin"])
         self.assertEqual(self.ok("auditor", "policy", "get", before), self.ok("auditor", "policy", "get"))
 
+    def test_a_long_comment_of_a_rollback_is_cut_between_characters(self):
+        for name in ("a", "b"):
+            operation = self.apply(self.document({"identity": f"cn:{name}", "role": "auditor", "tenants": [TENANT]}))
+            self.assertEqual(operation["state"], "SUCCEEDED", operation)
+        comment = "\u00e9" * 128
+        operation = self.approved("admin", "policy", "rollback", self.version() - 1, "--yes", "--comment", comment)
+        self.assertEqual(operation["state"], "SUCCEEDED", operation)
+        history = json.loads(self.ok("auditor", "policy", "history", "--json"))["policies"]
+        self.assertRegex(history[0]["comment"], "^rollback to version [0-9]+: \u00e9{110,}$")
+
     def test_nothing_changes_before_enough_others_have_approved(self):
         before = self.version()
         done = self.kmsctl("admin", "policy", "apply", self.write(self.document(approval_ttl="2h")), "--yes", "--json")
