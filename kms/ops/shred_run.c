@@ -217,6 +217,9 @@ static enum kms_status schedule(struct kms_ops *ops, const struct ops_operation 
     KMS_TRY(job_of(&txn, operation, ret_job, err));
     if (ret_job->state == KMS_SHRED_JOB_CANCELLED)
         return kms_fail_public(err, KMS_FAILED_PRECONDITION, "the shred job was cancelled meanwhile");
+    if (ret_job->state == KMS_SHRED_JOB_DRAFT) /* its list may have been changed since it was approved */
+        return kms_fail_public(err, KMS_FAILED_PRECONDITION,
+                               "the shred job is a draft again: request it once more");
     if (ret_job->state != KMS_SHRED_JOB_REQUESTED)
         return KMS_OK;
     KMS_TRY(check_list(&txn, operation, ret_job, err));

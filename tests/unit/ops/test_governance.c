@@ -1,10 +1,14 @@
-/* The execution of policy changes and freezes: repeated after a crash it does nothing twice, and a failing disk lets nobody in. */
+/*
+ * The execution of policy changes, freezes and shreds: repeated after a crash it does nothing twice, a failing disk lets nobody in,
+ * and an approval is good for what it was given for.
+ */
 #include "desk.h"
 
 #include "core/clock.h"
 #include "fake/fault_store.h"
 #include "ops/freeze.h"
 #include "ops/policy_store.h"
+#include "ops/shred_job.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -292,6 +296,45 @@ static void a_freeze_that_meets_the_end_of_the_one_before_counts(void **state)
     desk->ops.store->ops = between.real;
 }
 
+/* A shred job of a new tenant, with no customers in it. */
+static struct kms_shred_job_record put_job(struct desk *desk, enum kms_shred_job_state state)
+{
+    const struct kms_tenant_record tenant = {.uuid = kms_uuid_random(),
+                                             .id = "acme",
+                                             .state = KMS_TENANT_ACTIVE,
+                                             .epoch = 1,
+                                             .revision = 1,
+                                             .created_ns = 1,
+                                             .updated_ns = 1};
+    const struct kms_shred_job_record job = {.uid = kms_uuid_random(),
+                                             .tenant = tenant.uuid,
+                                             .origin = KMS_SHRED_BY_OPERATOR,
+                                             .state = state,
+                                             .requested_by = CAROL,
+                                             .requested_ns = kms_clock_wall_ns(),
+                                             .window_seconds = 3600};
+    KMS_TXN txn = {0};
+    assert_int_equal(kms_txn_begin(desk->database, true, &txn, NULL), KMS_OK);
+    assert_int_equal(desk->database->ops->tenant_insert(txn.txn, &tenant, NULL), KMS_OK);
+    assert_int_equal(desk->database->ops->shred.job_put(txn.txn, &job, NULL), KMS_OK);
+    assert_int_equal(kms_txn_commit(&txn, NULL), KMS_OK);
+    return job;
+}
+
+static void a_job_that_is_a_draft_again_is_not_what_was_approved(void **state)
+{
+    struct desk *desk = *state;
+    struct kms_error err = {0};
+    char uid[KMS_UUID_TEXT_SIZE];
+    const struct kms_shred_job_record job = put_job(desk, KMS_SHRED_JOB_DRAFT);
+    assert_int_equal(ops_shred_new(desk->ops.store, &desk->ops.shred, &err), KMS_OK);
+    json_t *parameters = json_pack("{s:s}", "job", kms_uuid_format(&job.uid, uid));
+    const enum kms_status status = execute(desk, &ops_shred_kind, kms_uuid_random(), parameters, &err);
+    ops_shred_free(KMS_TAKE(desk->ops.shred));
+    assert_int_equal(status, KMS_FAILED_PRECONDITION);
+    assert_non_null(strstr(err.public_text, "draft again"));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, desk_setup, desk_teardown)
 
 int main(void)
@@ -307,6 +350,7 @@ int main(void)
         TEST(what_cannot_be_stored_does_not_end_a_freeze),
         TEST(what_was_approved_for_one_freeze_does_not_end_the_next),
         TEST(a_freeze_that_meets_the_end_of_the_one_before_counts),
+        TEST(a_job_that_is_a_draft_again_is_not_what_was_approved),
     };
     return cmocka_run_group_tests_name("governance", tests, NULL, NULL);
 }
