@@ -88,8 +88,13 @@ static enum kms_status insert(struct kms_ops *ops, const struct kms_operation_re
 {
     KMS_TXN txn = {0};
     uint64_t open = 0;
+    uint64_t of_requester = 0;
     KMS_TRY(kms_txn_begin(ops->store, true, &txn, err));
-    KMS_TRY(ops->store->ops->operation.count_open(txn.txn, &open, err));
+    KMS_TRY(ops->store->ops->operation.count_open(txn.txn, operation->requester, &open, &of_requester, err));
+    if (of_requester >= KMS_OPERATIONS_OPEN_OF_ONE_MAX && !ops_is_service(operation->requester))
+        return kms_fail_public(err, KMS_RESOURCE_EXHAUSTED,
+                               "%d operations that you have requested are unfinished: cancel some first",
+                               KMS_OPERATIONS_OPEN_OF_ONE_MAX);
     if (open >= KMS_OPERATIONS_OPEN_MAX)
         return kms_fail_public(err, KMS_RESOURCE_EXHAUSTED,
                                "%d operations are unfinished: approve, reject or cancel some first",

@@ -154,14 +154,18 @@ enum kms_status kms_sqlite_operation_next(struct kms_store_txn *txn, int64_t now
     return first_whole(&query, ret_operation, err);
 }
 
-enum kms_status kms_sqlite_operation_count_open(struct kms_store_txn *txn, uint64_t *ret_count,
+enum kms_status kms_sqlite_operation_count_open(struct kms_store_txn *txn, const char *requester,
+                                                uint64_t *ret_count, uint64_t *ret_of_requester,
                                                 struct kms_error *err)
 {
     KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_OPERATION_COUNT_OPEN);
+    kms_query_text(&query, requester);
     KMS_TRY(kms_query_row(&query, err));
     const uint64_t count = kms_query_take_u64(&query);
+    const uint64_t of_requester = kms_query_take_u64(&query);
     KMS_TRY(kms_query_row_ok(&query, NULL, err));
     *ret_count = count;
+    *ret_of_requester = of_requester;
     return KMS_OK;
 }
 

@@ -28,7 +28,8 @@
     X(OPERATION_NEXT, ALL,                                                                                   \
       "SELECT " KMS_OPERATION_COLUMNS ", result, document FROM operation INDEXED BY operation_open "         \
       "WHERE state <= 3 AND state >= 2 AND not_before_ns <= ? ORDER BY created_ns, no LIMIT 1")              \
-    X(OPERATION_COUNT_OPEN, ALL, "SELECT count(*) FROM operation WHERE state <= 3")                          \
+    X(OPERATION_COUNT_OPEN, ALL,                                                                             \
+      "SELECT count(*), count(*) FILTER (WHERE requester = ?) FROM operation WHERE state <= 3")              \
     X(OPERATION_LIST, ALL,                                                                                   \
       "SELECT " KMS_OPERATION_COLUMNS " FROM operation WHERE (created_ns, uuid) < (?1, ?2) "                 \
       "AND (?3 = 0 OR state = ?3) AND (?4 IS NULL OR kind = ?4) AND (?5 IS NULL OR tenant = ?5) "            \

@@ -110,8 +110,9 @@ struct kms_store_operation_ops {
     /** The oldest APPROVED or RUNNING one whose not_before_ns has come; NOT_FOUND. */
     enum kms_status (*next)(struct kms_store_txn *txn, int64_t now_ns,
                             struct kms_operation_record *ret_operation, struct kms_error *err);
-    /** How many are unfinished. */
-    enum kms_status (*count_open)(struct kms_store_txn *txn, uint64_t *ret_count, struct kms_error *err);
+    /** How many are unfinished, and how many of these `requester` has asked for. */
+    enum kms_status (*count_open)(struct kms_store_txn *txn, const char *requester, uint64_t *ret_count,
+                                  uint64_t *ret_of_requester, struct kms_error *err);
     /** With its approvals. NOT_FOUND. */
     enum kms_status (*remove)(struct kms_store_txn *txn, const struct kms_uuid *uuid, struct kms_error *err);
     /** ALREADY_EXISTS when this person has approved it; NOT_FOUND when there is no such operation. */

@@ -30,8 +30,10 @@ FAULT_PASS_IN(operation, next,
               (struct kms_store_txn * txn, int64_t now_ns, struct kms_operation_record *ret,
                struct kms_error *err),
               (txn->inner, now_ns, ret, err))
-FAULT_PASS_IN(operation, count_open, (struct kms_store_txn * txn, uint64_t *ret_count, struct kms_error *err),
-              (txn->inner, ret_count, err))
+FAULT_PASS_IN(operation, count_open,
+              (struct kms_store_txn * txn, const char *requester, uint64_t *ret_count,
+               uint64_t *ret_of_requester, struct kms_error *err),
+              (txn->inner, requester, ret_count, ret_of_requester, err))
 FAULT_PASS_IN(operation, remove,
               (struct kms_store_txn * txn, const struct kms_uuid *uuid, struct kms_error *err),
               (txn->inner, uuid, err))

@@ -279,15 +279,32 @@ static void a_document_that_nobody_can_read_is_refused(void **state)
     REFUSED(KMS_NO_MEMORY, desk_request_with(desk, "carol", &desk_one, "acme", NULL));
 }
 
+/* So many more operations like the only one there is. */
+static void add_copies(struct desk *desk, unsigned count, const char *requester)
+{
+    char sql[640];
+    (void)snprintf(sql, sizeof sql,
+                   "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %u) "
+                   "INSERT INTO operation SELECT NULL, randomblob(16), kind, tenant, %s, digest, "
+                   "approvals_needed, policy_generation, created_ns, expires_ns, state, attempts, done, "
+                   "total, not_before_ns, started_ns, finished_ns, ended_by, reason, result, document "
+                   "FROM operation, n",
+                   count, requester);
+    desk_sql(desk, sql);
+}
+
 static void unfinished_operations_are_limited(void **state)
 {
     struct desk *desk = *state;
     OK(desk_request(desk, "carol", &desk_one, "acme"));
-    desk_sql(desk,
-             "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) "
-             "INSERT INTO operation SELECT NULL, randomblob(16), kind, tenant, requester, digest, "
-             "approvals_needed, policy_generation, created_ns, expires_ns, state, attempts, done, total, "
-             "not_before_ns, started_ns, finished_ns, ended_by, reason, result, document FROM operation, n");
+    add_copies(desk, 249, "requester");
+    REFUSED(KMS_RESOURCE_EXHAUSTED, desk_request(desk, "carol", &desk_one, "acme"));
+    OK(desk_request(desk, "olaf", &desk_one, "other")); /* one requester does not stop the others */
+    OK(desk_cancel(desk, "olaf", desk->uid));
+    desk_sql(desk, "DELETE FROM operation WHERE no > 1");
+    OK(desk_request(desk, "carol", &desk_one, "acme"));
+    desk_sql(desk, "DELETE FROM operation WHERE no = 1");
+    add_copies(desk, 999, "'cn:somebody-' || i");
     REFUSED(KMS_RESOURCE_EXHAUSTED, desk_request(desk, "carol", &desk_one, "acme"));
     OK(desk_cancel(desk, "carol", desk->uid));
     OK(desk_request(desk, "carol", &desk_one, "acme"));

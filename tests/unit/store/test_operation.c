@@ -214,7 +214,11 @@ static void the_next_to_run_is_the_oldest_whose_time_has_come(void **state)
     assert_status(KMS_NOT_FOUND, store->ops->operation.next(txn.txn, 1, &operation, &err));
     assert_ok(store->ops->operation.next(txn.txn, 5, &operation, &err));
     uint64_t open = 0;
-    assert_ok(store->ops->operation.count_open(txn.txn, &open, &err));
+    uint64_t of_requester = 0;
+    assert_ok(store->ops->operation.count_open(txn.txn, operation.requester, &open, &of_requester, &err));
+    assert_int_equal(of_requester, 3);
+    assert_ok(store->ops->operation.count_open(txn.txn, "cn:nobody", &open, &of_requester, &err));
+    assert_int_equal(of_requester, 0);
     kms_txn_clear(&txn);
     assert_int_equal(kms_get_be32(operation.uuid.bytes + 8), 2);
     assert_non_null(operation.document);
