@@ -17,7 +17,7 @@ struct fault_store {
     struct kms_store_ops ops;
     struct kms_store *inner;
     atomic_uint fail_in;
-    enum kms_status fail_with;
+    _Atomic(enum kms_status) fail_with;
     void (*edit)(struct kms_kek_record *kek, void *context);
     void *edit_context;
     struct kms_hsm *dies_with; /* NULL: lives for ever */

@@ -2,7 +2,7 @@
  * Purpose:   a kms_store in front of a real one, for unit tests: fails on command, and shows what a changed
  *            database would show.
  * Owns:      the store behind it.
- * Threads:   as store/store.h says; orders are given while no other thread works.
+ * Threads:   as store/store.h says; failures are ordered at any time, everything else while no other thread works.
  * Never:     is linked into the service.
  */
 #ifndef KMS_TESTS_FAULT_STORE_H
