@@ -138,6 +138,19 @@ static enum kms_status plan_purpose(struct kms_txn *txn, struct bulk *bulk, cons
     return KMS_OK;
 }
 
+/* A purpose that was shredded before it was used never gets a key. */
+static enum kms_status plan_unused_purpose(struct kms_txn *txn, const struct kms_kek_wanted *wanted,
+                                           enum kms_status *ret_status, struct kms_error *err)
+{
+    struct kms_tombstone_record tombstone;
+    const enum kms_status status =
+        txn->store->ops->rekey.tombstone_for(txn->txn, &wanted->customer, wanted->purpose, &tombstone, err);
+    if (status != KMS_OK && status != KMS_NOT_FOUND)
+        return status;
+    *ret_status = status == KMS_OK ? KMS_FAILED_PRECONDITION : KMS_OK;
+    return KMS_OK;
+}
+
 /* Whether a customer that was there before can get a first KEK for that purpose. */
 static enum kms_status plan_old_customer(struct kms_txn *txn, struct bulk *bulk,
                                          const struct kms_kek_wanted *wanted, enum kms_status *ret_status,
@@ -156,6 +169,8 @@ static enum kms_status plan_old_customer(struct kms_txn *txn, struct bulk *bulk,
         KMS_TRY(store->kek_list(txn->txn, &wanted->customer, wanted->purpose, 0, 1, &any, &count, err));
         if (count > 0)
             status = KMS_ALREADY_EXISTS;
+        else
+            KMS_TRY(plan_unused_purpose(txn, wanted, &status, err));
     } else if (status != KMS_NOT_FOUND && status != KMS_FAILED_PRECONDITION) {
         return status;
     }

@@ -52,6 +52,20 @@ static enum kms_status write_state(struct kms_keys *keys, struct kms_batch_recor
     return KMS_OK;
 }
 
+/*
+ * What was read of the batch need not be on the disk: a process that was killed between write and fsync leaves it in the system's memory,
+ * from where a loss of power takes it back; and a commit that has failed may be on the disk all the same. A commit in between settles
+ * both, before a key is destroyed that the other state needs.
+ */
+static enum kms_status confirm_state(struct kms_keys *keys, const struct kms_batch_record *batch,
+                                     struct kms_error *err)
+{
+    KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
+    KMS_TRY(kms_txn_begin(keys->store, true, &txn, err));
+    KMS_TRY(keys->store->ops->rekey.batch_update(txn.txn, batch, err));
+    return kms_txn_commit(&txn, err);
+}
+
 /* The commit is where it must be before the only other key to it is destroyed. No session is held while that takes its time. */
 static enum kms_status wait_until_durable(struct kms_keys_work *work, const struct kms_batch_record *batch,
                                           struct kms_error *err)
@@ -116,6 +130,8 @@ enum kms_status kms_settle_finish(struct kms_keys_work *work, struct kms_batch_r
     KMS_TRY(kms_drain_pages(work, changed != NULL ? changed : &all, err));
     KMS_TRY(kms_read_back(work, &tenant, changed, err));
     kms_test_point("rekey.read-back");
+    if (changed == NULL) /* it was committed by somebody else, or some time ago */
+        KMS_TRY(confirm_state(work->keys, batch, err));
     KMS_TRY(wait_until_durable(work, batch, err));
     kms_test_point("rekey.durable");
     if (!kms_test_mutation("skip-destroy"))
@@ -157,6 +173,7 @@ enum kms_status kms_settle_abandon(struct kms_keys_work *work, struct kms_batch_
     KMS_TRY(check_root(batch, &tenant, err));
     KMS_TRY(kms_intent_verify(work->keys, batch, err));
     KMS_TRY(check_old_works(work, &tenant, err));
+    KMS_TRY(confirm_state(work->keys, batch, err));
     KMS_TRY(destroy_master(work, batch->new_master_id, err));
     return write_state(work->keys, batch, KMS_BATCH_ABANDONED, NULL, err);
 }

@@ -323,6 +323,9 @@ static void a_purpose_that_was_never_used_can_be_shredded_once_and_stays_without
     assert_int_equal(run(&shred), KMS_OK);
     assert_int_equal(fixture_generate(&f, "acme", "k6", "kyc", NULL, &blob), KMS_FAILED_PRECONDITION);
     assert_int_equal(fixture_generate(&f, "acme", "k6", "service", NULL, &blob), KMS_OK);
+    struct kms_kek_wanted in_bulk = {.customer = customers[6], .purpose = "kyc"};
+    assert_int_equal(kms_keys_create_bulk(f.keys, &tenant, NULL, 0, NULL, &in_bulk, 1, &f.err), KMS_OK);
+    assert_int_equal(in_bulk.ret_status, KMS_FAILED_PRECONDITION);
     shred.request.batch = kms_uuid_random();
     assert_int_equal(run(&shred), KMS_FAILED_PRECONDITION);
     kms_batch_record_clear(&shred.batch);

@@ -314,6 +314,52 @@ static void nothing_is_destroyed_on_the_word_of_an_intent_that_does_not_hold(voi
     assert_false(check_invariants());
 }
 
+/* Start over and over, dying ever later, until the start comes to the destruction: it must have written something before. */
+static void check_start_writes_before_it_destroys(void)
+{
+    for (unsigned n = 1;; n++) {
+        assert_in_range(n, 1, 300);
+        const uint64_t written = f.store->ops->changes.committed(f.store);
+        const uint64_t destroyed = kms_fake_hsm_count(f.hsm, KMS_FAKE_MASTER_DESTROY);
+        kms_fake_hsm_die_after(f.hsm, n);
+        (void)start();
+        const bool reached = kms_fake_hsm_count(f.hsm, KMS_FAKE_MASTER_DESTROY) > destroyed;
+        if (reached)
+            assert_true(f.store->ops->changes.committed(f.store) > written);
+        kms_keys_free(f.keys);
+        kms_fake_hsm_revive(f.hsm);
+        assert_int_equal(kms_keys_new(f.hsm, f.store, &f.config, &f.keys, &f.err), KMS_OK);
+        if (reached)
+            return;
+    }
+}
+
+static enum kms_status no_backup(void *context, const struct kms_batch_record *batch, struct kms_error *err)
+{
+    (void)context;
+    (void)batch;
+    return kms_fail(err, KMS_UNAVAILABLE, "no backup target");
+}
+
+/* What a process reads that takes the place of a killed one may be in the system's memory only; and a commit that failed may be on the disk. */
+static void a_state_is_durable_before_a_key_is_destroyed_on_its_word(void **state)
+{
+    (void)state;
+    die_at(KMS_FAKE_MASTER_CREATE); /* INTENT */
+    check_start_writes_before_it_destroys();
+    assert_int_equal(start(), KMS_OK);
+    struct kms_rekey_request request = {.batch = kms_uuid_random(), .tenant = tenant};
+    f.config.durable = no_backup;
+    fixture_restart(&f);
+    assert_int_equal(rotate_master(&request), KMS_UNAVAILABLE); /* COMMITTED */
+    assert_int_equal(kms_fake_hsm_masters(f.hsm), 2);
+    f.config.durable = NULL;
+    fixture_restart(&f);
+    check_start_writes_before_it_destroys();
+    assert_int_equal(start(), KMS_OK);
+    assert_false(check_invariants());
+}
+
 static void the_new_master_key_stays_when_the_old_one_does_not_work(void **state)
 {
     (void)state;
@@ -391,6 +437,7 @@ int main(void)
         SWEPT(a_shred_survives_every_failure),
         SWEPT(a_shred_survives_the_loss_of_the_device),
         SWEPT(nothing_is_destroyed_on_the_word_of_an_intent_that_does_not_hold),
+        SWEPT(a_state_is_durable_before_a_key_is_destroyed_on_its_word),
         SWEPT(the_new_master_key_stays_when_the_old_one_does_not_work),
         SWEPT(a_torn_new_master_key_is_cleared_away),
         SWEPT(after_the_commit_the_old_master_key_stays_when_the_new_one_does_not_work),
