@@ -139,7 +139,7 @@ class Safe(ShredTestCase):
         self.window("1h")
         name, uid, _ = self.new_customer()
         other, _, _ = self.new_customer()
-        self.ctl("operator", "tenant", "update", TENANT, "--shred-closed", "yes")
+        self.ctl("admin", "tenant", "update", TENANT, "--shred-closed", "yes")
         operation = self.request("--customer", name)
         self.approve(operation)
         self.ctl("operator", "operation", "wait", operation["uid"])
@@ -152,7 +152,7 @@ class Safe(ShredTestCase):
     def test_the_closure_of_a_customer_that_is_active_again_takes_nothing(self):
         tenant = "plain"  # whose law knows no retention, so that nothing but the restriction itself is left of a closure
         self.ctl("operator", "tenant", "create", tenant)
-        self.ctl("operator", "tenant", "update", tenant, "--shred-window", "3s", "--shred-closed", "yes")
+        self.ctl("admin", "tenant", "update", tenant, "--shred-window", "3s", "--shred-closed", "yes")
         self.ctl("operator", "purpose", "create", PURPOSE, "--tenant", tenant)
         self.ctl("operator", "purpose", "create", ALWAYS, "--tenant", tenant, "--required-by-law", "yes")
         self.ctl("operator", "customer", "create", "--tenant", tenant, "back")
