@@ -231,13 +231,13 @@ static enum kms_status check_master(struct kms_keys_work *work, const struct kms
         return kms_fail_public(
             err, KMS_FAILED_PRECONDITION,
             "the master key '%s' of tenant '%s' is not in the HSM: connect the token that holds "
-            "it, or restore it from its recovery capsule",
+            "it, or restore it by its vendor's means",
             label, tenant->id);
     if (status == KMS_HSM_REFUSED)
         return kms_fail_public(
             err, KMS_FAILED_PRECONDITION,
             "the master key '%s' of tenant '%s' is in the HSM but does not work (a torn or "
-            "changed object): restore the token or use its recovery capsule",
+            "changed object): restore the token by its vendor's means",
             label, tenant->id);
     KMS_TRY(status);
     return check_top_page(work, tenant, master, err);
