@@ -158,6 +158,20 @@ static bool has_others(const struct ops_shred_batch *batch, const struct kms_kek
     return false;
 }
 
+/* Why the one purpose that the job names cannot go; NULL when it can, or none is named. The law may keep it since it was requested. */
+static const char *problem_of_purpose(const struct ops_shred_batch *batch)
+{
+    const struct kms_shred_job_record *job = batch->job;
+    if (job->purpose[0] == '\0')
+        return NULL;
+    const struct kms_purpose_record *purpose = purpose_of(batch, job->purpose);
+    if (purpose == NULL)
+        return "its purpose does not exist any more";
+    if (job->origin == KMS_SHRED_BY_OPERATOR && purpose->retention_seconds > 0)
+        return "the law keeps this purpose for a time by now";
+    return NULL;
+}
+
 /*
  * What of one customer is to go. A job without a purpose takes everything that no law keeps, and the customer with it unless
  * something is kept. The end of a retention takes its purpose, and with the last one the customer. False when there is no room.
@@ -174,8 +188,7 @@ static bool choose(struct ops_shred_batch *batch, struct ops_shred_victim *victi
     }
     if (job->origin == KMS_SHRED_BY_RETENTION && !has_others(batch, keks, count))
         return add_entry(batch, victim, NULL, 0);
-    return add_entry(batch, victim, purpose_of(batch, job->purpose) != NULL ? job->purpose : NULL,
-                     job->version);
+    return add_entry(batch, victim, job->purpose, job->version);
 }
 
 enum kms_status ops_shred_batch_fail(struct ops_shred_batch *batch, struct ops_shred_victim *victim,
@@ -230,6 +243,10 @@ static enum kms_status examine(struct ops_shred_batch *batch, struct kms_txn *tx
         return KMS_OK;
     }
     KMS_TRY(status);
+    if (problem_of_purpose(batch) != NULL) {
+        (void)snprintf(victim->problem, sizeof victim->problem, "%s", problem_of_purpose(batch));
+        return KMS_OK;
+    }
     if (batch->job->origin != KMS_SHRED_BY_OPERATOR && customer.state == KMS_CUSTOMER_ACTIVE) {
         (void)snprintf(victim->problem, sizeof victim->problem, "the customer is active again");
         return KMS_OK;

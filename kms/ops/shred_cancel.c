@@ -105,9 +105,12 @@ static enum kms_status cancel_customer(struct ops_run *run, struct kms_txn *txn,
     const struct kms_shred_target_filter filter = {.customer = &customer, .state = KMS_SHRED_TARGET_PENDING};
     KMS_TRY(
         txn->store->ops->shred.target_list(txn->txn, &filter, NULL, SIZE_MAX, look, &search, &call->error));
-    if (search.count == 0)
+    if (search.count == 0) {
+        (void)kms_fail(&call->error, KMS_FAILED_PRECONDITION,
+                       "the customer does not wait to be shredded"); /* the log knows no ids */
         return kms_fail_public(&call->error, KMS_FAILED_PRECONDITION,
                                "customer '%s' does not wait to be shredded: see kmsctl shred status", name);
+    }
     KMS_TRY(ops_shred_barrier(run->ops, txn, &customer, barrier, &call->error));
     for (size_t i = 0; i < search.count; i++)
         KMS_TRY(cancel_target(run, txn, &search.targets[i], barrier[0] != '\0', ret_job));

@@ -385,14 +385,14 @@ static enum kms_status has_kept_keys(struct kms_txn *txn, const struct kms_uuid 
 {
     *ret_has = false;
     for (size_t i = 0; i < count && !*ret_has; i++) {
-        struct kms_kek_record kek;
+        KMS_FREE struct kms_kek_record *keks = NULL; /* disabled ones are kept like others */
+        size_t versions = 0;
         if (!ops_shred_keeps(&purposes[i]))
             continue;
-        const enum kms_status status =
-            txn->store->ops->kek_primary(txn->txn, customer, purposes[i].id, &kek, err);
-        if (status != KMS_OK && status != KMS_NOT_FOUND)
-            return status;
-        *ret_has = status == KMS_OK;
+        KMS_TRY(txn->store->ops->kek_list(txn->txn, customer, purposes[i].id, 0, SIZE_MAX, &keks, &versions,
+                                          err));
+        for (size_t k = 0; k < versions; k++)
+            *ret_has |= keks[k].state != KMS_KEK_SHREDDED;
     }
     return KMS_OK;
 }

@@ -1,6 +1,7 @@
 """Goal: who was told that a customer is safe (a hold, a freeze, a cancellation, a restriction that was lifted, a key that the law keeps)
 can rely on it, even when a shred that was approved before is already at work on that customer's keys."""
 
+import json
 import unittest
 
 import grpc
@@ -133,7 +134,7 @@ class Safe(ShredTestCase):
         self.ctl("operator", "tenant", "update", TENANT, "--shred-window", text)
 
     def setUp(self):
-        self.addCleanup(self.ctl, "operator", "tenant", "update", TENANT, "--shred-window", "2s", "--shred-closed", "no")
+        self.addCleanup(self.ctl, "admin", "tenant", "update", TENANT, "--shred-window", "2s", "--shred-closed", "no")
 
     def test_a_customer_that_waits_in_two_jobs_is_cancelled_in_both(self):
         self.window("1h")
@@ -148,6 +149,25 @@ class Safe(ShredTestCase):
         self.ctl("operator", "shred", "cancel", "--tenant", TENANT, "--customer", name)
         self.assertEqual([t["state"] for t in self.status(uid)["targets"]], ["CANCELLED", "CANCELLED"])
         self.refused("does not wait", "operator", "shred", "cancel", "--tenant", TENANT, "--customer", other)
+        self.assertNotIn(other, json.dumps(self.home.audit_records()))  # whatever is told to the caller
+
+    def test_a_key_that_the_law_keeps_and_that_is_disabled_is_kept_when_its_customer_is_closed(self):
+        name, uid, _ = self.new_customer((ALWAYS,))
+        self.ctl("operator", "version", "disable", "1", "--tenant", TENANT, "--customer", name, "--purpose", ALWAYS)
+        closed = self.ctl("operator", "customer", "close", "--tenant", TENANT, name, "--yes")
+        self.assertEqual(closed["state"], "RESTRICTED")
+        self.assertTrue(self.status(uid)["retentions"])  # of the other purposes of the tenant: the time has begun
+
+    def test_a_purpose_that_the_law_keeps_since_it_was_requested_stays(self):
+        self.ctl("operator", "purpose", "create", "later", "--tenant", TENANT)
+        name, uid, keys = self.new_customer(("later",))
+        operation = self.request("--customer", name, "--purpose", "later", "--no-window")
+        self.ctl("admin", "purpose", "update", "later", "--tenant", TENANT, "--retention", "87600h")
+        self.approve(operation)
+        self.ctl("operator", "operation", "wait", operation["uid"])
+        self.assertEqual(self.state(uid), "FAILED")
+        self.assertIn("the law keeps", self.status(uid)["targets"][-1]["reason"])
+        self.unwrap(keys["later"], customer=name, purpose="later")
 
     def test_the_closure_of_a_customer_that_is_active_again_takes_nothing(self):
         tenant = "plain"  # whose law knows no retention, so that nothing but the restriction itself is left of a closure
