@@ -1,8 +1,17 @@
 #include "ops/page_token.h"
 
+#include "store/store.h"
+
 #include <openssl/evp.h>
 
-enum { TOKEN_VERSION = 1, BINDING_SIZE = 8, HEADER_SIZE = 1 + BINDING_SIZE, LAST_ID_MAX = 256 };
+/* The longest place in a list is that of a freeze: its scope, its tenant and its name. */
+enum {
+    TOKEN_VERSION = 1,
+    BINDING_SIZE = 8,
+    HEADER_SIZE = 1 + BINDING_SIZE,
+    LAST_ID_MAX = 2 + KMS_FREEZE_TENANT_MAX + 1 + KMS_FREEZE_NAME_MAX
+};
+_Static_assert((int)LAST_ID_MAX >= (int)KMS_CUSTOMER_ID_MAX, "customers are listed by their ids");
 
 /* The bytes that tie a token to its method and query. */
 static enum kms_status binding_of(struct kms_call *call, struct kms_slice query, uint8_t out[BINDING_SIZE])
