@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { PERCENT = 100 };
+enum { PERCENT = 100, CACHE_KIB = 256 * 1024 };
 
 /* A restore under way. */
 struct restoring {
@@ -124,7 +124,9 @@ static enum kms_status record(struct restoring *restoring, const char *directory
 
 static enum kms_status open_parts(struct restoring *restoring, bool dry_run, struct kms_error *err)
 {
-    const struct kms_store_sqlite_config store = {.path = restoring->draft};
+    /* random places of the indexes are filled all the time: pages that leave the cache come back */
+    const struct kms_store_sqlite_config store = {
+        .path = restoring->draft, .readers = 1, .cache_kib = CACHE_KIB};
     const struct kms_audit_config audit = {.directory = restoring->config->audit.directory};
     KMS_TRY(kms_daemon_open_hsm(restoring->config, false, &restoring->hsm, err));
     if (!dry_run)

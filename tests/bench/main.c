@@ -2,6 +2,7 @@
  * kms-bench: what the service costs, as ratios to a bare gRPC echo server and to the bare HSM in the same run, with mTLS and
  * durable audit on. It makes its own site (PKI, SoftHSM token, database) in a temporary directory and starts and stops everything.
  */
+#include "bench/backups.h"
 #include "bench/compare.h"
 #include "bench/detection.h"
 #include "bench/load.h"
@@ -539,6 +540,8 @@ static void measure_all(struct bench *bench)
         shredding_measure_beside(&bench->site, bench->app_load, bench->customers, bench->rounds,
                                  bench->seconds);
     stop_daemon(bench);
+    if (wanted(bench, "backup"))
+        backups_measure(&bench->site);
     if (wanted(bench, "shred"))
         shredding_measure(&bench->site, bench->customers, bench->rounds, bench->seconds);
     load_close(bench->echo_load);
@@ -564,7 +567,7 @@ int main(int argc, char **argv)
         {"customers", 0, POPT_ARG_LONG, &bench.customers, 0, "customers to create; default 20,000", "N"},
         {"only", 0, POPT_ARG_STRING, &only, 0,
          "parts besides the creation of the customers: "
-         "policy,detection,unary,stream,batch,audit,first,start,shred",
+         "policy,detection,unary,stream,batch,audit,first,start,backup,shred",
          "LIST"},
         {"strict", 0, POPT_ARG_NONE, &strict, 0, "fail when a target is missed", NULL},
         POPT_AUTOHELP POPT_TABLEEND};

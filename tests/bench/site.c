@@ -48,8 +48,11 @@ void site_configure(const struct site *site)
                    "  create_service_keys: true\n"
                    "store: { path: kms.db }\n"
                    "audit: { directory: %s }\n"
-                   "log: { level: warning }\n",
-                   site->module, site->scripts, site->audit[0] != '\0' ? site->audit : "audit");
+                   "log: { level: warning }\n"
+                   "%s%s%s",
+                   site->module, site->scripts, site->audit[0] != '\0' ? site->audit : "audit",
+                   site->backup[0] != '\0' ? "backup: { targets: [" : "", site->backup,
+                   site->backup[0] != '\0' ? "] }\n" : "");
     bench_write_file(site_path(site, "kmsd.yaml"), text);
     bench_write_file(site_path(site, "policy.yaml"), policy_text);
 }

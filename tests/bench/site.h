@@ -16,6 +16,7 @@ struct site {
     char programs[3000]; /* directory of kmsd and the benchmark's programs */
     char module[1000];   /* PKCS#11 library */
     char audit[200];     /* directory of the audit log; "": audit/ in the home */
+    char backup[200];    /* directory of the backup target; "": no backups */
     pid_t daemon;
     char address[200];    /* of the running daemon */
     double start_seconds; /* from its start to its readiness line */
