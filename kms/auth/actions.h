@@ -89,7 +89,8 @@ bool kms_action_needs_purpose(enum kms_action action);
 bool kms_action_only_reads(enum kms_action action);
 /** True for those that a binding in any tenant allows when no tenant is named: looking, but not at the policy of all. */
 bool kms_action_open_to_any_tenant(enum kms_action action);
-/** True for those that a frozen tenant or purpose does not stop: looking, freezing, and what leads out of a freeze. */
+/** True for those that a frozen tenant or purpose does not stop: looking, freezing, what leads out of a freeze, and what
+ * only saves keys: a legal hold, the cancellation of a shred. */
 bool kms_action_goes_on_frozen(enum kms_action action);
 /** The action of this text; KMS_ACTION_COUNT when there is none. */
 enum kms_action kms_action_of_text(const char *text);

@@ -27,18 +27,16 @@ static enum kms_status check_identity(struct kms_auth *auth, const char *name, s
     return kms_fail(err, KMS_PERMISSION_DENIED, "identity frozen: %s", reason);
 }
 
-/* What is frozen around a question that the policy has allowed. */
-static enum kms_status check_place(struct kms_auth *auth, const struct kms_question *question,
+/* A tenant and perhaps a purpose of it, with the gate held. */
+static enum kms_status check_place(struct kms_auth *auth, const char *tenant, const char *purpose,
                                    struct kms_error *err)
 {
-    if (question->tenant == NULL || kms_action_goes_on_frozen(question->action))
-        return KMS_OK;
-    const char *reason = kms_frozen_find(&auth->frozen, KMS_AUTH_TENANT, question->tenant, "");
+    const char *reason = kms_frozen_find(&auth->frozen, KMS_AUTH_TENANT, tenant, "");
     if (reason != NULL)
-        return refuse_frozen(auth, err, "tenant", question->tenant, reason);
-    if (question->purpose != NULL)
-        reason = kms_frozen_find(&auth->frozen, KMS_AUTH_PURPOSE, question->tenant, question->purpose);
-    return reason == NULL ? KMS_OK : refuse_frozen(auth, err, "purpose", question->purpose, reason);
+        return refuse_frozen(auth, err, "tenant", tenant, reason);
+    if (purpose != NULL)
+        reason = kms_frozen_find(&auth->frozen, KMS_AUTH_PURPOSE, tenant, purpose);
+    return reason == NULL ? KMS_OK : refuse_frozen(auth, err, "purpose", purpose, reason);
 }
 
 /* The answer to a question, with the gate held. */
@@ -49,7 +47,9 @@ static enum kms_status ask_locked(struct kms_auth *auth, const struct kms_questi
     *ret_decision = kms_decide(auth->policy, question);
     if (ret_decision->cause != NULL)
         return kms_fail(err, KMS_PERMISSION_DENIED, "%s", ret_decision->cause);
-    return check_place(auth, question, err);
+    if (question->tenant == NULL || kms_action_goes_on_frozen(question->action))
+        return KMS_OK;
+    return check_place(auth, question->tenant, question->purpose, err);
 }
 
 /* All deciding functions ask the policy in force. */
@@ -144,6 +144,15 @@ void kms_auth_unfreeze(struct kms_auth *auth, const struct kms_auth_frozen *froz
     atomic_store_explicit(&auth->frozen_customers, auth->frozen.count[KMS_AUTH_CUSTOMER],
                           memory_order_release);
     auth_leave_all(auth);
+}
+
+enum kms_status kms_auth_check_place(struct kms_auth *auth, const char *tenant, const char *purpose,
+                                     struct kms_error *err)
+{
+    struct auth_gate *gate = auth_enter(auth);
+    const enum kms_status status = check_place(auth, tenant, purpose, err);
+    auth_leave(gate);
+    return status;
 }
 
 enum kms_status kms_auth_check_customer(struct kms_auth *auth, const struct kms_uuid *customer,

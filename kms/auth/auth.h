@@ -163,6 +163,9 @@ struct kms_auth_frozen {
 enum kms_status kms_auth_freeze(struct kms_auth *auth, const struct kms_auth_frozen *frozen) KMS_MUST_USE;
 /** The contrary; `reason` does not matter. When it is not frozen, nothing changes. */
 void kms_auth_unfreeze(struct kms_auth *auth, const struct kms_auth_frozen *frozen);
+/** FAILED_PRECONDITION when the tenant is frozen, or that purpose of it (NULL: none is asked for): for work that nobody calls for. */
+enum kms_status kms_auth_check_place(struct kms_auth *auth, const char *tenant, const char *purpose,
+                                     struct kms_error *err) KMS_MUST_USE;
 /** FAILED_PRECONDITION when the customer is frozen. Costs a load as long as no customer is. */
 enum kms_status kms_auth_check_customer(struct kms_auth *auth, const struct kms_uuid *customer,
                                         struct kms_error *err) KMS_MUST_USE;

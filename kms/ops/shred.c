@@ -161,7 +161,8 @@ enum kms_status ops_shred_add_target(struct ops_run *run, struct kms_txn *txn,
     KMS_TRY(check_lists(call, txn, job, &customer.uuid));
     KMS_TRY(check_left(call, txn, job, &customer.uuid));
     char barrier[OPS_SHRED_BARRIER_MAX];
-    KMS_TRY(ops_shred_barrier(run->ops, txn, &customer.uuid, barrier, &call->error));
+    KMS_TRY(
+        ops_shred_barrier(run->ops, txn, &job->tenant, job->purpose, &customer.uuid, barrier, &call->error));
     if (barrier[0] != '\0')
         return kms_fail_public(&call->error, KMS_FAILED_PRECONDITION, "%s", barrier);
     const struct kms_shred_target_record target = {.job = job->uid,

@@ -227,7 +227,8 @@ static enum kms_status examine(struct ops_shred_batch *batch, struct kms_txn *tx
     char barrier[OPS_SHRED_BARRIER_MAX];
     *ret_ready = false;
     *ret_full = false;
-    KMS_TRY(ops_shred_barrier(batch->ops, txn, &victim->target.customer, barrier, err));
+    KMS_TRY(ops_shred_barrier(batch->ops, txn, &batch->job->tenant, batch->job->purpose,
+                              &victim->target.customer, barrier, err));
     if (barrier[0] != '\0') {
         batch->held++;
         return KMS_OK;

@@ -37,7 +37,9 @@ static enum kms_status cancel_job(struct ops_run *run, struct kms_txn *txn, stru
 {
     struct kms_error *err = &run->call->error;
     const struct kms_shred_target_filter filter = {.job = &job->uid, .state = KMS_SHRED_TARGET_PENDING};
-    KMS_TRY(check_time(run, job, false));
+    char barrier[OPS_SHRED_BARRIER_MAX];
+    KMS_TRY(ops_shred_place_barrier(run->ops, txn, &job->tenant, job->purpose, barrier, err));
+    KMS_TRY(check_time(run, job, barrier[0] != '\0'));
     job->state = KMS_SHRED_JOB_CANCELLED;
     KMS_TRY(txn->store->ops->shred.job_put(txn->txn, job, err));
     KMS_TRY(txn->store->ops->shred.target_list(txn->txn, &filter, NULL, SIZE_MAX, forget_waiting,
@@ -111,7 +113,7 @@ static enum kms_status cancel_customer(struct ops_run *run, struct kms_txn *txn,
         return kms_fail_public(&call->error, KMS_FAILED_PRECONDITION,
                                "customer '%s' does not wait to be shredded: see kmsctl shred status", name);
     }
-    KMS_TRY(ops_shred_barrier(run->ops, txn, &customer, barrier, &call->error));
+    KMS_TRY(ops_shred_barrier(run->ops, txn, &tenant->uuid, "", &customer, barrier, &call->error));
     for (size_t i = 0; i < search.count; i++)
         KMS_TRY(cancel_target(run, txn, &search.targets[i], barrier[0] != '\0', ret_job));
     KMS_TRY(kms_txn_commit(txn, &call->error));

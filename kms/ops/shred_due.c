@@ -68,6 +68,7 @@ static enum kms_status is_under_way(struct kms_ops *ops, const struct kms_shred_
 /* A search for somebody whom nothing holds. */
 struct readiness {
     struct kms_ops *ops;
+    const struct kms_shred_job_record *job;
     struct kms_txn *txn;
     struct kms_error *err;
     struct kms_uuid last;
@@ -84,7 +85,8 @@ static enum kms_status look_ready(void *context, const struct kms_shred_target_r
     search->any = true;
     if (search->ready)
         return KMS_OK;
-    KMS_TRY(ops_shred_barrier(search->ops, search->txn, &target->customer, barrier, search->err));
+    KMS_TRY(ops_shred_barrier(search->ops, search->txn, &search->job->tenant, search->job->purpose,
+                              &target->customer, barrier, search->err));
     search->ready = barrier[0] == '\0';
     return KMS_OK;
 }
@@ -94,8 +96,17 @@ static enum kms_status is_ready(struct kms_ops *ops, const struct kms_shred_job_
                                 struct kms_error *err)
 {
     const struct kms_shred_target_filter filter = {.job = &job->uid, .state = KMS_SHRED_TARGET_PENDING};
-    struct readiness search = {.ops = ops, .err = err, .seen = TARGETS_AT_ONCE};
+    struct readiness search = {.ops = ops, .job = job, .err = err, .seen = TARGETS_AT_ONCE};
+    char barrier[OPS_SHRED_BARRIER_MAX];
     bool first = true;
+    {
+        KMS_TXN txn = {0};
+        KMS_TRY(kms_txn_begin(ops->store, false, &txn, err));
+        KMS_TRY(ops_shred_place_barrier(ops, &txn, &job->tenant, job->purpose, barrier, err));
+    }
+    *ret_ready = false;
+    if (barrier[0] != '\0') /* nobody needs to be looked at */
+        return KMS_OK;
     while (!search.ready && search.seen == TARGETS_AT_ONCE) {
         KMS_TXN txn = {0};
         search.txn = &txn;

@@ -55,7 +55,22 @@ enum kms_status ops_shred_find_customer(struct kms_call *call, struct kms_txn *t
     return KMS_OK;
 }
 
-enum kms_status ops_shred_barrier(struct kms_ops *ops, struct kms_txn *txn, const struct kms_uuid *customer,
+enum kms_status ops_shred_place_barrier(struct kms_ops *ops, struct kms_txn *txn,
+                                        const struct kms_uuid *tenant, const char *purpose,
+                                        char ret_barrier[OPS_SHRED_BARRIER_MAX], struct kms_error *err)
+{
+    struct kms_tenant_record record;
+    ret_barrier[0] = '\0';
+    KMS_TRY(txn->store->ops->tenant_by_uuid(txn->txn, tenant, &record, err));
+    if (kms_auth_check_place(ops->auth, record.id, NULL, NULL) != KMS_OK)
+        (void)snprintf(ret_barrier, OPS_SHRED_BARRIER_MAX, "the tenant is frozen");
+    else if (purpose[0] != '\0' && kms_auth_check_place(ops->auth, record.id, purpose, NULL) != KMS_OK)
+        (void)snprintf(ret_barrier, OPS_SHRED_BARRIER_MAX, "the purpose is frozen");
+    return KMS_OK;
+}
+
+enum kms_status ops_shred_barrier(struct kms_ops *ops, struct kms_txn *txn, const struct kms_uuid *tenant,
+                                  const char *purpose, const struct kms_uuid *customer,
                                   char ret_barrier[OPS_SHRED_BARRIER_MAX], struct kms_error *err)
 {
     struct kms_hold_record hold;
@@ -68,6 +83,8 @@ enum kms_status ops_shred_barrier(struct kms_ops *ops, struct kms_txn *txn, cons
         return status;
     else if (kms_auth_check_customer(ops->auth, customer, NULL) != KMS_OK)
         (void)snprintf(ret_barrier, OPS_SHRED_BARRIER_MAX, "the customer is frozen");
+    else
+        return ops_shred_place_barrier(ops, txn, tenant, purpose, ret_barrier, err);
     return KMS_OK;
 }
 
@@ -224,7 +241,8 @@ static enum kms_status follow_job(struct ops_run *run, struct kms_txn *txn,
         return KMS_OK;
     }
     char barrier[OPS_SHRED_BARRIER_MAX];
-    KMS_TRY(ops_shred_barrier(run->ops, txn, &target->customer, barrier, &run->call->error));
+    KMS_TRY(ops_shred_barrier(run->ops, txn, &job->tenant, job->purpose, &target->customer, barrier,
+                              &run->call->error));
     message->state = KMS__V1__SHRED_TARGET__STATE__PENDING;
     if (barrier[0] == '\0')
         return KMS_OK;

@@ -47,10 +47,19 @@ static inline bool ops_shred_keeps(const struct kms_purpose_record *purpose)
 }
 
 enum { OPS_SHRED_BARRIER_MAX = KMS_SHRED_REASON_MAX + 1 };
-/** A hold or a freeze that stands against shredding this customer, as a text; "" when nothing does. */
-enum kms_status ops_shred_barrier(struct kms_ops *ops, struct kms_txn *txn, const struct kms_uuid *customer,
+/**
+ * A hold on this customer, or its freeze or that of its tenant, that stands against a shred, as a text; "" when nothing does. `purpose`:
+ * the one that is to go, whose freeze stands against it too; "": none is named.
+ */
+enum kms_status ops_shred_barrier(struct kms_ops *ops, struct kms_txn *txn, const struct kms_uuid *tenant,
+                                  const char *purpose, const struct kms_uuid *customer,
                                   char ret_barrier[OPS_SHRED_BARRIER_MAX],
                                   struct kms_error *err) KMS_MUST_USE;
+/** The part of it that is the same for all customers of a job. */
+enum kms_status ops_shred_place_barrier(struct kms_ops *ops, struct kms_txn *txn,
+                                        const struct kms_uuid *tenant, const char *purpose,
+                                        char ret_barrier[OPS_SHRED_BARRIER_MAX],
+                                        struct kms_error *err) KMS_MUST_USE;
 
 /** Seconds that a job of this tenant waits. */
 enum kms_status ops_shred_window(struct kms_ops *ops, struct kms_store_txn *txn,

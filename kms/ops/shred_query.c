@@ -278,7 +278,7 @@ static enum kms_status get_status(struct ops_run *run, const ProtobufCMessage *m
     reply->retentions = kms_arena_alloc(call->arena, STATUS_RETENTIONS_MAX * sizeof(*reply->retentions));
     reply->tenant = ops_string(call->arena, tenant.id);
     reply->customer_uid = ops_string(call->arena, kms_uuid_format(&customer, text));
-    KMS_TRY(ops_shred_barrier(run->ops, &txn, &customer, text, &call->error));
+    KMS_TRY(ops_shred_barrier(run->ops, &txn, &tenant.uuid, "", &customer, text, &call->error));
     reply->hold = ops_string(call->arena, text);
     if (reply->retentions == NULL || reply->tenant == NULL || reply->customer_uid == NULL ||
         reply->hold == NULL)

@@ -2,6 +2,7 @@
 can rely on it, even when a shred that was approved before is already at work on that customer's keys."""
 
 import json
+import time
 import unittest
 
 import grpc
@@ -31,7 +32,12 @@ class Moments:
             self.failure = failure
 
 
-class Meanwhile(ShredTestCase):
+class KeepingTestCase(ShredTestCase):
+    def hold(self, name):
+        self.ctl("operator", "hold", "place", "--tenant", TENANT, "--customer", name, "--reference", "r", "--reason", "court order")
+
+
+class Meanwhile(KeepingTestCase):
     @classmethod
     def prepare(cls, home):
         super().prepare(home)
@@ -49,9 +55,6 @@ class Meanwhile(ShredTestCase):
     def happened(self):
         self.assertIsNone(self.moments.failure)
         self.assertIsNone(self.moments.point, "the shred did not come to that point")
-
-    def hold(self, name):
-        self.ctl("operator", "hold", "place", "--tenant", TENANT, "--customer", name, "--reference", "r", "--reason", "court order")
 
     def shred_list(self, *names, moment, work):
         """Shred a list at once; `work` happens at that moment of it. Returns the job when its first operation is through."""
@@ -127,7 +130,7 @@ class Meanwhile(ShredTestCase):
             self.assertRefused(grpc.StatusCode.INVALID_ARGUMENT, self.app.keys.UnwrapDataKey, unnamed, reason="BLOB_REFUSED")
 
 
-class Safe(ShredTestCase):
+class Safe(KeepingTestCase):
     """The same without an accident of time."""
 
     def window(self, text):
@@ -150,6 +153,24 @@ class Safe(ShredTestCase):
         self.assertEqual([t["state"] for t in self.status(uid)["targets"]], ["CANCELLED", "CANCELLED"])
         self.refused("does not wait", "operator", "shred", "cancel", "--tenant", TENANT, "--customer", other)
         self.assertNotIn(other, json.dumps(self.home.audit_records()))  # whatever is told to the caller
+
+    def test_what_is_scheduled_in_a_frozen_tenant_or_purpose_waits(self):
+        name, uid, _ = self.new_customer()
+        other, _, _ = self.new_customer()
+        for what in (("tenant", TENANT), ("purpose", "--tenant", TENANT, PURPOSE)):
+            named = ("--purpose", PURPOSE) if what[0] == "purpose" else ()
+            operation = self.request("--customer", name, *named)
+            self.approve(operation)
+            self.ctl("operator", "operation", "wait", operation["uid"])
+            self.ctl("operator", "freeze", *what, "--reason", "two approvers may be compromised", "--yes")
+            self.hold(other)  # saves keys: no freeze stops that
+            time.sleep(4)  # the window ends, and nothing happens: that is what is looked at
+            self.assertEqual((self.state(uid), "frozen" in self.status(uid)["targets"][-1]["reason"]), ("HELD", True))
+            self.ctl("operator", "shred", "cancel", self.job(operation)["uid"])  # though its window has ended
+            self.assertEqual(self.state(uid), "CANCELLED")
+            unfreeze = self.ctl("operator", "unfreeze", *what, "--reason", "they were not")
+            self.approve(unfreeze)
+            self.ctl("operator", "operation", "wait", unfreeze["uid"])
 
     def test_a_key_that_the_law_keeps_and_that_is_disabled_is_kept_when_its_customer_is_closed(self):
         name, uid, _ = self.new_customer((ALWAYS,))
