@@ -5,6 +5,7 @@
 #include "core/secret.h"
 
 #include <openssl/bio.h>
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
@@ -49,21 +50,55 @@ static bool is_strong(const EVP_PKEY *key)
             strcmp(group, "secp521r1") == 0);
 }
 
-/* The public key of a PEM text, whichever of the two it is. */
+/* One block of a PEM text. */
+struct block {
+    char *name, *header;
+    uint8_t *data;
+    long len;
+};
+
+static void clear_block(struct block *block)
+{
+    OPENSSL_free(block->name);
+    OPENSSL_free(block->header);
+    OPENSSL_free(block->data);
+}
+
+/* Whether the text is at its end: a damaged block that follows is one. */
+static bool no_block_follows(BIO *bio)
+{
+    KMS_CLEANUP(clear_block) struct block block = {0};
+    return PEM_read_bio(bio, &block.name, &block.header, &block.data, &block.len) != 1 &&
+           ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+}
+
+/*
+ * The only block of a PEM text. With two, whoever looks for a certificate and whoever looks for a key could each find another one, and
+ * a signature would be taken for that of somebody who has not signed.
+ */
+static bool read_only_block(struct kms_slice pem, struct block *ret_block)
+{
+    KMS_CLEANUP(clear_bio) BIO *bio = BIO_new_mem_buf(pem.data, (int)pem.len);
+    (void)ERR_set_mark();
+    const bool only =
+        bio != NULL &&
+        PEM_read_bio(bio, &ret_block->name, &ret_block->header, &ret_block->data, &ret_block->len) == 1 &&
+        no_block_follows(bio);
+    (void)ERR_pop_to_mark();
+    return only;
+}
+
+/* The public key of a PEM text, which is that key or a certificate and nothing else. */
 static EVP_PKEY *read_public(struct kms_slice pem)
 {
-    if (pem.len == 0 || pem.len > KMS_EVIDENCE_PEM_MAX)
+    KMS_CLEANUP(clear_block) struct block block = {0};
+    if (pem.len == 0 || pem.len > KMS_EVIDENCE_PEM_MAX || !read_only_block(pem, &block))
         return NULL;
-    KMS_CLEANUP(clear_bio) BIO *bio = BIO_new_mem_buf(pem.data, (int)pem.len);
-    if (bio == NULL)
-        return NULL;
-    EVP_PKEY *key = PEM_read_bio_PUBKEY(bio, NULL, no_password, NULL);
-    if (key != NULL)
-        return key;
-    (void)BIO_reset(bio);
-    X509 *certificate = PEM_read_bio_X509(bio, NULL, no_password, NULL);
-    if (certificate != NULL)
-        key = X509_get_pubkey(certificate);
+    const uint8_t *data = block.data;
+    if (strcmp(block.name, PEM_STRING_PUBLIC) == 0)
+        return d2i_PUBKEY(NULL, &data, block.len);
+    X509 *certificate = strcmp(block.name, PEM_STRING_X509) == 0 ? d2i_X509(NULL, &data, block.len) : NULL;
+    EVP_PKEY *key = certificate != NULL ? X509_get_pubkey(certificate) : NULL;
     X509_free(certificate);
     return key;
 }

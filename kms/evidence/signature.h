@@ -23,9 +23,9 @@ enum kms_status kms_signature_key_id(struct kms_slice pem, char ret_id[KMS_EVIDE
                                      struct kms_error *err) KMS_MUST_USE;
 
 /**
- * Check `signature` over `message` with the public key in a PEM text: a SubjectPublicKeyInfo or a certificate (its chain and
+ * Check `signature` over `message` with the public key in a PEM text: one block, a SubjectPublicKeyInfo or a certificate (its chain and
  * dates are not looked at). OK; TAMPERED when the signature is not that key's over these bytes; INVALID_ARGUMENT when the PEM is
- * neither or the key is none of P-256, P-384, P-521, RSA of at least 2048 bits, Ed25519; NO_MEMORY.
+ * neither, or more than one, or the key is none of P-256, P-384, P-521, RSA of at least 2048 bits, Ed25519; NO_MEMORY.
  */
 enum kms_status kms_signature_verify(struct kms_slice pem, struct kms_slice message,
                                      struct kms_slice signature, struct kms_error *err) KMS_MUST_USE;

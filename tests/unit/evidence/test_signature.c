@@ -139,6 +139,34 @@ static void another_key_and_no_key_are_told_apart(void **state)
     free(other);
 }
 
+static void a_text_with_more_than_one_key_is_none(void **state)
+{
+    (void)state;
+    char *other = new_key(EVP_EC_gen("P-256"), key_path());
+    char *pem = new_key(EVP_EC_gen("P-256"), key_path());
+    uint8_t signature[KMS_EVIDENCE_SIGNATURE_MAX];
+    size_t len = 0;
+    assert_int_equal(kms_signature_make(key_path(), text_slice(message_text), signature, &len, NULL), KMS_OK);
+    static const char damaged[] = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+    static const char cut[] = "-----BEGIN CERTIFICATE-----\nMIIB";
+    const char *const pairs[][2] = {{pem, other},   {other, pem}, {pem, pem}, {damaged, pem},
+                                    {pem, damaged}, {cut, pem},   {pem, cut}};
+    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
+        char text[2048];
+        (void)snprintf(text, sizeof text, "%s\n%s", pairs[i][0], pairs[i][1]);
+        assert_int_equal(kms_signature_verify(text_slice(text), text_slice(message_text),
+                                              kms_slice_of(signature, len), NULL),
+                         KMS_INVALID_ARGUMENT);
+    }
+    char around[2048]; /* what openssl prints around a block is no block */
+    (void)snprintf(around, sizeof around, "Public-Key: (256 bit)\n%s\n-- \nthe end\n", pem);
+    assert_int_equal(kms_signature_verify(text_slice(around), text_slice(message_text),
+                                          kms_slice_of(signature, len), NULL),
+                     KMS_OK);
+    free(pem);
+    free(other);
+}
+
 static void a_private_key_that_others_may_read_is_refused(void **state)
 {
     (void)state;
@@ -174,6 +202,7 @@ int main(void)
         cmocka_unit_test(an_ed25519_signature_verifies_and_no_changed_one),
         cmocka_unit_test(a_weak_or_strange_key_is_refused),
         cmocka_unit_test(another_key_and_no_key_are_told_apart),
+        cmocka_unit_test(a_text_with_more_than_one_key_is_none),
         cmocka_unit_test(a_private_key_that_others_may_read_is_refused),
     };
     return cmocka_run_group_tests_name("evidence/signature", tests, make_directory, remove_directory);

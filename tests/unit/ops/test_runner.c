@@ -13,6 +13,8 @@
 #include <time.h>
 #include <cmocka.h>
 
+#include <openssl/pem.h>
+
 #define OK(call) assert_string_equal(kms_status_name(call), "OK")
 
 /* The runner has come to its work. */
@@ -280,6 +282,32 @@ static void a_row_that_differs_from_its_document_does_not_run(void **state)
     assert_not_run(desk, "somebody changed the database");
 }
 
+/* Write an approval by erin into the database: that certificate, and a signature with that key. The runner may start it then. */
+static void forge_approval(struct desk *desk, char *certificate, const char *key_path)
+{
+    KMS_CLEANUP(kms_operation_record_clear)
+    struct kms_operation_record operation = desk_stored(desk, desk->uid);
+    uint8_t signature[KMS_EVIDENCE_SIGNATURE_MAX];
+    size_t len = 0;
+    struct kms_error err = {0};
+    OK(kms_signature_make(key_path, kms_slice_of(operation.document, operation.document_len), signature, &len,
+                          &err));
+    struct kms_approval_record approval = {.operation = operation.uuid,
+                                           .identity = "spiffe://kms.example/erin",
+                                           .person = "spiffe://kms.example/erin",
+                                           .certificate = certificate,
+                                           .signature = signature,
+                                           .signature_len = len,
+                                           .time_ns = kms_clock_wall_ns()};
+    {
+        KMS_TXN txn = {0};
+        OK(kms_txn_begin(desk->database, true, &txn, &err));
+        OK(desk->database->ops->operation.approve(txn.txn, &approval, &err));
+        OK(kms_txn_commit(&txn, &err));
+    }
+    desk_sql(desk, "UPDATE operation SET state = 2");
+}
+
 static void a_certificate_that_we_did_not_issue_counts_for_nothing(void **state)
 {
     struct desk *desk = *state;
@@ -290,29 +318,51 @@ static void a_certificate_that_we_did_not_issue_counts_for_nothing(void **state)
     desk_issue(desk, "forged", "erin");
     certs_ca_clear(&desk->ca);
     desk->ca = own;
-    KMS_CLEANUP(kms_operation_record_clear)
-    struct kms_operation_record operation = desk_stored(desk, desk->uid);
-    uint8_t signature[KMS_EVIDENCE_SIGNATURE_MAX];
-    size_t len = 0;
-    struct kms_error err = {0};
-    OK(kms_signature_make(desk_path(desk, "forged", ".key"),
-                          kms_slice_of(operation.document, operation.document_len), signature, &len, &err));
-    struct kms_approval_record approval = {.operation = operation.uuid,
-                                           .identity = "spiffe://kms.example/erin",
-                                           .person = "spiffe://kms.example/erin",
-                                           .certificate = certs_read(desk_path(desk, "forged", ".pem")),
-                                           .signature = signature,
-                                           .signature_len = len,
-                                           .time_ns = kms_clock_wall_ns()};
-    {
-        KMS_TXN txn = {0};
-        OK(kms_txn_begin(desk->database, true, &txn, &err));
-        OK(desk->database->ops->operation.approve(txn.txn, &approval, &err));
-        OK(kms_txn_commit(&txn, &err));
-    }
-    free(approval.certificate);
-    desk_sql(desk, "UPDATE operation SET state = 2");
+    char *certificate = certs_read(desk_path(desk, "forged", ".pem"));
+    forge_approval(desk, certificate, desk_path(desk, "forged", ".key"));
+    free(certificate);
     assert_not_run(desk, "does not hold");
+}
+
+/* The public half of a private key's file, as PEM; to be freed. */
+static char *public_key_of(const char *key_path)
+{
+    BIO *in = BIO_new_file(key_path, "r");
+    BIO *out = BIO_new(BIO_s_mem());
+    EVP_PKEY *key = PEM_read_bio_PrivateKey(in, NULL, NULL, NULL);
+    assert_int_equal(PEM_write_bio_PUBKEY(out, key), 1);
+    char *data = NULL;
+    const long len = BIO_get_mem_data(out, &data);
+    char *pem = strndup(data, (size_t)len);
+    EVP_PKEY_free(key);
+    BIO_free(in);
+    BIO_free(out);
+    return pem;
+}
+
+/* erin's certificate and mallory's key in one text. */
+static void forge_with_two(struct desk *desk, bool key_first)
+{
+    char *certificate = certs_read(desk_path(desk, "erin", ".pem"));
+    char *key = public_key_of(desk_path(desk, "mallory", ".key"));
+    char both[8192];
+    (void)snprintf(both, sizeof both, "%s\n%s", key_first ? key : certificate, key_first ? certificate : key);
+    free(certificate);
+    free(key);
+    OK(desk_request(desk, "carol", &desk_two, "acme"));
+    OK(desk_approve(desk, "dave", "dave", desk->uid));
+    forge_approval(desk, both, desk_path(desk, "mallory", ".key"));
+    assert_not_run(desk, "does not hold");
+}
+
+static void a_key_behind_the_certificate_of_somebody_else_counts_for_nothing(void **state)
+{
+    forge_with_two(*state, false);
+}
+
+static void a_key_before_the_certificate_of_somebody_else_counts_for_nothing(void **state)
+{
+    forge_with_two(*state, true);
 }
 
 static void an_approver_who_lost_the_permission_counts_no_more(void **state)
@@ -400,6 +450,8 @@ int main(void)
         TEST(a_whole_operation_forged_in_the_database_does_not_run),
         TEST(a_row_that_differs_from_its_document_does_not_run),
         TEST(a_certificate_that_we_did_not_issue_counts_for_nothing),
+        TEST(a_key_behind_the_certificate_of_somebody_else_counts_for_nothing),
+        TEST(a_key_before_the_certificate_of_somebody_else_counts_for_nothing),
         TEST(an_approver_who_lost_the_permission_counts_no_more),
         TEST(a_requester_who_lost_the_permission_gets_nothing),
         TEST(an_approver_whose_certificate_is_revoked_counts_no_more),
