@@ -99,7 +99,17 @@ static enum kms_status note_job(void *context, const struct kms_shred_job_record
                                                   loading->shred, loading->err);
 }
 
-/* What the store knows. Without a kept moment the wall clock is believed: there is nothing that it could shorten. */
+static enum kms_status note_retention(void *context, const struct kms_retention_record *retention)
+{
+    (void)retention;
+    *(bool *)context = true;
+    return KMS_OK;
+}
+
+/*
+ * What the store knows. Without a kept moment, or when nobody waits for a window's or a retention's end, the wall clock is believed:
+ * there is nothing that it could shorten. The moment is not kept in such times, so it may be of long ago.
+ */
 static enum kms_status load(struct ops_shred *shred, struct kms_store *store, struct kms_error *err)
 {
     KMS_TXN txn = {0};
@@ -109,12 +119,16 @@ static enum kms_status load(struct ops_shred *shred, struct kms_store *store, st
     const enum kms_status status = store->ops->shred.clock_get(txn.txn, &shred->kept, err);
     if (status != KMS_OK && status != KMS_NOT_FOUND)
         return status;
-    const int64_t trusted_ns =
-        status == KMS_OK ? ops_shred_judge(&shred->kept, &reading).trusted_ns : reading.wall_ns;
-    anchor_locked(shred, &reading, trusted_ns);
     struct loading loading = {shred, txn.txn, store, err};
-    return store->ops->shred.job_list(txn.txn, NULL, KMS_SHRED_JOB_SCHEDULED, NULL, SIZE_MAX, note_job,
-                                      &loading, err);
+    KMS_TRY(store->ops->shred.job_list(txn.txn, NULL, KMS_SHRED_JOB_SCHEDULED, NULL, SIZE_MAX, note_job,
+                                       &loading, err));
+    bool waits = ops_shred_any_waits(shred);
+    if (!waits)
+        KMS_TRY(store->ops->shred.retention_list(txn.txn, NULL, INT64_MAX, 1, note_retention, &waits, err));
+    anchor_locked(shred, &reading,
+                  status == KMS_OK && waits ? ops_shred_judge(&shred->kept, &reading).trusted_ns
+                                            : reading.wall_ns);
+    return KMS_OK;
 }
 
 enum kms_status ops_shred_new(struct kms_store *store, struct ops_shred **ret_shred, struct kms_error *err)

@@ -15,6 +15,7 @@
  *     would not be noticed.
  * The last believed moment is in the store. After a restart of the machine, which ends the count, a wall clock that is at most
  * OPS_SHRED_DOWN_MAX_NS ahead of it is believed; one that is further ahead must be confirmed, and one that is behind is not believed.
+ * It is kept, and counts at a start, only while somebody waits for the end of a window or of a retention.
  */
 #ifndef KMS_OPS_SHRED_STATE_H
 #define KMS_OPS_SHRED_STATE_H

@@ -6,7 +6,12 @@
 
 #include <cmocka.h>
 
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/clock.h"
 #include "ops/shred_state.h"
+#include "store/sqlite.h"
 
 #define SECOND INT64_C(1000000000)
 #define HOUR   (3600 * SECOND)
@@ -75,6 +80,46 @@ static void a_count_that_is_not_known_or_went_back_is_not_trusted(void **state)
     assert_int_equal(ops_shred_judge(&unknown, &reading).trusted_ns, START + HOUR);
 }
 
+/* A store whose kept moment is ten days old, of another start of the machine; `waits`: a retention has not ended. */
+static bool suspect_after_restart(bool waits)
+{
+    char directory[] = "/tmp/kms-clock-XXXXXX";
+    char path[64];
+    struct kms_store *store = NULL;
+    struct ops_shred *shred = NULL;
+    struct kms_txn txn = {0};
+    assert_non_null(mkdtemp(directory));
+    (void)snprintf(path, sizeof path, "%s/kms.db", directory);
+    const struct kms_store_sqlite_config config = {.path = path};
+    assert_int_equal(kms_store_sqlite_open(&config, &store, NULL), KMS_OK);
+    struct kms_tenant_record tenant = {
+        .uuid = kms_uuid_random(), .id = "acme", .state = KMS_TENANT_ACTIVE, .revision = 1, .epoch = 1};
+    const struct kms_shred_clock_record old = {kms_clock_wall_ns() - 240 * HOUR, HOUR, "an-earlier-start"};
+    const struct kms_retention_record retention = {tenant.uuid, kms_uuid_random(), "kyc",
+                                                   kms_clock_wall_ns() + HOUR};
+    assert_int_equal(kms_txn_begin(store, true, &txn, NULL), KMS_OK);
+    assert_int_equal(store->ops->tenant_insert(txn.txn, &tenant, NULL), KMS_OK);
+    assert_int_equal(store->ops->shred.clock_put(txn.txn, &old, NULL), KMS_OK);
+    if (waits)
+        assert_int_equal(store->ops->shred.retention_put(txn.txn, &retention, NULL), KMS_OK);
+    assert_int_equal(kms_txn_commit(&txn, NULL), KMS_OK);
+    assert_int_equal(ops_shred_new(store, &shred, NULL), KMS_OK);
+    const bool suspect = ops_shred_now(shred).suspect;
+    ops_shred_free(shred);
+    kms_store_free(store);
+    char command[96];
+    (void)snprintf(command, sizeof command, "rm -rf %s", directory);
+    assert_int_equal(system(command), 0);
+    return suspect;
+}
+
+static void an_old_moment_counts_only_when_somebody_waits(void **state)
+{
+    (void)state;
+    assert_false(suspect_after_restart(false));
+    assert_true(suspect_after_restart(true));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -83,6 +128,7 @@ int main(void)
         cmocka_unit_test(a_clock_set_back_makes_windows_longer),
         cmocka_unit_test(after_a_restart_of_the_machine_a_day_is_believed_and_more_is_not),
         cmocka_unit_test(a_count_that_is_not_known_or_went_back_is_not_trusted),
+        cmocka_unit_test(an_old_moment_counts_only_when_somebody_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
