@@ -14,7 +14,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         KMS_ASSERT(kms_utf8_valid(err.public_text, strlen(err.public_text)));
         return 0;
     }
-    KMS_ASSERT(config.listen_count >= 1 && config.policy[0] == '/' && config.store.path[0] == '/');
+    KMS_ASSERT(config.listen_count >= 1 && config.store.path[0] == '/');
+    KMS_ASSERT(config.policy == NULL || (config.policy[0] == '/' && config.bootstrap_admin == NULL));
     KMS_ASSERT(config.tls.certificate[0] == '/' && config.audit.directory[0] == '/');
     KMS_ASSERT(config.limits.threads >= 1 && config.limits.threads <= 64);
     KMS_ASSERT(config.cache.absolute_seconds >= config.cache.idle_seconds);

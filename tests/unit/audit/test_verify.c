@@ -279,6 +279,7 @@ static void a_segment_of_another_log_is_found(void **state)
     char path[160];
     size_t len;
     KMS_FREE char *text = make_and_read(dir, SEGMENT_BYTES, path, &len);
+    assert_non_null(text);
     struct logdir other;
     logdir_new(&other);
     make_log(&other, SEGMENT_BYTES, RECORDS); /* same numbers, other times and hashes */
@@ -373,6 +374,7 @@ static void a_zero_tail_is_no_finding_but_data_behind_it_is(void **state)
     char path[160];
     size_t len;
     KMS_FREE char *text = make_and_read(dir, 0, path, &len);
+    assert_non_null(text);
     enum { TAIL = 64 * 1024 * 1024 }; /* a hole: takes no space */
     assert_int_equal(truncate(path, (off_t)len + TAIL), 0);
     assert_complete(dir, RECORDS);

@@ -235,8 +235,8 @@ static void a_proof_shows_its_customer_and_no_other(void **state)
     struct kms_proof_facts facts;
     static const char *const others[] = {
         "{}", "{\"format\":\"kms.proof.destruction.v1\"}", "x",
-        "{\"format\":\"kms.proof.destruction.v1\",\"certificate\":\"c-1\","
-        "\"customer\":\"00000000-0000-0000-0000-000000000001\",\"entries\":[]}"};
+        ("{\"format\":\"kms.proof.destruction.v1\",\"certificate\":\"c-1\","
+         "\"customer\":\"00000000-0000-0000-0000-000000000001\",\"entries\":[]}")};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         assert_int_equal(kms_certificate_prove(certificate, kms_slice_str(others[i]), &facts, &err),
                          KMS_INVALID_ARGUMENT);
