@@ -431,6 +431,7 @@ const struct ops_operation_kind ops_unfreeze_kind = {
     .approve = KMS_ACTION_UNFREEZE_APPROVE,
     .approvals = 2,
     .resumable = true,
+    .urgent = true,
     .execute = execute_unfreeze,
 };
 

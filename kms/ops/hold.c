@@ -123,6 +123,7 @@ const struct ops_operation_kind ops_hold_release_kind = {
     .request = KMS_ACTION_HOLD_RELEASE,
     .approve = KMS_ACTION_HOLD_APPROVE,
     .approvals = 0,
+    .urgent = true,
     .execute = execute_release,
 };
 

@@ -2,8 +2,8 @@
  * Purpose:   operations: work that needs the approval of others, or takes long. Requested by a method, approved by signatures over
  *            its document, run once on the runner's thread, result kept.
  * Owns:      the form of the document; an ops_operation belongs to the runner.
- * Threads:   request and approval on the control thread; execute and ops_tick() on the runner's thread only, one operation after
- *            the other, of all tenants together.
+ * Threads:   request and approval on the control thread; execute and ops_tick() on the runner's: urgent kinds on one of them, all
+ *            others and the tick on the other one, each one operation after the other, of all tenants together.
  * Never:     runs what was not approved as it is: the runner checks the signatures again, over the stored bytes, before it starts.
  *
  * States (store/store_operation.h): PENDING -> APPROVED -> RUNNING -> SUCCEEDED | FAILED; from PENDING also REJECTED, CANCELLED,
@@ -47,10 +47,15 @@ struct ops_operation_kind {
      * resumable: after a crash or any failure it is FAILED with a reason, and is not touched again.
      */
     bool resumable;
+    /*
+     * What must not wait behind a job of minutes: it has a thread of its own, beside whatever else runs, takes milliseconds and
+     * uses neither a tenant's writer lock nor the token.
+     */
+    bool urgent;
     bool
         service; /* the service itself may start it (ops_operation_start()), without approvals: for schedules */
     /**
-     * Runs on the runner's thread once all approvals are there. `*ret_result` is a JSON object on the heap, at most
+     * Runs on a thread of the runner once all approvals are there. `*ret_result` is a JSON object on the heap, at most
      * KMS_OPERATION_RESULT_MAX bytes, or left NULL for "{}". Besides kms_fail_public(err), which becomes the reason that
      * everybody who may read the operation sees, it may use `operation->call`, whose error is `err`, with the functions of ops
      * that take a call. Work that takes more than seconds calls ops_operation_progress() now and then.
@@ -67,8 +72,8 @@ struct ops_operation {
     const json_t *parameters; /* of the document */
     struct kms_call
         *call; /* arena that dies with the run; no identity; method "operation/<kind>", request id: the uid */
-    bool again; /* it ran before and did not come to its end */
-    struct kms_ops_runner *runner;
+    bool again;                /* it ran before and did not come to its end */
+    struct kms_ops_lane *lane; /* the runner's */
 };
 
 /**
@@ -102,7 +107,7 @@ enum kms_status ops_operation_start(struct kms_ops *ops, const struct ops_operat
 
 /** Every kind, ended by NULL. */
 extern const struct ops_operation_kind *const ops_operation_kinds[];
-/** About once a second on the runner's thread, between operations: windows, schedules, retention. Must be short. */
+/** About once a second on the runner's thread for what is not urgent, between operations: windows, schedules, retention. Must be short. */
 void ops_tick(struct kms_ops *ops);
 
 #endif

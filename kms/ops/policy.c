@@ -280,6 +280,7 @@ const struct ops_operation_kind ops_policy_apply_kind = {
     .approve = KMS_ACTION_POLICY_APPROVE,
     .approvals = 2,
     .resumable = true,
+    .urgent = true,
     .execute = execute_change,
 };
 
@@ -289,6 +290,7 @@ const struct ops_operation_kind ops_policy_rollback_kind = {
     .approve = KMS_ACTION_POLICY_APPROVE,
     .approvals = 2,
     .resumable = true,
+    .urgent = true,
     .execute = execute_change,
 };
 

@@ -1,6 +1,7 @@
 /*
- * Purpose:   the thread that runs operations, one after the other, and does what is due about once a second.
- * Owns:      its thread and arena; borrows everything else.
+ * Purpose:   the two threads that run operations: one does the urgent kinds, the other one all others and, about once a second, what
+ *            is due. Each does one operation after the other.
+ * Owns:      its threads and arenas; borrows everything else.
  * Threads:   start and stop from the main thread; wake and progress from any.
  * Never:     runs an operation twice that must not be; leaves one RUNNING that will never end; starts one whose record of
  *            intent is not durable in the audit log.
@@ -15,7 +16,7 @@
 #include "ops/ops.h"
 
 /**
- * Start the thread and set ops->runner. Operations that a crash left RUNNING are taken up or ended by it. NO_MEMORY, INTERNAL
+ * Start the threads and set ops->runner. Operations that a crash left RUNNING are taken up or ended by it. NO_MEMORY, INTERNAL
  * (no thread).
  */
 enum kms_status kms_ops_runner_start(struct kms_ops *ops, struct kms_error *err) KMS_MUST_USE;
@@ -26,7 +27,7 @@ enum kms_status kms_ops_runner_start(struct kms_ops *ops, struct kms_error *err)
 bool kms_ops_runner_stop(struct kms_ops *ops);
 /** Something may be ready to run. NULL-safe. */
 void kms_ops_runner_wake(struct kms_ops_runner *runner);
-/** Fill in how far the operation is by now, if it is the one that runs. NULL-safe. */
+/** Fill in how far the operation is by now, if it is one that runs. NULL-safe. */
 void kms_ops_runner_progress(struct kms_ops_runner *runner, struct kms_operation_record *operation);
 
 #endif

@@ -146,11 +146,14 @@ enum kms_status kms_sqlite_operation_get(struct kms_store_txn *txn, const struct
     return first_whole(&query, ret_operation, err);
 }
 
-enum kms_status kms_sqlite_operation_next(struct kms_store_txn *txn, int64_t now_ns,
-                                          struct kms_operation_record *ret_operation, struct kms_error *err)
+enum kms_status kms_sqlite_operation_next(struct kms_store_txn *txn, int64_t now_ns, const char *kinds,
+                                          bool among, struct kms_operation_record *ret_operation,
+                                          struct kms_error *err)
 {
     KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_OPERATION_NEXT);
     kms_query_i64(&query, now_ns);
+    kms_query_text(&query, kinds);
+    kms_query_i64(&query, among);
     return first_whole(&query, ret_operation, err);
 }
 

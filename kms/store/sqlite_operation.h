@@ -21,8 +21,9 @@ enum kms_status kms_sqlite_operation_expired(struct kms_store_txn *txn, int64_t 
                                              kms_operation_visit visit, void *context, struct kms_error *err);
 enum kms_status kms_sqlite_operation_old(struct kms_store_txn *txn, int64_t before_ns, size_t limit,
                                          kms_operation_visit visit, void *context, struct kms_error *err);
-enum kms_status kms_sqlite_operation_next(struct kms_store_txn *txn, int64_t now_ns,
-                                          struct kms_operation_record *ret_operation, struct kms_error *err);
+enum kms_status kms_sqlite_operation_next(struct kms_store_txn *txn, int64_t now_ns, const char *kinds,
+                                          bool among, struct kms_operation_record *ret_operation,
+                                          struct kms_error *err);
 enum kms_status kms_sqlite_operation_count_open(struct kms_store_txn *txn, const char *requester,
                                                 uint64_t *ret_count, uint64_t *ret_of_requester,
                                                 struct kms_error *err);

@@ -27,7 +27,8 @@
     X(OPERATION_ALL, ALL, "SELECT " KMS_OPERATION_COLUMNS ", result, document FROM operation ORDER BY no")   \
     X(OPERATION_NEXT, ALL,                                                                                   \
       "SELECT " KMS_OPERATION_COLUMNS ", result, document FROM operation INDEXED BY operation_open "         \
-      "WHERE state <= 3 AND state >= 2 AND not_before_ns <= ? ORDER BY created_ns, no LIMIT 1")              \
+      "WHERE state <= 3 AND state >= 2 AND not_before_ns <= ?1 "                                             \
+      "AND (instr(?2, ' ' || kind || ' ') > 0) = ?3 ORDER BY created_ns, no LIMIT 1")                        \
     X(OPERATION_COUNT_OPEN, ALL,                                                                             \
       "SELECT count(*), count(*) FILTER (WHERE requester = ?) FROM operation WHERE state <= 3")              \
     X(OPERATION_LIST, ALL,                                                                                   \

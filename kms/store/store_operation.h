@@ -107,8 +107,11 @@ struct kms_store_operation_ops {
     /** Finished ones that were finished before `before_ns`, as list() shows them, the oldest first, at most `limit`. */
     enum kms_status (*old)(struct kms_store_txn *txn, int64_t before_ns, size_t limit,
                            kms_operation_visit visit, void *context, struct kms_error *err);
-    /** The oldest APPROVED or RUNNING one whose not_before_ns has come; NOT_FOUND. */
-    enum kms_status (*next)(struct kms_store_txn *txn, int64_t now_ns,
+    /**
+     * The oldest APPROVED or RUNNING one whose not_before_ns has come and whose kind is, or with `among` false is not, one of `kinds`:
+     * names, each between two spaces. NOT_FOUND.
+     */
+    enum kms_status (*next)(struct kms_store_txn *txn, int64_t now_ns, const char *kinds, bool among,
                             struct kms_operation_record *ret_operation, struct kms_error *err);
     /** How many are unfinished, and how many of these `requester` has asked for. */
     enum kms_status (*count_open)(struct kms_store_txn *txn, const char *requester, uint64_t *ret_count,

@@ -27,9 +27,9 @@ FAULT_PASS_IN(operation, old,
                void *context, struct kms_error *err),
               (txn->inner, before_ns, limit, visit, context, err))
 FAULT_PASS_IN(operation, next,
-              (struct kms_store_txn * txn, int64_t now_ns, struct kms_operation_record *ret,
-               struct kms_error *err),
-              (txn->inner, now_ns, ret, err))
+              (struct kms_store_txn * txn, int64_t now_ns, const char *kinds, bool among,
+               struct kms_operation_record *ret_operation, struct kms_error *err),
+              (txn->inner, now_ns, kinds, among, ret_operation, err))
 FAULT_PASS_IN(operation, count_open,
               (struct kms_store_txn * txn, const char *requester, uint64_t *ret_count,
                uint64_t *ret_of_requester, struct kms_error *err),

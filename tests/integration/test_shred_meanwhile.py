@@ -7,7 +7,7 @@ import unittest
 
 import grpc
 
-from cases import PURPOSE, TENANT, unwrap_request
+from cases import DEADLINE, PURPOSE, TENANT, R, unwrap_request
 from harness import eventually
 from shred_cases import ALWAYS, ShredTestCase
 from shredsite import Watcher
@@ -128,6 +128,45 @@ class Meanwhile(KeepingTestCase):
         for wrapped in (keys[PURPOSE], made["late"]):
             unnamed = unwrap_request(wrapped, customer="", purpose="")
             self.assertRefused(grpc.StatusCode.INVALID_ARGUMENT, self.app.keys.UnwrapDataKey, unnamed, reason="BLOB_REFUSED")
+
+
+class Urgent(KeepingTestCase):
+    CUSTOMERS = 4000
+
+    def many(self):
+        """A list of so many new customers that their shred takes seconds."""
+        names = [f"bulk {number}" for number in range(self.CUSTOMERS)]
+        for start in range(0, len(names), 1000):
+            customers = [R.Customer(customer=name) for name in names[start : start + 1000]]
+            request = R.BatchCreateCustomersRequest(tenant=TENANT, customers=customers, purposes=[PURPOSE])
+            self.operator.directory.BatchCreateCustomers(request, timeout=DEADLINE)
+        path = self.home.path / "bulk"
+        path.write_text("".join(name + "\n" for name in names))
+        return path
+
+    def operation(self, uid):
+        return self.ctl("operator", "operation", "show", uid)
+
+    def test_an_unfreeze_and_the_release_of_a_hold_do_not_wait_for_a_shred_of_many(self):
+        self.ctl("operator", "freeze", "identity", "spiffe://kms.example/somebody", "--reason", "a doubt", "--yes")
+        safe, _, _ = self.new_customer()
+        hold = self.ctl("operator", "hold", "place", "--tenant", TENANT, "--customer", safe, "--reference", "r", "--reason", "court")
+        shred = self.request("--no-window", "--file", self.many())
+        unfreeze = self.ctl("operator", "unfreeze", "identity", "spiffe://kms.example/somebody", "--reason", "settled")
+        self.approve(unfreeze, approvers=("approver1",))
+        self.approve(shred)
+        eventually(lambda: 0 < int(self.operation(shred["uid"])["done"]), "the first batch is shredded")
+        self.approve(unfreeze, approvers=("approver2",))
+        release = self.ctl("operator", "hold", "release", hold["uid"])
+        for urgent in (unfreeze, release):
+            self.ctl("operator", "operation", "wait", urgent["uid"])
+        self.assertEqual(self.operation(shred["uid"])["state"], "RUNNING", "the shred was over before: it proves nothing")
+        for urgent in (unfreeze, release):
+            self.assertEqual(self.operation(urgent["uid"])["state"], "SUCCEEDED")
+        self.assertEqual(self.ctl("auditor", "freeze", "list")["freezes"], [])
+        self.ctl("operator", "operation", "wait", shred["uid"])
+        job = self.job(shred)
+        self.assertEqual((job["shredded"], job["failed"], job["pending"]), (self.CUSTOMERS, 0, 0))
 
 
 class Safe(KeepingTestCase):

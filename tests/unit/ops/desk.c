@@ -71,6 +71,19 @@ static enum kms_status work(struct kms_ops *ops, struct ops_operation *operation
     return KMS_OK;
 }
 
+/* The work of the urgent kind, which waits for nothing. */
+static enum kms_status work_at_once(struct kms_ops *ops, struct ops_operation *operation, char **ret_result,
+                                    struct kms_error *err)
+{
+    (void)ops;
+    (void)err;
+    atomic_fetch_add(&desk_work.urgent_runs, 1);
+    atomic_store(&desk_work.urgent_beside, atomic_load(&desk_work.inside));
+    (void)ops_operation_progress(operation, 1, 1);
+    *ret_result = strdup("{}");
+    return KMS_OK;
+}
+
 #define KIND(name_, approvals_, resumable_, service_)                                                        \
     {                                                                                                        \
         .name = (name_), .request = KMS_ACTION_TENANT_CLOSE, .approve = KMS_ACTION_POLICY_APPROVE,           \
@@ -81,8 +94,13 @@ const struct ops_operation_kind desk_one = KIND("test.one", 1, false, false);
 const struct ops_operation_kind desk_two = KIND("test.two", 2, false, false);
 const struct ops_operation_kind desk_again = KIND("test.again", 0, true, false);
 const struct ops_operation_kind desk_service = KIND("test.service", 2, true, true);
-static const struct ops_operation_kind *const kinds[] = {&desk_now,   &desk_one,     &desk_two,
-                                                         &desk_again, &desk_service, NULL};
+const struct ops_operation_kind desk_urgent = {.name = "test.urgent",
+                                               .request = KMS_ACTION_TENANT_CLOSE,
+                                               .approve = KMS_ACTION_POLICY_APPROVE,
+                                               .urgent = true,
+                                               .execute = work_at_once};
+static const struct ops_operation_kind *const kinds[] = {&desk_now,     &desk_one,    &desk_two, &desk_again,
+                                                         &desk_service, &desk_urgent, NULL};
 
 const char *desk_path(const struct desk *desk, const char *file, const char *suffix)
 {

@@ -2,7 +2,7 @@
  * Purpose:   what the tests of operations stand on: a real database, audit log, policy and certificates, and kinds of operations that
  *            do what a test tells them.
  * Owns:      all of it, in a temporary directory.
- * Threads:   one, and the runner's.
+ * Threads:   one, and the runner's two.
  * Never:     leaves files behind.
  *
  * People: carol requests (operator); dave and erin may approve. dave also has the identity dave-home, carol also carol-approver; the
@@ -37,12 +37,14 @@ struct desk_work {
     _Atomic(enum kms_status) fail; /* the next run fails with this; KMS_OK: it succeeds */
     atomic_bool hold; /* the run goes on, with progress 3 of 10, until this is false or the service stops */
     atomic_bool inside;
-    const char *marks; /* a file to which each run appends a byte; NULL: none */
+    atomic_int urgent_runs;
+    atomic_bool urgent_beside; /* the urgent kind's last run saw another kind inside */
+    const char *marks;         /* a file to which each run appends a byte; NULL: none */
 };
 extern struct desk_work desk_work;
 
-/* "test.now" (no approvals), "test.one", "test.two", "test.again" (no approvals, resumable), "test.service". */
-extern const struct ops_operation_kind desk_now, desk_one, desk_two, desk_again, desk_service;
+/* "test.now" (no approvals), "test.one", "test.two", "test.again" (no approvals, resumable), "test.service", "test.urgent". */
+extern const struct ops_operation_kind desk_now, desk_one, desk_two, desk_again, desk_service, desk_urgent;
 
 /* cmocka's set-up and tear-down: everything but the runner, which a test starts. */
 int desk_setup(void **state);

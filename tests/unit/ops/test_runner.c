@@ -74,6 +74,49 @@ static void operations_run_one_after_the_other_oldest_first(void **state)
     assert_int_equal(atomic_load(&desk_work.runs), 5);
 }
 
+static void an_urgent_operation_does_not_wait_for_one_that_runs(void **state)
+{
+    struct desk *desk = *state;
+    char before[KMS_UUID_TEXT_SIZE];
+    char waiting[KMS_UUID_TEXT_SIZE];
+    atomic_store(&desk_work.hold, true);
+    desk_start(desk);
+    OK(desk_request(desk, "carol", &desk_now, "acme"));
+    (void)strcpy(before, desk->uid);
+    await_inside();
+    OK(desk_request(desk, "carol", &desk_now, "acme"));
+    (void)strcpy(waiting, desk->uid);
+    OK(desk_request(desk, "carol", &desk_urgent, "acme"));
+    desk_await(desk, desk->uid, KMS_OPERATION_SUCCEEDED);
+    assert_true(atomic_load(&desk_work.urgent_beside));
+    desk_await(desk, before, KMS_OPERATION_RUNNING);
+    desk_await(desk, waiting, KMS_OPERATION_APPROVED);
+    assert_int_equal(atomic_load(&desk_work.runs), 1); /* the other one has not overtaken */
+    atomic_store(&desk_work.hold, false);
+    desk_await(desk, waiting, KMS_OPERATION_SUCCEEDED);
+    assert_int_equal(atomic_load(&desk_work.urgent_runs), 1);
+}
+
+static void both_progresses_are_kept_apart(void **state)
+{
+    struct desk *desk = *state;
+    char held[KMS_UUID_TEXT_SIZE];
+    Kms__V1__Operation *operation = NULL;
+    atomic_store(&desk_work.hold, true);
+    desk_start(desk);
+    OK(desk_request(desk, "carol", &desk_now, "acme"));
+    (void)strcpy(held, desk->uid);
+    await_inside();
+    OK(desk_request(desk, "carol", &desk_urgent, "acme"));
+    desk_await(desk, desk->uid, KMS_OPERATION_SUCCEEDED);
+    OK(desk_get(desk, "carol", held, &operation));
+    assert_int_equal(operation->done, 3);
+    OK(desk_get(desk, "carol", desk->uid, &operation));
+    assert_int_equal(operation->done, 1);
+    atomic_store(&desk_work.hold, false);
+    desk_await(desk, held, KMS_OPERATION_SUCCEEDED);
+}
+
 static void progress_is_seen_while_it_runs(void **state)
 {
     struct desk *desk = *state;
@@ -433,6 +476,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(an_approved_operation_waits_for_the_runner),
         TEST(operations_run_one_after_the_other_oldest_first),
+        TEST(an_urgent_operation_does_not_wait_for_one_that_runs),
+        TEST(both_progresses_are_kept_apart),
         TEST(progress_is_seen_while_it_runs),
         TEST(a_failure_is_kept_with_its_reason),
         TEST(a_resumable_operation_is_tried_again_until_it_succeeds),

@@ -202,6 +202,35 @@ static void what_has_expired_and_what_is_old_are_found(void **state)
     kms_txn_clear(&txn);
 }
 
+/* The number of the next operation among these kinds, or not among them; 0: there is none. */
+static uint32_t next_of(struct kms_store *store, const char *kinds, bool among)
+{
+    KMS_CLEANUP(kms_operation_record_clear) struct kms_operation_record operation = {0};
+    KMS_TXN txn = begin_read(store);
+    const enum kms_status status = store->ops->operation.next(txn.txn, 9, kinds, among, &operation, &err);
+    if (status == KMS_NOT_FOUND)
+        return 0;
+    assert_ok(status);
+    return kms_get_be32(operation.uuid.bytes + 8);
+}
+
+static void the_next_to_run_is_of_the_wanted_kinds(void **state)
+{
+    struct kms_store *store = ((struct fixture *)*state)->store;
+    insert(store, 1, KMS_OPERATION_APPROVED);
+    KMS_CLEANUP(kms_operation_record_clear) struct kms_operation_record other = sample_operation(2);
+    (void)strcpy(other.kind, "test.other");
+    other.state = KMS_OPERATION_APPROVED;
+    struct kms_txn txn = begin_write(store);
+    assert_ok(store->ops->operation.insert(txn.txn, &other, &err));
+    commit(&txn);
+    assert_int_equal(next_of(store, "", false), 1);
+    assert_int_equal(next_of(store, "", true), 0);
+    assert_int_equal(next_of(store, " test.none  test.other ", true), 2);
+    assert_int_equal(next_of(store, " test.none  test.other ", false), 1);
+    assert_int_equal(next_of(store, " test.other.longer  a.test.other ", true), 0); /* whole names only */
+}
+
 static void the_next_to_run_is_the_oldest_whose_time_has_come(void **state)
 {
     struct kms_store *store = ((struct fixture *)*state)->store;
@@ -211,8 +240,8 @@ static void the_next_to_run_is_the_oldest_whose_time_has_come(void **state)
     insert(store, 4, KMS_OPERATION_SUCCEEDED);
     struct kms_operation_record operation = {0};
     struct kms_txn txn = begin_read(store);
-    assert_status(KMS_NOT_FOUND, store->ops->operation.next(txn.txn, 1, &operation, &err));
-    assert_ok(store->ops->operation.next(txn.txn, 5, &operation, &err));
+    assert_status(KMS_NOT_FOUND, store->ops->operation.next(txn.txn, 1, "", false, &operation, &err));
+    assert_ok(store->ops->operation.next(txn.txn, 5, "", false, &operation, &err));
     uint64_t open = 0;
     uint64_t of_requester = 0;
     assert_ok(store->ops->operation.count_open(txn.txn, operation.requester, &open, &of_requester, &err));
@@ -293,6 +322,7 @@ int main(void)
         TEST(a_list_shows_the_newest_first_page_by_page),
         TEST(what_has_expired_and_what_is_old_are_found),
         TEST(the_next_to_run_is_the_oldest_whose_time_has_come),
+        TEST(the_next_to_run_is_of_the_wanted_kinds),
         TEST(a_removed_operation_is_gone_with_its_approvals),
         TEST(records_out_of_limits_are_refused),
         TEST(a_damaged_row_is_refused),
