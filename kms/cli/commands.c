@@ -9,7 +9,8 @@
 #define OWNER (BIT(TENANT) | BIT(CUSTOMER) | BIT(PURPOSE))
 #define AUDIT_FILTER                                                                                         \
     (OWNER | BIT(IDENTITY) | BIT(ACTION) | BIT(OUTCOME) | BIT(FROM) | BIT(UNTIL) | BIT(INDEX_DIR))
-#define DATAKEY (KMS_CLI_ONLINE | OWNER | BIT(CONTEXT))
+#define CEREMONY (BIT(SHARES) | BIT(THRESHOLD) | BIT(SHARE) | BIT(PUBLIC) | BIT(SEALED))
+#define DATAKEY  (KMS_CLI_ONLINE | OWNER | BIT(CONTEXT))
 
 static const char batch_details[] =
     "Reads one customer id a line from FILE or standard input and creates them 1,000 at a time, each 1,000\n"
@@ -103,6 +104,19 @@ static const char certificate_verify_details[] =
     "Checks FILE against FILE.sig and the attestation key (kmsctl attestation get), and a proof against "
     "FILE. The same\n"
     "with plain openssl: openssl dgst -sha256 -verify attestation.pem -signature FILE.sig FILE";
+
+static const char ceremony_details[] =
+    "For a machine without a network that the custodians trust. Makes an RSA-3072 key; writes its public "
+    "half to "
+    "--public, its\n"
+    "private half to --sealed, which any M of the N shares open and fewer do not, and a share for each "
+    "--share, each into a\n"
+    "directory of its own. Shares are text that can be printed and typed in. The key itself is written "
+    "nowhere. "
+    "Each share is\n"
+    "tried once before it says that it has succeeded. A key that was made in a disaster-recovery HSM needs "
+    "no "
+    "ceremony.";
 
 static const struct kms_cli_command commands[] = {
     {"tenant", "create", "TENANT", 1, 1, KMS_CLI_ONLINE | BIT(DISPLAY_NAME) | BIT(REQUEST_ID), 0,
@@ -281,6 +295,10 @@ static const struct kms_cli_command commands[] = {
     {"restore", NULL, "", 0, 0, BIT(SERVER_CONFIG) | BIT(TARGET) | BIT(DRY_RUN),
      BIT(SERVER_CONFIG) | BIT(TARGET), "rebuild the database from a backup target, while no service runs",
      restore_details, kms_cli_restore},
+
+    {"recovery", "ceremony", "", 0, 0, CEREMONY, CEREMONY,
+     "make a recovery key and split it among custodians, off-line", ceremony_details,
+     kms_cli_recovery_ceremony},
 
     {"status", NULL, "", 0, 0, KMS_CLI_ONLINE, 0, "show how the service is doing", NULL, kms_cli_status},
     {"health", NULL, "[SERVICE]", 0, 1, KMS_CLI_ONLINE, 0, "ask whether the service serves", health_details,

@@ -70,6 +70,8 @@ int kms_cli_backup_list(struct kms_cli *cli);
 int kms_cli_backup_status(struct kms_cli *cli);
 int kms_cli_restore(struct kms_cli *cli);
 
+int kms_cli_recovery_ceremony(struct kms_cli *cli);
+
 int kms_cli_status(struct kms_cli *cli);
 int kms_cli_health(struct kms_cli *cli);
 int kms_cli_audit_verify(struct kms_cli *cli);

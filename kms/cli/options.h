@@ -87,7 +87,12 @@
     X(DRY_RUN, "dry-run", NULL, false, "only say what would be done")                                        \
     X(WITH_LOGS, "with-logs", NULL, false, "logs, too, not only bases")                                      \
     X(SERVER_CONFIG, "server-config", "FILE", false, "the service's configuration, kmsd.yaml")               \
-    X(TARGET, "target", "DIR", false, "the backup target to restore from")
+    X(TARGET, "target", "DIR", false, "the backup target to restore from")                                   \
+    X(SHARES, "shares", "N", false, "how many custodians get a share")                                       \
+    X(THRESHOLD, "threshold", "M", false, "how many of them open the key together")                          \
+    X(SHARE, "share", "FILE", true, "the file of one custodian's share; repeat for each")                    \
+    X(PUBLIC, "public", "FILE", false, "the public key of a recovery key, PEM")                              \
+    X(SEALED, "sealed", "FILE", false, "the sealed private key, of use only with enough shares")
 
 enum kms_cli_option {
 #define KMS_CLI_OPTIONS_ENUM(name, text, argument, repeat, help) KMS_CLI_##name,
