@@ -26,7 +26,9 @@ enum {
     KMS_HSM_GCM_MAX = 4096,   /* bytes of plaintext in one operation */
     KMS_HSM_KEY_ID_SIZE = 16, /* CKA_ID of a token key */
     KMS_HSM_LABEL_MAX = 64,
-    KMS_HSM_SIGNATURE_MAX = 80 /* DER ECDSA-Sig-Value over P-256 */
+    KMS_HSM_RECOVERY_BLOB_MAX = 512, /* RSA-4096 */
+    KMS_HSM_FINGERPRINT_SIZE = 65,   /* SHA-256 in hex, with its NUL */
+    KMS_HSM_SIGNATURE_MAX = 80       /* DER ECDSA-Sig-Value over P-256 */
 };
 
 /** A key inside the HSM. generation 0 = no key. */
@@ -41,6 +43,21 @@ enum kms_hsm_role {
     KMS_HSM_PAGE_BUILD, /* EXTRACTABLE=F, WRAP UNWRAP: destroyed when the page is built */
     KMS_HSM_KEK_SERVE,  /* EXTRACTABLE=F, ENCRYPT DECRYPT, GCM only */
     KMS_HSM_TRANSIT     /* EXTRACTABLE=T, no usage: only to be wrapped again, destroyed at once */
+};
+
+/** The service's own keys that a recovery needs; the attestation key never leaves its token. */
+enum kms_hsm_service { KMS_HSM_INTEGRITY, KMS_HSM_BACKUP, KMS_HSM_SERVICE_KEYS };
+struct kms_hsm_service_key {
+    struct kms_hsm_key key;
+    uint8_t id[KMS_HSM_KEY_ID_SIZE];
+    char label[KMS_HSM_LABEL_MAX + 1];
+};
+
+/** A key of the token, wrapped under a recovery public key by RSA-OAEP. */
+struct kms_hsm_recovery_blob {
+    uint8_t bytes[KMS_HSM_RECOVERY_BLOB_MAX];
+    size_t len;  /* that of the recovery key's modulus */
+    bool sha256; /* the hash of OAEP and MGF1; else SHA-1. The label is empty. */
 };
 
 /** A token key as found by kms_hsm_list_masters(). */
@@ -110,6 +127,16 @@ struct kms_hsm_ops {
                            uint8_t ret_mac[KMS_HSM_MAC_SIZE], struct kms_error *err);
     enum kms_status (*backup_key)(struct kms_hsm_session *session, struct kms_hsm_key *ret_key,
                                   uint8_t ret_id[KMS_HSM_KEY_ID_SIZE], struct kms_error *err);
+    enum kms_status (*service_keys)(struct kms_hsm_session *session,
+                                    struct kms_hsm_service_key ret_keys[KMS_HSM_SERVICE_KEYS],
+                                    struct kms_error *err);
+    enum kms_status (*recovery_find)(struct kms_hsm_session *session, const char *fingerprint,
+                                     struct kms_hsm_key *ret_key, struct kms_error *err);
+    enum kms_status (*recovery_wrap)(struct kms_hsm_session *session, struct kms_hsm_key recovery,
+                                     struct kms_hsm_key key, struct kms_hsm_recovery_blob *ret_blob,
+                                     struct kms_error *err);
+    enum kms_status (*recovery_remove)(struct kms_hsm_session *session, const char *fingerprint,
+                                       struct kms_error *err);
     enum kms_status (*sign)(struct kms_hsm *hsm, struct kms_slice message,
                             uint8_t ret_signature[KMS_HSM_SIGNATURE_MAX], size_t *ret_len,
                             struct kms_error *err);
@@ -280,6 +307,46 @@ static inline enum kms_status kms_hsm_backup_key(struct kms_hsm *hsm, struct kms
                                                  uint8_t ret_id[KMS_HSM_KEY_ID_SIZE], struct kms_error *err)
 {
     return hsm->ops->backup_key(session, ret_key, ret_id, err);
+}
+
+/** Integrity and backup key, by enum kms_hsm_service, to be wrapped for a recovery key. Token keys: nobody destroys them. */
+static inline enum kms_status kms_hsm_service_keys(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                                   struct kms_hsm_service_key ret_keys[KMS_HSM_SERVICE_KEYS],
+                                                   struct kms_error *err)
+{
+    return hsm->ops->service_keys(session, ret_keys, err);
+}
+
+/**
+ * The recovery public key with this fingerprint (SHA-256 over its SubjectPublicKeyInfo, hex): labelled `kms/recovery/<fingerprint>`,
+ * CKA_TRUSTED, and really that key, whatever the label says. NOT_FOUND: the security officer has not put it into the token;
+ * FAILED_PRECONDITION: it is not trusted, another key under that label, or there are several; FAILED_PRECONDITION also without
+ * `recovery` in the configuration.
+ */
+static inline enum kms_status kms_hsm_recovery_find(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                                    const char *fingerprint, struct kms_hsm_key *ret_key,
+                                                    struct kms_error *err)
+{
+    return hsm->ops->recovery_find(session, fingerprint, ret_key, err);
+}
+
+/**
+ * Wrap a master or service key under a recovery key. FAILED_PRECONDITION: it was made before recovery keys were configured and can
+ * never leave the token. HSM_REFUSED: it could be wrapped under any key (no CKA_WRAP_WITH_TRUSTED), so none is wrapped.
+ */
+static inline enum kms_status kms_hsm_recovery_wrap(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                                    struct kms_hsm_key recovery, struct kms_hsm_key key,
+                                                    struct kms_hsm_recovery_blob *ret_blob,
+                                                    struct kms_error *err)
+{
+    return hsm->ops->recovery_wrap(session, recovery, key, ret_blob, err);
+}
+
+/** Remove a recovery public key from the token. OK when it is gone already; HSM_REFUSED: only the security officer may. */
+static inline enum kms_status kms_hsm_recovery_remove(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                                      const char *fingerprint, struct kms_error *err)
+{
+    return hsm->ops->recovery_remove(session, fingerprint, err);
 }
 
 /**

@@ -11,6 +11,7 @@
 #include "hsm/p11_service.h"
 #include "hsm/p11_session.h"
 #include "hsm/p11_token.h"
+#include "hsm/p11_trusted.h"
 
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -85,6 +86,10 @@ static const struct kms_hsm_ops p11_ops = {
     .gcm_open = kms_p11_crypto_gcm_open,
     .mac = kms_p11_crypto_mac,
     .backup_key = kms_p11_service_backup_key,
+    .service_keys = kms_p11_service_keys,
+    .recovery_find = kms_p11_trusted_find,
+    .recovery_wrap = kms_p11_trusted_wrap,
+    .recovery_remove = kms_p11_trusted_remove,
     .sign = kms_p11_attest_sign,
     .attestation_public_pem = kms_p11_attest_public_pem,
     .ping = kms_p11_probe_ping,
@@ -144,6 +149,13 @@ static enum kms_status configure(struct kms_p11 *p11, const struct kms_hsm_p11_c
     p11->operation_timeout_ns =
         config->operation_timeout_ns > 0 ? config->operation_timeout_ns : 10 * KMS_NS_PER_SECOND;
     p11->create_service_keys = config->create_service_keys;
+    p11->recovery = config->recovery;
+    if (p11->recovery && p11->profile.recovery_oaep == KMS_PROFILE_OAEP_NONE)
+        return kms_fail_public(
+            err, KMS_CONFIG_INVALID,
+            "recovery.enabled is true, but the profile '%s' says that this kind of token does not keep "
+            "keys for trusted wrapping keys alone",
+            p11->profile.name);
     p11->sessions = calloc(p11->session_count + 2, sizeof *p11->sessions);
     if (p11->sessions == NULL)
         return kms_fail(err, KMS_NO_MEMORY, "no memory for %u sessions", p11->session_count);
@@ -214,4 +226,26 @@ enum kms_status kms_hsm_p11_open(const struct kms_hsm_p11_config *config, struct
                  p11->profile.name, p11->profile.erase_class);
     *ret_hsm = &p11->hsm;
     return KMS_OK;
+}
+
+enum kms_status kms_hsm_p11_trust(const struct kms_hsm_p11_config *config, struct kms_slice pem,
+                                  char ret_fingerprint[KMS_HSM_FINGERPRINT_SIZE], struct kms_error *err)
+{
+    struct kms_rsa_public key;
+    struct kms_p11 *p11 = new_p11();
+    if (p11 == NULL) {
+        kms_secret_clear(config->pin);
+        return kms_fail(err, KMS_NO_MEMORY, "no memory for the HSM's state");
+    }
+    enum kms_status status = configure(p11, config, err);
+    if (status == KMS_OK)
+        status = kms_rsa_public_from_pem(pem, &key, err);
+    if (status == KMS_OK)
+        status = load_module(p11, err);
+    if (status == KMS_OK)
+        status = kms_p11_token_as_officer(p11, &key, err);
+    release(p11);
+    if (status == KMS_OK || status == KMS_ALREADY_EXISTS)
+        memcpy(ret_fingerprint, key.fingerprint, sizeof key.fingerprint);
+    return status;
 }

@@ -83,6 +83,20 @@ enum kms_status kms_p11_keys_generate_parent(struct kms_hsm_session *session, st
     return generate(session, &template, ret_key, err);
 }
 
+enum kms_status kms_p11_keys_generate_leaving(struct kms_hsm_session *session, struct kms_hsm_key *ret_key,
+                                              struct kms_error *err)
+{
+    struct kms_p11_template template = {0};
+    kms_p11_template_aes(&template);
+    kms_p11_template_flag(&template, CKA_TOKEN, false);
+    kms_p11_template_flag(&template, CKA_PRIVATE, true);
+    kms_p11_template_flag(&template, CKA_SENSITIVE, true);
+    kms_p11_template_extractable(&template, session->p11);
+    kms_p11_template_usage(&template, KMS_P11_WRAP | KMS_P11_UNWRAP);
+    kms_p11_template_add(&template, CKA_VALUE_LEN, &aes_key_size, sizeof aes_key_size);
+    return generate(session, &template, ret_key, err);
+}
+
 enum kms_status kms_p11_keys_wrap(struct kms_hsm_session *session, struct kms_hsm_key parent,
                                   struct kms_hsm_key key, uint8_t ret_blob[KMS_HSM_WRAPPED_SIZE],
                                   struct kms_error *err)

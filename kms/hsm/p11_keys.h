@@ -27,6 +27,9 @@ enum kms_status kms_p11_keys_destroy(struct kms_hsm_session *session, struct kms
 enum kms_status kms_p11_keys_destroy_now(struct kms_hsm_session *session, struct kms_hsm_key key,
                                          struct kms_error *err) KMS_MUST_USE;
 
+/** A session key that may leave as master keys may, for the start-up probe. */
+enum kms_status kms_p11_keys_generate_leaving(struct kms_hsm_session *session, struct kms_hsm_key *ret_key,
+                                              struct kms_error *err) KMS_MUST_USE;
 /** A session key that can wrap and unwrap, for the start-up probe: stands for a master key. */
 enum kms_status kms_p11_keys_generate_parent(struct kms_hsm_session *session, struct kms_hsm_key *ret_key,
                                              struct kms_error *err) KMS_MUST_USE;

@@ -170,7 +170,7 @@ static void master_template(const struct kms_p11 *p11, const uint8_t *id, const 
     kms_p11_template_flag(template, CKA_TOKEN, true);
     kms_p11_template_flag(template, CKA_PRIVATE, true);
     kms_p11_template_flag(template, CKA_SENSITIVE, true);
-    kms_p11_template_flag(template, CKA_EXTRACTABLE, false);
+    kms_p11_template_extractable(template, p11);
     kms_p11_template_usage(template, KMS_P11_WRAP | KMS_P11_UNWRAP);
     kms_p11_template_flag(template, CKA_MODIFIABLE, false);
     kms_p11_template_add(template, CKA_VALUE_LEN, &aes_key_size, sizeof aes_key_size);

@@ -113,3 +113,26 @@ enum kms_status kms_p11_objects_describe(struct kms_hsm_session *session, CK_OBJ
     *ret_info = info;
     return KMS_OK;
 }
+
+/* A boolean attribute; one that the token does not know is false. */
+static enum kms_status read_flag(struct kms_hsm_session *session, CK_OBJECT_HANDLE handle,
+                                 CK_ATTRIBUTE_TYPE type, bool *ret_flag, struct kms_error *err)
+{
+    CK_BBOOL value = CK_FALSE;
+    CK_ATTRIBUTE attribute = {type, &value, sizeof value};
+    const CK_RV rv = session->p11->ck->C_GetAttributeValue(session->op, handle, &attribute, 1);
+    if (rv != CKR_OK && rv != CKR_ATTRIBUTE_TYPE_INVALID)
+        return kms_p11_session_failed(session, "C_GetAttributeValue", rv, err);
+    *ret_flag = rv == CKR_OK && attribute.ulValueLen == sizeof value && value == CK_TRUE;
+    return KMS_OK;
+}
+
+enum kms_status kms_p11_objects_leaving(struct kms_hsm_session *session, CK_OBJECT_HANDLE handle,
+                                        struct kms_p11_leaving *ret_leaving, struct kms_error *err)
+{
+    struct kms_p11_leaving leaving = {0};
+    KMS_TRY(read_flag(session, handle, CKA_EXTRACTABLE, &leaving.extractable, err));
+    KMS_TRY(read_flag(session, handle, CKA_WRAP_WITH_TRUSTED, &leaving.trusted_only, err));
+    *ret_leaving = leaving;
+    return KMS_OK;
+}

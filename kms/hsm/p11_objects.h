@@ -25,4 +25,13 @@ enum kms_status kms_p11_objects_describe(struct kms_hsm_session *session, CK_OBJ
                                          struct kms_hsm_master_info *ret_info,
                                          struct kms_error *err) KMS_MUST_USE;
 
+/** In what ways the value of a key may leave the token. */
+struct kms_p11_leaving {
+    bool extractable;  /* wrapped under some key */
+    bool trusted_only; /* and under none that the security officer does not trust */
+};
+enum kms_status kms_p11_objects_leaving(struct kms_hsm_session *session, CK_OBJECT_HANDLE handle,
+                                        struct kms_p11_leaving *ret_leaving,
+                                        struct kms_error *err) KMS_MUST_USE;
+
 #endif

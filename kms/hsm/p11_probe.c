@@ -4,6 +4,7 @@
 #include "hsm/p11_attest.h"
 #include "hsm/p11_crypto.h"
 #include "hsm/p11_keys.h"
+#include "hsm/p11_objects.h"
 #include "hsm/p11_session.h"
 
 enum { SAMPLE_SIZE = 32, RANDOM_SAMPLE = 64 };
@@ -139,6 +140,28 @@ static enum kms_status probe_tree(struct kms_hsm_session *session, struct kms_hs
     return named(kms_p11_keys_destroy_now(session, unwrapped, err), destroying, err);
 }
 
+/* A key that may leave for a recovery key must not leave under any other. */
+static enum kms_status probe_trusted_only(struct kms_hsm_session *session, struct kms_hsm_key parent,
+                                          struct kms_error *err)
+{
+    struct kms_hsm_key leaving = {0};
+    struct kms_p11_leaving attributes;
+    uint8_t blob[KMS_HSM_WRAPPED_SIZE];
+    if (!session->p11->recovery)
+        return KMS_OK;
+    KMS_TRY(named(kms_p11_keys_generate_leaving(session, &leaving, err),
+                  "making a key that only a trusted key can wrap (CKA_WRAP_WITH_TRUSTED)", err));
+    KMS_TRY(kms_p11_objects_leaving(session, leaving.handle, &attributes, err));
+    if (!attributes.extractable || !attributes.trusted_only)
+        return must_refuse(KMS_OK, KMS_HSM_REFUSED,
+                           "keeping CKA_EXTRACTABLE and CKA_WRAP_WITH_TRUSTED of a key", err);
+    KMS_TRY(must_refuse(kms_p11_keys_wrap(session, parent, leaving, blob, err), KMS_HSM_REFUSED,
+                        "refusing to wrap a key for recovery under a key that is not trusted "
+                        "(CKA_WRAP_WITH_TRUSTED)",
+                        err));
+    return named(kms_p11_keys_destroy_now(session, leaving, err), destroying, err);
+}
+
 /* A signature of the attestation key, verified in software. */
 static enum kms_status probe_signature(struct kms_p11 *p11, struct kms_error *err)
 {
@@ -186,6 +209,7 @@ enum kms_status kms_p11_probe_all(struct kms_p11 *p11, struct kms_error *err)
     KMS_TRY(named(kms_p11_keys_destroy_now(session, parent, err), destroying, err));
     KMS_TRY(named(kms_p11_keys_generate_parent(session, &parent, err), making, err));
     KMS_TRY(probe_tree(session, parent, err));
+    KMS_TRY(probe_trusted_only(session, parent, err));
     return named(kms_p11_keys_destroy_now(session, parent, err), destroying, err);
 }
 

@@ -50,7 +50,7 @@ static enum kms_status missing(const char *label, struct kms_error *err)
                            label);
 }
 
-/* The integrity key: an HMAC key that never leaves, cannot be copied or changed. */
+/* The integrity key: an HMAC key that cannot be copied or changed. */
 static enum kms_status create_integrity(struct kms_hsm_session *session, CK_OBJECT_HANDLE *ret_handle,
                                         struct kms_error *err)
 {
@@ -62,7 +62,7 @@ static enum kms_status create_integrity(struct kms_hsm_session *session, CK_OBJE
     kms_p11_template_flag(&template, CKA_TOKEN, true);
     kms_p11_template_flag(&template, CKA_PRIVATE, true);
     kms_p11_template_flag(&template, CKA_SENSITIVE, true);
-    kms_p11_template_flag(&template, CKA_EXTRACTABLE, false);
+    kms_p11_template_extractable(&template, p11);
     kms_p11_template_usage(&template, KMS_P11_SIGN);
     kms_p11_template_flag(&template, CKA_MODIFIABLE, false);
     if (p11->profile.life_cycle_attributes)
@@ -127,7 +127,7 @@ static enum kms_status create_attestation(struct kms_hsm_session *session, struc
     return KMS_OK;
 }
 
-/* The backup key: wraps the keys of backup files by AES-GCM, never leaves, cannot be copied or changed. */
+/* The backup key: wraps the keys of backup files by AES-GCM, cannot be copied or changed. */
 static enum kms_status create_backup(struct kms_hsm_session *session, CK_OBJECT_HANDLE *ret_handle,
                                      struct kms_error *err)
 {
@@ -138,7 +138,7 @@ static enum kms_status create_backup(struct kms_hsm_session *session, CK_OBJECT_
     kms_p11_template_flag(&template, CKA_TOKEN, true);
     kms_p11_template_flag(&template, CKA_PRIVATE, true);
     kms_p11_template_flag(&template, CKA_SENSITIVE, true);
-    kms_p11_template_flag(&template, CKA_EXTRACTABLE, false);
+    kms_p11_template_extractable(&template, p11);
     kms_p11_template_usage(&template, KMS_P11_ENCRYPT);
     kms_p11_template_flag(&template, CKA_MODIFIABLE, false);
     if (p11->profile.life_cycle_attributes)
@@ -157,25 +157,54 @@ static enum kms_status create_backup(struct kms_hsm_session *session, CK_OBJECT_
     return KMS_OK;
 }
 
+/* Whether a key was made as the configuration wants keys to be made: an existing one cannot be changed. */
+static enum kms_status check_extractable(struct kms_hsm_session *session, CK_OBJECT_HANDLE key,
+                                         const char *label, struct kms_error *err)
+{
+    struct kms_p11_leaving leaving;
+    KMS_TRY(kms_p11_objects_leaving(session, key, &leaving, err));
+    if (leaving.extractable && !leaving.trusted_only)
+        return kms_fail_public(
+            err, KMS_CONFIG_INVALID,
+            "the key '%s' in the token can be taken out by whoever can use the token; it was not made "
+            "by this service",
+            label);
+    if (session->p11->recovery && !leaving.extractable)
+        return kms_fail_public(err, KMS_CONFIG_INVALID,
+                               "recovery.enabled is true, but the key '%s' was made without it and can never "
+                               "be wrapped for a recovery key: set "
+                               "recovery.enabled: false, or begin with a new token",
+                               label);
+    return KMS_OK;
+}
+
+/* The id of a service key, by which others know it. */
+static enum kms_status read_id(struct kms_hsm_session *session, CK_OBJECT_HANDLE key, const char *label,
+                               uint8_t ret_id[KMS_HSM_KEY_ID_SIZE], struct kms_error *err)
+{
+    struct kms_hsm_master_info info;
+    const enum kms_status status = kms_p11_objects_describe(session, key, &info, err);
+    if (status == KMS_NOT_FOUND)
+        return kms_fail_public(
+            err, KMS_CONFIG_INVALID,
+            "the key '%s' in the token has no id of 16 bytes: it was not made by this service", label);
+    KMS_TRY(status);
+    memcpy(ret_id, info.id, KMS_HSM_KEY_ID_SIZE);
+    return KMS_OK;
+}
+
 /* The backup key and its id, by which its files are known. */
 static enum kms_status open_backup(struct kms_hsm_session *session, bool create, struct kms_error *err)
 {
     CK_OBJECT_HANDLE backup = 0;
-    struct kms_hsm_master_info info;
     KMS_TRY(find_one(session, KMS_P11_LABEL_BACKUP, &secret_key_class, &aes_type, &backup, err));
     if (backup == 0 && !create)
         return missing(KMS_P11_LABEL_BACKUP, err);
     if (backup == 0)
         KMS_TRY(create_backup(session, &backup, err));
-    const enum kms_status status = kms_p11_objects_describe(session, backup, &info, err);
-    if (status == KMS_NOT_FOUND)
-        return kms_fail_public(
-            err, KMS_CONFIG_INVALID,
-            "the key '%s' in the token has no id of 16 bytes: it was not made by this service",
-            KMS_P11_LABEL_BACKUP);
-    KMS_TRY(status);
+    KMS_TRY(read_id(session, backup, KMS_P11_LABEL_BACKUP, session->p11->backup_id, err));
+    KMS_TRY(check_extractable(session, backup, KMS_P11_LABEL_BACKUP, err));
     session->p11->backup = backup;
-    memcpy(session->p11->backup_id, info.id, sizeof info.id);
     return KMS_OK;
 }
 
@@ -185,6 +214,22 @@ enum kms_status kms_p11_service_backup_key(struct kms_hsm_session *session, stru
     (void)err;
     *ret_key = (struct kms_hsm_key){session->p11->backup, session->generation};
     memcpy(ret_id, session->p11->backup_id, KMS_HSM_KEY_ID_SIZE);
+    return KMS_OK;
+}
+
+enum kms_status kms_p11_service_keys(struct kms_hsm_session *session,
+                                     struct kms_hsm_service_key ret_keys[KMS_HSM_SERVICE_KEYS],
+                                     struct kms_error *err)
+{
+    (void)err;
+    const struct kms_p11 *p11 = session->p11;
+    struct kms_hsm_service_key *integrity = &ret_keys[KMS_HSM_INTEGRITY];
+    struct kms_hsm_service_key *backup = &ret_keys[KMS_HSM_BACKUP];
+    *integrity =
+        (struct kms_hsm_service_key){{p11->integrity, session->generation}, {0}, KMS_P11_LABEL_INTEGRITY};
+    *backup = (struct kms_hsm_service_key){{p11->backup, session->generation}, {0}, KMS_P11_LABEL_BACKUP};
+    memcpy(integrity->id, p11->integrity_id, sizeof integrity->id);
+    memcpy(backup->id, p11->backup_id, sizeof backup->id);
     return KMS_OK;
 }
 
@@ -200,6 +245,8 @@ enum kms_status kms_p11_service_open(struct kms_hsm_session *session, bool creat
         return missing(KMS_P11_LABEL_ATTESTATION, err);
     if (integrity == 0)
         KMS_TRY(create_integrity(session, &integrity, err));
+    KMS_TRY(read_id(session, integrity, KMS_P11_LABEL_INTEGRITY, session->p11->integrity_id, err));
+    KMS_TRY(check_extractable(session, integrity, KMS_P11_LABEL_INTEGRITY, err));
     if (attestation == 0)
         KMS_TRY(create_attestation(session, err));
     KMS_TRY(open_backup(session, create, err));

@@ -21,4 +21,9 @@ enum kms_status kms_p11_service_backup_key(struct kms_hsm_session *session, stru
                                            uint8_t ret_id[KMS_HSM_KEY_ID_SIZE],
                                            struct kms_error *err) KMS_MUST_USE;
 
+/** As kms_hsm_service_keys(). */
+enum kms_status kms_p11_service_keys(struct kms_hsm_session *session,
+                                     struct kms_hsm_service_key ret_keys[KMS_HSM_SERVICE_KEYS],
+                                     struct kms_error *err) KMS_MUST_USE;
+
 #endif

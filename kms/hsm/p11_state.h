@@ -30,6 +30,7 @@ enum {
 #define KMS_P11_LABEL_INTEGRITY   "kms/integrity"
 #define KMS_P11_LABEL_ATTESTATION "kms/attestation"
 #define KMS_P11_LABEL_BACKUP      "kms/backup"
+#define KMS_P11_LABEL_RECOVERY    "kms/recovery/" /* and a fingerprint */
 
 struct kms_p11;
 struct kms_p11_attest; /* p11_attest.c: libp11's side */
@@ -69,6 +70,7 @@ struct kms_p11 {
     struct kms_secret pin;
     int64_t operation_timeout_ns;
     bool create_service_keys;
+    bool recovery; /* keys can be wrapped for recovery keys */
     void *library; /* our own reference to the module, so that `ck` outlives libp11's */
     CK_FUNCTION_LIST *ck;
     struct kms_p11_template templates[KMS_P11_ROLES];
@@ -80,6 +82,7 @@ struct kms_p11 {
     CK_OBJECT_HANDLE integrity;
     CK_OBJECT_HANDLE backup;
     uint8_t backup_id[KMS_HSM_KEY_ID_SIZE];
+    uint8_t integrity_id[KMS_HSM_KEY_ID_SIZE];
     struct kms_hsm_session *sessions; /* session_count of the pool, and two more: `spare`, `background` */
     unsigned session_count;
     struct kms_hsm_session *spare;      /* for probes and pings, and stands for libp11; see spare_taken */

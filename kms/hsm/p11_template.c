@@ -38,3 +38,10 @@ void kms_p11_template_usage(struct kms_p11_template *template, unsigned usage)
     kms_p11_template_flag(template, CKA_VERIFY, (usage & KMS_P11_SIGN) != 0);
     kms_p11_template_flag(template, CKA_DERIVE, false);
 }
+
+void kms_p11_template_extractable(struct kms_p11_template *template, const struct kms_p11 *p11)
+{
+    kms_p11_template_flag(template, CKA_EXTRACTABLE, p11->recovery);
+    if (p11->recovery)
+        kms_p11_template_flag(template, CKA_WRAP_WITH_TRUSTED, true);
+}

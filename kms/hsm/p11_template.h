@@ -22,4 +22,9 @@ enum { KMS_P11_ENCRYPT = 1, KMS_P11_WRAP = 2, KMS_P11_UNWRAP = 4, KMS_P11_SIGN =
 /** All usage bits of a secret key: TRUE for those in `usage` (ENCRYPT with DECRYPT, SIGN with VERIFY). */
 void kms_p11_template_usage(struct kms_p11_template *template, unsigned usage);
 
+/**
+ * Whether the value may ever leave the token: not at all, or, with recovery keys, wrapped under a trusted key and in no other way.
+ */
+void kms_p11_template_extractable(struct kms_p11_template *template, const struct kms_p11 *p11);
+
 #endif

@@ -7,6 +7,7 @@
 #include "hsm/p11_probe.h"
 #include "hsm/p11_service.h"
 #include "hsm/p11_session.h"
+#include "hsm/p11_trusted.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -287,4 +288,49 @@ enum kms_status kms_p11_token_connect(struct kms_p11 *p11, bool starting, struct
 void kms_p11_token_disconnect(struct kms_p11 *p11)
 {
     kms_p11_attest_unload(p11);
+}
+
+/* The officer's PIN, tried once, and not at all when the token would lock it. */
+static enum kms_status login_officer(struct kms_p11 *p11, struct kms_error *err)
+{
+    CK_TOKEN_INFO info;
+    char text[KMS_CKR_TEXT_SIZE];
+    CK_RV rv = p11->ck->C_GetTokenInfo(p11->slot, &info);
+    if (rv != CKR_OK)
+        return kms_fail(err, KMS_HSM_UNAVAILABLE, "C_GetTokenInfo: %s", kms_ckr_name(rv, text));
+    if ((info.flags & (CKF_SO_PIN_LOCKED | CKF_SO_PIN_FINAL_TRY)) != 0)
+        return kms_fail_public(
+            err, KMS_CONFIG_INVALID,
+            "the security officer's PIN was not tried: the token has locked it, or would after "
+            "another wrong one");
+    rv = p11->ck->C_Login(p11->spare->op, CKU_SO, p11->pin.data, p11->pin.len);
+    if (rv == CKR_OK)
+        return KMS_OK;
+    (void)kms_fail(err, KMS_CONFIG_INVALID, "C_Login: %s", kms_ckr_name(rv, text));
+    return kms_fail_public(err, KMS_CONFIG_INVALID,
+                           "the token does not let the security officer in (tried once): check the PIN");
+}
+
+/* Between lock and end of the connection. */
+static enum kms_status work_as_officer(struct kms_p11 *p11, const struct kms_rsa_public *key,
+                                       struct kms_error *err)
+{
+    KMS_CLOSE int lock = -1;
+    KMS_TRY(take_startup_lock(p11, &lock, err));
+    KMS_TRY(find_token(p11, err));
+    KMS_TRY(kms_p11_session_open_spare(p11, err));
+    KMS_TRY(login_officer(p11, err));
+    const enum kms_status status = kms_p11_trusted_create(p11->spare, key, err);
+    (void)p11->ck->C_Logout(p11->spare->op);
+    return status;
+}
+
+enum kms_status kms_p11_token_as_officer(struct kms_p11 *p11, const struct kms_rsa_public *key,
+                                         struct kms_error *err)
+{
+    atomic_store(&p11->lost, false);
+    atomic_fetch_add(&p11->generation, 1);
+    const enum kms_status status = work_as_officer(p11, key, err);
+    kms_p11_token_disconnect(p11);
+    return status;
 }

@@ -8,6 +8,7 @@
 #define KMS_HSM_P11_TOKEN_H
 
 #include "hsm/p11_state.h"
+#include "hsm/rsa_public.h"
 
 /** Check the URI of the configuration before anything is loaded. CONFIG_INVALID. */
 enum kms_status kms_p11_token_check_uri(const char *uri, struct kms_error *err) KMS_MUST_USE;
@@ -19,5 +20,12 @@ enum kms_status kms_p11_token_check_uri(const char *uri, struct kms_error *err) 
 enum kms_status kms_p11_token_connect(struct kms_p11 *p11, bool starting, struct kms_error *err) KMS_MUST_USE;
 /** End the connection; accepts any half-way state. */
 void kms_p11_token_disconnect(struct kms_p11 *p11);
+
+/**
+ * For one thing the security officer logs in, and nobody else: make a recovery public key trusted. The connection is ended before it
+ * returns. Statuses as kms_hsm_p11_trust().
+ */
+enum kms_status kms_p11_token_as_officer(struct kms_p11 *p11, const struct kms_rsa_public *key,
+                                         struct kms_error *err) KMS_MUST_USE;
 
 #endif

@@ -19,6 +19,7 @@ struct profile_file {
     bool life_cycle_attributes;
     bool enforces_extractable;
     enum kms_profile_gcm_iv gcm_iv;
+    enum kms_profile_oaep recovery_oaep;
     uint32_t sessions_default;
     uint32_t sessions_maximum;
     uint32_t session_objects_maximum;
@@ -29,6 +30,9 @@ struct profile_file {
 
 static const cyaml_strval_t gcm_iv_names[] = {{"caller", KMS_PROFILE_IV_CALLER},
                                               {"token", KMS_PROFILE_IV_TOKEN}};
+
+static const cyaml_strval_t oaep_names[] = {
+    {"none", KMS_PROFILE_OAEP_NONE}, {"sha1", KMS_PROFILE_OAEP_SHA1}, {"sha256", KMS_PROFILE_OAEP_SHA256}};
 
 #define REQUIRED CYAML_FLAG_DEFAULT
 static const cyaml_schema_field_t fields[] = {
@@ -45,6 +49,8 @@ static const cyaml_schema_field_t fields[] = {
     CYAML_FIELD_BOOL("enforces_extractable", REQUIRED, struct profile_file, enforces_extractable),
     CYAML_FIELD_ENUM("gcm_iv", REQUIRED, struct profile_file, gcm_iv, gcm_iv_names,
                      CYAML_ARRAY_LEN(gcm_iv_names)),
+    CYAML_FIELD_ENUM("recovery_oaep", REQUIRED, struct profile_file, recovery_oaep, oaep_names,
+                     CYAML_ARRAY_LEN(oaep_names)),
     CYAML_FIELD_UINT("sessions_default", REQUIRED, struct profile_file, sessions_default),
     CYAML_FIELD_UINT("sessions_maximum", REQUIRED, struct profile_file, sessions_maximum),
     CYAML_FIELD_UINT("session_objects_maximum", REQUIRED, struct profile_file, session_objects_maximum),
@@ -118,6 +124,7 @@ enum kms_status kms_profile_load(const char *path, struct kms_profile *ret_profi
                                   .life_cycle_attributes = file->life_cycle_attributes,
                                   .enforces_extractable = file->enforces_extractable,
                                   .gcm_iv = file->gcm_iv,
+                                  .recovery_oaep = file->recovery_oaep,
                                   .sessions_default = file->sessions_default,
                                   .sessions_maximum = file->sessions_maximum,
                                   .session_objects_maximum = file->session_objects_maximum,

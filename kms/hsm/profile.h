@@ -18,6 +18,13 @@ enum kms_profile_gcm_iv {
     KMS_PROFILE_IV_TOKEN   /* the token insists on making the IV: not supported, refused at start */
 };
 
+/** How the token wraps keys for a recovery key: RSA-OAEP (RFC 8017) with this hash, also in MGF1, and an empty label. */
+enum kms_profile_oaep {
+    KMS_PROFILE_OAEP_NONE, /* it does not keep keys for trusted wrapping keys alone: recovery keys cannot be used */
+    KMS_PROFILE_OAEP_SHA1,
+    KMS_PROFILE_OAEP_SHA256
+};
+
 struct kms_profile {
     char name[KMS_PROFILE_NAME_SIZE];
     bool tested; /* the project's tests have run on such a token; a warning is logged when not */
@@ -29,6 +36,7 @@ struct kms_profile {
     bool
         enforces_extractable; /* C_WrapKey refuses a key with CKA_EXTRACTABLE=F; a warning is logged when not */
     enum kms_profile_gcm_iv gcm_iv;
+    enum kms_profile_oaep recovery_oaep;
     unsigned sessions_default;
     unsigned sessions_maximum; /* of the pool; the token sees two for each, and two more */
     uint64_t session_objects_maximum;

@@ -49,8 +49,8 @@ static enum kms_status step(struct fake_hsm *fake, enum kms_fake_hsm_op op, stru
     return KMS_OK;
 }
 
-/* Enter an operation on a session; the lock is held afterwards in every case. */
-static enum kms_status enter(struct kms_hsm_session *session, enum kms_fake_hsm_op op, struct kms_error *err)
+enum kms_status kms_fake_enter(struct kms_hsm_session *session, enum kms_fake_hsm_op op,
+                               struct kms_error *err)
 {
     struct fake_hsm *fake = session->fake;
     pthread_mutex_lock(&fake->lock);
@@ -61,7 +61,7 @@ static enum kms_status enter(struct kms_hsm_session *session, enum kms_fake_hsm_
     return KMS_OK;
 }
 
-static void leave(struct kms_hsm_session *session)
+void kms_fake_leave(struct kms_hsm_session *session)
 {
     pthread_mutex_unlock(&session->fake->lock);
 }
@@ -177,10 +177,10 @@ static void fake_checkin(struct kms_hsm *hsm, struct kms_hsm_session *session)
 static enum kms_status fake_random(struct kms_hsm_session *session, uint8_t *out, size_t len,
                                    struct kms_error *err)
 {
-    const enum kms_status status = enter(session, KMS_FAKE_RANDOM, err);
+    const enum kms_status status = kms_fake_enter(session, KMS_FAKE_RANDOM, err);
     if (status == KMS_OK)
         kms_system_random(out, len);
-    leave(session);
+    kms_fake_leave(session);
     return status;
 }
 
@@ -199,7 +199,7 @@ static enum kms_status fake_master_create(struct kms_hsm_session *session,
                                           const uint8_t id[KMS_HSM_KEY_ID_SIZE], const char *label,
                                           struct kms_hsm_key *ret_key, struct kms_error *err)
 {
-    enum kms_status status = enter(session, KMS_FAKE_MASTER_CREATE, err);
+    enum kms_status status = kms_fake_enter(session, KMS_FAKE_MASTER_CREATE, err);
     if (status == KMS_OK && kms_fake_find_master(session->fake, id) != NULL)
         status = kms_fail(err, KMS_ALREADY_EXISTS, "fake: the id is taken");
     if (status == KMS_OK) {
@@ -210,8 +210,9 @@ static enum kms_status fake_master_create(struct kms_hsm_session *session,
         HASH_FIND(hh, session->fake->keys, &ret_key->handle, sizeof ret_key->handle, key);
         memcpy(key->id, id, sizeof key->id);
         (void)snprintf(key->label, sizeof key->label, "%s", label);
+        key->extractable = session->fake->recovery;
     }
-    leave(session);
+    kms_fake_leave(session);
     return status;
 }
 
@@ -219,7 +220,7 @@ static enum kms_status fake_master_find(struct kms_hsm_session *session,
                                         const uint8_t id[KMS_HSM_KEY_ID_SIZE], struct kms_hsm_key *ret_key,
                                         struct kms_error *err)
 {
-    enum kms_status status = enter(session, KMS_FAKE_MASTER_FIND, err);
+    enum kms_status status = kms_fake_enter(session, KMS_FAKE_MASTER_FIND, err);
     if (status == KMS_OK) {
         const struct fake_key *key = kms_fake_find_master(session->fake, id);
         if (key != NULL && key->torn)
@@ -229,14 +230,14 @@ static enum kms_status fake_master_find(struct kms_hsm_session *session,
         else
             status = kms_fail(err, KMS_NOT_FOUND, "fake: no such master key");
     }
-    leave(session);
+    kms_fake_leave(session);
     return status;
 }
 
 static enum kms_status fake_master_destroy(struct kms_hsm_session *session,
                                            const uint8_t id[KMS_HSM_KEY_ID_SIZE], struct kms_error *err)
 {
-    enum kms_status status = enter(session, KMS_FAKE_MASTER_DESTROY, err);
+    enum kms_status status = kms_fake_enter(session, KMS_FAKE_MASTER_DESTROY, err);
     if (status == KMS_OK) {
         struct fake_key *key = kms_fake_find_master(session->fake, id);
         if (key != NULL) {
@@ -246,7 +247,7 @@ static enum kms_status fake_master_destroy(struct kms_hsm_session *session,
             status = kms_fail(err, KMS_NOT_FOUND, "fake: no such master key");
         }
     }
-    leave(session);
+    kms_fake_leave(session);
     return status;
 }
 
@@ -254,7 +255,7 @@ static enum kms_status fake_master_list(struct kms_hsm_session *session,
                                         struct kms_hsm_master_info **ret_list, size_t *ret_count,
                                         struct kms_error *err)
 {
-    const enum kms_status status = enter(session, KMS_FAKE_MASTER_LIST, err);
+    const enum kms_status status = kms_fake_enter(session, KMS_FAKE_MASTER_LIST, err);
     if (status == KMS_OK) {
         struct kms_hsm_master_info *list = calloc(HASH_COUNT(session->fake->keys) + 1, sizeof *list);
         KMS_ASSERT(list != NULL);
@@ -271,7 +272,7 @@ static enum kms_status fake_master_list(struct kms_hsm_session *session,
         *ret_list = list;
         *ret_count = count;
     }
-    leave(session);
+    kms_fake_leave(session);
     return status;
 }
 
@@ -279,7 +280,7 @@ static enum kms_status fake_generate_wrapped(struct kms_hsm_session *session, st
                                              uint8_t ret_blob[KMS_HSM_WRAPPED_SIZE], struct kms_error *err)
 {
     struct fake_key *wrapper = NULL;
-    enum kms_status status = enter(session, KMS_FAKE_GENERATE_WRAPPED, err);
+    enum kms_status status = kms_fake_enter(session, KMS_FAKE_GENERATE_WRAPPED, err);
     if (status == KMS_OK)
         status = use(session->fake, parent, MASTER, KMS_HSM_PAGE_BUILD, &wrapper, err);
     if (status == KMS_OK) {
@@ -287,7 +288,7 @@ static enum kms_status fake_generate_wrapped(struct kms_hsm_session *session, st
         kms_system_random(bytes, sizeof bytes);
         KMS_ASSERT(kms_fake_crypto_key_wrap(wrapper->bytes, true, bytes, sizeof bytes, ret_blob));
     }
-    leave(session);
+    kms_fake_leave(session);
     return status;
 }
 
@@ -296,7 +297,7 @@ static enum kms_status fake_unwrap(struct kms_hsm_session *session, struct kms_h
                                    struct kms_hsm_key *ret_key, struct kms_error *err)
 {
     struct fake_key *wrapper = NULL;
-    enum kms_status status = enter(session, KMS_FAKE_UNWRAP, err);
+    enum kms_status status = kms_fake_enter(session, KMS_FAKE_UNWRAP, err);
     if (status == KMS_OK && parent.generation == session->fake->generation) {
         HASH_FIND(hh, session->fake->keys, &parent.handle, sizeof parent.handle, wrapper);
         const int parent_role = wrapper == NULL ? MASTER : wrapper->role;
@@ -311,7 +312,7 @@ static enum kms_status fake_unwrap(struct kms_hsm_session *session, struct kms_h
         status = kms_fail(err, KMS_BLOB_REFUSED, "fake: CKR_GENERAL_ERROR");
     if (status == KMS_OK)
         *ret_key = add_key(session->fake, (int)role, bytes);
-    leave(session);
+    kms_fake_leave(session);
     return status;
 }
 
@@ -321,7 +322,7 @@ static enum kms_status fake_wrap(struct kms_hsm_session *session, struct kms_hsm
 {
     struct fake_key *wrapper = NULL;
     struct fake_key *wrapped = NULL;
-    enum kms_status status = enter(session, KMS_FAKE_WRAP, err);
+    enum kms_status status = kms_fake_enter(session, KMS_FAKE_WRAP, err);
     if (status == KMS_OK)
         status = use(session->fake, parent, MASTER, KMS_HSM_PAGE_BUILD, &wrapper, err);
     if (status == KMS_OK)
@@ -329,7 +330,7 @@ static enum kms_status fake_wrap(struct kms_hsm_session *session, struct kms_hsm
     if (status == KMS_OK)
         KMS_ASSERT(
             kms_fake_crypto_key_wrap(wrapper->bytes, true, wrapped->bytes, sizeof wrapped->bytes, ret_blob));
-    leave(session);
+    kms_fake_leave(session);
     return status;
 }
 
@@ -356,13 +357,13 @@ static enum kms_status fake_gcm_seal(struct kms_hsm_session *session, struct kms
                                      uint8_t *ret_ciphertext, struct kms_error *err)
 {
     struct fake_key *key = NULL;
-    enum kms_status status = enter(session, KMS_FAKE_GCM_SEAL, err);
+    enum kms_status status = kms_fake_enter(session, KMS_FAKE_GCM_SEAL, err);
     if (status == KMS_OK)
         status = use(session->fake, kek, KMS_HSM_KEK_SERVE, KMS_HSM_KEK_SERVE, &key, err);
     if (status == KMS_OK) {
         kms_fake_crypto_seal(key->bytes, iv, aad, plaintext, ret_ciphertext);
     }
-    leave(session);
+    kms_fake_leave(session);
     return status;
 }
 
@@ -371,25 +372,25 @@ static enum kms_status fake_gcm_open(struct kms_hsm_session *session, struct kms
                                      uint8_t *ret_plaintext, struct kms_error *err)
 {
     struct fake_key *key = NULL;
-    enum kms_status status = enter(session, KMS_FAKE_GCM_OPEN, err);
+    enum kms_status status = kms_fake_enter(session, KMS_FAKE_GCM_OPEN, err);
     if (status == KMS_OK)
         status = use(session->fake, kek, KMS_HSM_KEK_SERVE, KMS_HSM_KEK_SERVE, &key, err);
     if (status == KMS_OK && !kms_fake_crypto_open(key->bytes, iv, aad, ciphertext, ret_plaintext))
         status = kms_fail(err, KMS_BLOB_REFUSED, "fake: CKR_ENCRYPTED_DATA_INVALID");
-    leave(session);
+    kms_fake_leave(session);
     return status;
 }
 
 static enum kms_status fake_mac(struct kms_hsm_session *session, struct kms_slice data,
                                 uint8_t ret_mac[KMS_HSM_MAC_SIZE], struct kms_error *err)
 {
-    const enum kms_status status = enter(session, KMS_FAKE_MAC, err);
+    const enum kms_status status = kms_fake_enter(session, KMS_FAKE_MAC, err);
     if (status == KMS_OK) {
         unsigned len = 0;
         KMS_ASSERT(HMAC(EVP_sha256(), session->fake->integrity, sizeof session->fake->integrity, data.data,
                         data.len, ret_mac, &len) != NULL);
     }
-    leave(session);
+    kms_fake_leave(session);
     return status;
 }
 
@@ -464,6 +465,10 @@ static const struct kms_hsm_ops fake_ops = {
     .gcm_open = fake_gcm_open,
     .mac = fake_mac,
     .backup_key = fake_backup_key,
+    .service_keys = kms_fake_service_keys,
+    .recovery_find = kms_fake_recovery_find,
+    .recovery_wrap = kms_fake_recovery_wrap,
+    .recovery_remove = kms_fake_recovery_remove,
     .sign = fake_sign,
     .attestation_public_pem = fake_public_pem,
     .ping = fake_ping,

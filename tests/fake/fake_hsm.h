@@ -24,6 +24,10 @@ enum kms_fake_hsm_op {
     KMS_FAKE_GCM_SEAL,
     KMS_FAKE_GCM_OPEN,
     KMS_FAKE_MAC,
+    KMS_FAKE_SERVICE_KEYS,
+    KMS_FAKE_RECOVERY_FIND,
+    KMS_FAKE_RECOVERY_WRAP,
+    KMS_FAKE_RECOVERY_REMOVE,
     KMS_FAKE_OP_COUNT
 };
 
@@ -59,6 +63,10 @@ size_t kms_fake_hsm_session_keys(struct kms_hsm *hsm);
 size_t kms_fake_hsm_masters(struct kms_hsm *hsm);
 /** How often an operation was called since the start. */
 uint64_t kms_fake_hsm_count(struct kms_hsm *hsm, enum kms_fake_hsm_op op);
+/** Master keys made from now on can be wrapped for a recovery key, or not. */
+void kms_fake_hsm_set_recovery(struct kms_hsm *hsm, bool recovery);
+/** The officer trusts a recovery key; at most four. What is wrapped for it is its bytes behind "fake". */
+void kms_fake_hsm_trust(struct kms_hsm *hsm, const char *fingerprint);
 /** Sessions that are checked out now. */
 unsigned kms_fake_hsm_sessions_out(struct kms_hsm *hsm);
 

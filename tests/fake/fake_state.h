@@ -23,6 +23,7 @@ struct fake_key {
     uint8_t id[KMS_HSM_KEY_ID_SIZE];
     char label[KMS_HSM_LABEL_MAX + 1];
     bool torn;
+    bool extractable; /* may be wrapped for a recovery key */
 };
 
 struct kms_hsm_session {
@@ -47,6 +48,8 @@ struct fake_hsm {
     struct kms_hsm_session *sessions; /* the one behind the last of the pool is for long work */
     uint8_t integrity[32];
     EVP_PKEY *attestation;
+    bool recovery;                             /* master keys are made extractable */
+    char trusted[4][KMS_HSM_FINGERPRINT_SIZE]; /* recovery keys that the officer has put in */
 };
 
 static inline struct fake_hsm *fake_of(struct kms_hsm *hsm)
@@ -58,5 +61,22 @@ static inline struct fake_hsm *fake_of(struct kms_hsm *hsm)
 void kms_fake_drop_session_keys(struct fake_hsm *fake);
 /** The master key of that id, or NULL. */
 struct fake_key *kms_fake_find_master(struct fake_hsm *fake, const uint8_t id[KMS_HSM_KEY_ID_SIZE]);
+
+/** Enter an operation on a session; the lock is held afterwards in every case. */
+enum kms_status kms_fake_enter(struct kms_hsm_session *session, enum kms_fake_hsm_op op,
+                               struct kms_error *err);
+void kms_fake_leave(struct kms_hsm_session *session);
+
+/* fake_recovery.c: as in hsm.h */
+enum kms_status kms_fake_service_keys(struct kms_hsm_session *session,
+                                      struct kms_hsm_service_key ret_keys[KMS_HSM_SERVICE_KEYS],
+                                      struct kms_error *err);
+enum kms_status kms_fake_recovery_find(struct kms_hsm_session *session, const char *fingerprint,
+                                       struct kms_hsm_key *ret_key, struct kms_error *err);
+enum kms_status kms_fake_recovery_wrap(struct kms_hsm_session *session, struct kms_hsm_key recovery,
+                                       struct kms_hsm_key key, struct kms_hsm_recovery_blob *ret_blob,
+                                       struct kms_error *err);
+enum kms_status kms_fake_recovery_remove(struct kms_hsm_session *session, const char *fingerprint,
+                                         struct kms_error *err);
 
 #endif
