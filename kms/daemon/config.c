@@ -67,6 +67,9 @@ static const cyaml_schema_field_t backup_fields[] = {
     NUMBER("base_hours", SECTION(backup), base_hours),
     CYAML_FIELD_END};
 
+static const cyaml_schema_field_t recovery_fields[] = {
+    CYAML_FIELD_BOOL("enabled", 0, SECTION(recovery), enabled), CYAML_FIELD_END};
+
 static const cyaml_schema_field_t cache_fields[] = {
     NUMBER("keks", SECTION(cache), keks), NUMBER("pages", SECTION(cache), pages),
     NUMBER("idle_seconds", SECTION(cache), idle_seconds),
@@ -151,6 +154,7 @@ static const cyaml_schema_field_t config_fields[] = {
     MAPPING(store, 0, store_fields),
     MAPPING(audit, 0, audit_fields),
     MAPPING(backup, CYAML_FLAG_OPTIONAL, backup_fields),
+    MAPPING(recovery, CYAML_FLAG_OPTIONAL, recovery_fields),
     MAPPING(cache, CYAML_FLAG_OPTIONAL, cache_fields),
     MAPPING(limits, CYAML_FLAG_OPTIONAL, limits_fields),
     MAPPING(detection, CYAML_FLAG_OPTIONAL, detection_fields),
@@ -296,6 +300,9 @@ static enum kms_status settle_targets(struct kms_config *config, const char *dir
                 return kms_yaml_fail(document, place, err, "'%.80s' stands here twice",
                                      config->backup.targets[i]);
     }
+    if (config->recovery.enabled && config->backup.targets_count == 0)
+        return kms_yaml_fail(document, "recovery.enabled", err,
+                             "needs backup.targets: capsules lie beside the backups that they are for");
     return KMS_OK;
 }
 

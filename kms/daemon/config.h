@@ -59,6 +59,9 @@ struct kms_config {
         uint32_t log_mib, wait_ms, keep_bases, base_hours;
     } backup;
     struct {
+        bool enabled; /* keys can be wrapped for recovery keys; needs targets, where capsules lie */
+    } recovery;
+    struct {
         uint32_t keks, pages, idle_seconds, absolute_seconds;
     } cache;
     struct {

@@ -1,6 +1,7 @@
 /* kmsd: the key service. Everything that it does is configured by one file; see kmsd(8). */
 #include "core/harden.h"
 #include "daemon/daemon.h"
+#include "daemon/open_hsm.h"
 #include "daemon/restore.h"
 #include "daemon/policy.h"
 
@@ -18,6 +19,8 @@ struct options {
     int check;
     char *restore;
     int dry_run;
+    char *trust;
+    char *so_pin_file;
     int version;
 };
 
@@ -34,6 +37,11 @@ static int parse_options(int argc, const char **argv, struct options *options)
          "rebuild the database from a backup target, then exit; there may be none yet", "DIRECTORY"},
         {"dry-run", 0, POPT_ARG_NONE, &options->dry_run, 0,
          "with --restore: do everything but put the database in its place", NULL},
+        {"trust-recovery-key", 0, POPT_ARG_STRING, &options->trust, 0,
+         "as the token's security officer: let it wrap keys for this recovery public key (PEM), then exit",
+         "FILE"},
+        {"so-pin-file", 0, POPT_ARG_STRING, &options->so_pin_file, 0,
+         "with --trust-recovery-key: the security officer's PIN (mode 0600)", "FILE"},
         {"version", 0, POPT_ARG_NONE, &options->version, 0, "print the version, then exit", NULL},
         POPT_AUTOHELP POPT_TABLEEND};
     poptContext context = poptGetContext("kmsd", argc, argv, table, 0);
@@ -51,6 +59,9 @@ static int parse_options(int argc, const char **argv, struct options *options)
         code = EXIT_OK + 1;
     } else if (options->config == NULL) {
         (void)fprintf(stderr, "kmsd: --config FILE is required; see kmsd --help\n");
+        code = EXIT_USAGE + 1;
+    } else if ((options->trust != NULL) != (options->so_pin_file != NULL)) {
+        (void)fprintf(stderr, "kmsd: --trust-recovery-key and --so-pin-file need each other\n");
         code = EXIT_USAGE + 1;
     }
     (void)poptFreeContext(context);
@@ -90,6 +101,15 @@ static int restore(const struct kms_config *config, const char *directory, bool 
     return status == KMS_OK ? EXIT_OK : fail(&err, status);
 }
 
+static int trust(const struct kms_config *config, const struct options *options)
+{
+    struct kms_error err = {0};
+    enum kms_status status = kms_harden_process(&err);
+    if (status == KMS_OK)
+        status = kms_daemon_trust(config, options->trust, options->so_pin_file, &err);
+    return status == KMS_OK ? EXIT_OK : fail(&err, status);
+}
+
 int main(int argc, char **argv)
 {
     struct options options = {0};
@@ -97,6 +117,8 @@ int main(int argc, char **argv)
     KMS_FREE char *path = options.config;
     KMS_FREE char *from = options.restore;
     KMS_FREE char *replacement = options.replace_policy;
+    KMS_FREE char *recovery_key = options.trust;
+    KMS_FREE char *officer = options.so_pin_file;
     if (stop != 0)
         return stop - 1;
     /* before any thread exists, so that all of them inherit it: signals are waited for in one place */
@@ -124,6 +146,8 @@ int main(int argc, char **argv)
         status = kms_daemon_policy_replace(&config, replacement, &err);
         return status == KMS_OK ? EXIT_OK : fail(&err, status);
     }
+    if (status == KMS_OK && recovery_key != NULL && officer != NULL)
+        return trust(&config, &options);
     if (status == KMS_OK && from != NULL)
         return restore(&config, from, options.dry_run != 0);
     return status == KMS_OK ? serve(&config) : fail(&err, status);

@@ -1,7 +1,10 @@
 #include "daemon/open_hsm.h"
 
 #include "core/clock.h"
+#include "core/file.h"
 #include "hsm/p11.h"
+
+#include <stdio.h>
 
 /* How long an operation waits for the HSM to be recovered before it gives up. */
 #define HSM_TIMEOUT_NS (5 * KMS_NS_PER_SECOND)
@@ -19,8 +22,36 @@ enum kms_status kms_daemon_open_hsm(const struct kms_config *config, bool may_cr
         .pin = &pin,
         .sessions = config->hsm.sessions,
         .startup_lock = config->hsm.startup_lock,
+        .recovery = config->recovery.enabled,
         .create_service_keys = may_create && config->hsm.create_service_keys,
         .operation_timeout_ns = HSM_TIMEOUT_NS,
     };
     return kms_hsm_p11_open(&p11, ret_hsm, err);
+}
+
+enum kms_status kms_daemon_trust(const struct kms_config *config, const char *key_path, const char *pin_path,
+                                 struct kms_error *err)
+{
+    enum { PEM_MAX = 16 * 1024 };
+    KMS_CLEANUP(kms_buf_clear) struct kms_buf pem = {0};
+    KMS_SECRET pin = {0};
+    char fingerprint[KMS_HSM_FINGERPRINT_SIZE];
+    KMS_TRY(kms_file_read(key_path, PEM_MAX, &pem, err));
+    KMS_TRY(kms_secret_read_file(pin_path, &pin, err));
+    const struct kms_hsm_p11_config p11 = {
+        .module = config->hsm.module,
+        .init_args = config->hsm.init_args,
+        .token_uri = config->hsm.token,
+        .profile = config->hsm.profile,
+        .pin = &pin,
+        .startup_lock = config->hsm.startup_lock,
+        .recovery = true,
+        .operation_timeout_ns = HSM_TIMEOUT_NS,
+    };
+    const enum kms_status status = kms_hsm_p11_trust(&p11, kms_buf_slice(&pem), fingerprint, err);
+    if (status != KMS_OK && status != KMS_ALREADY_EXISTS)
+        return status;
+    (void)printf("the token %s the recovery key %s\n", status == KMS_OK ? "now trusts" : "trusts already",
+                 fingerprint);
+    return KMS_OK;
 }

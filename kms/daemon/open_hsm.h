@@ -1,8 +1,8 @@
 /*
- * Purpose:   open the configured token.
+ * Purpose:   open the configured token; as its security officer, once, to trust a recovery key.
  * Owns:      nothing.
  * Threads:   main thread, before others start.
- * Never:     keeps the PIN.
+ * Never:     keeps a PIN.
  */
 #ifndef KMS_DAEMON_OPEN_HSM_H
 #define KMS_DAEMON_OPEN_HSM_H
@@ -13,5 +13,12 @@
 /** With `may_create` the service keys are made when the configuration says so. Statuses of kms_hsm_p11_open(). */
 enum kms_status kms_daemon_open_hsm(const struct kms_config *config, bool may_create,
                                     struct kms_hsm **ret_hsm, struct kms_error *err) KMS_MUST_USE;
+
+/**
+ * As the security officer, beside a running service or not: make the recovery public key in a PEM file trusted by the token, with the
+ * officer's PIN from a file, and print its fingerprint. OK also when it is there already. Statuses of kms_hsm_p11_trust().
+ */
+enum kms_status kms_daemon_trust(const struct kms_config *config, const char *key_path, const char *pin_path,
+                                 struct kms_error *err) KMS_MUST_USE;
 
 #endif

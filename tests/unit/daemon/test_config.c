@@ -322,6 +322,15 @@ static void backups_are_off_unless_configured_and_safe_by_default(void **state)
 static void a_backup_section_in_doubt_is_refused(void **state)
 {
     (void)state;
+    struct kms_config config = {0};
+    expect_refusal(15, "recovery: {enabled: true}", "needs backup.targets");
+    expect_refusal(15, "recovery: {}", "enabled");
+    parse_good(15, "recovery: {enabled: false}", &config);
+    assert_false(config.recovery.enabled);
+    kms_config_clear(&config);
+    parse_good(15, "backup: {targets: [one]}\nrecovery: {enabled: true}", &config);
+    assert_true(config.recovery.enabled);
+    kms_config_clear(&config);
     expect_refusal(15, "backup: {}", "targets");
     expect_refusal(15, "backup: {targets: []}", "");
     expect_refusal(15, "backup: {targets: [one, /etc/kms/one]}", "twice");
