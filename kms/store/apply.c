@@ -103,6 +103,10 @@ static enum kms_status apply(struct kms_store *store, struct kms_store_txn *txn,
     case KMS_CHANGE_UNFREEZE:
         return store->ops->freeze.remove(txn, change->freeze.scope, change->freeze.tenant,
                                          change->freeze.name, err);
+    case KMS_CHANGE_RECOVERY_KEY:
+        return store->ops->recovery.key_put(txn, &change->recovery_key, err);
+    case KMS_CHANGE_RECOVERY_COVER:
+        return store->ops->recovery.cover_put(txn, &change->recovery_cover, err);
     }
     KMS_ASSERT(false && "a change of an unknown kind is never decoded");
     return KMS_INTERNAL;

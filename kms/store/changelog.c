@@ -3,6 +3,7 @@
 #include "core/cleanup.h"
 #include "store/changelog_operation.h"
 #include "store/changelog_policy.h"
+#include "store/changelog_recovery.h"
 #include "store/changelog_shred.h"
 #include "store/changelog_rekey.h"
 #include "store/codec.h"
@@ -188,6 +189,10 @@ enum kms_status kms_changelog_encode(struct kms_change *change, struct kms_buf *
         return kms_changelog_freeze(&change->freeze, out);
     case KMS_CHANGE_UNFREEZE:
         return kms_changelog_unfreeze(&change->freeze, out);
+    case KMS_CHANGE_RECOVERY_KEY:
+        return kms_changelog_recovery_key(&change->recovery_key, out);
+    case KMS_CHANGE_RECOVERY_COVER:
+        return kms_changelog_recovery_cover(&change->recovery_cover, out);
     }
     KMS_ASSERT(false && "a change of an unknown kind is never made");
     return KMS_INTERNAL;
@@ -373,6 +378,12 @@ static enum kms_status take_body(struct kms_reader *reader, struct kms_change *c
     case KMS_CHANGE_UNFREEZE:
         kms_changelog_take_unfreeze(reader, &change->freeze);
         return KMS_OK;
+    case KMS_CHANGE_RECOVERY_KEY:
+        kms_changelog_take_recovery_key(reader, &change->recovery_key);
+        return KMS_OK;
+    case KMS_CHANGE_RECOVERY_COVER:
+        kms_changelog_take_recovery_cover(reader, &change->recovery_cover);
+        return KMS_OK;
     }
     reader->failed = true;
     return KMS_OK;
@@ -435,6 +446,10 @@ static const char *change_problem(const struct kms_change *change)
         return kms_freeze_record_problem(&change->freeze);
     case KMS_CHANGE_UNFREEZE:
         return kms_freeze_names_problem(&change->freeze);
+    case KMS_CHANGE_RECOVERY_KEY:
+        return kms_recovery_key_problem(&change->recovery_key);
+    case KMS_CHANGE_RECOVERY_COVER:
+        return kms_recovery_cover_problem(&change->recovery_cover);
     }
     return "unknown kind";
 }

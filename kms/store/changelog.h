@@ -45,6 +45,7 @@
  *  26 CUSTOMER_REMOVED = uuid 16        with its KEKs, whose slots are free
  *  27 REWRAPPED  = kek_id 16 | rewrapped u64
  *  28 POLICY to 30 UNFREEZE: store/changelog_policy.h
+ *  31 RECOVERY_KEY, 32 RECOVERY_COVER: store/changelog_recovery.h
  *
  * A CUSTOMER record loses its id (which becomes "shredded/" and a random UUID) and its labels when the customer is removed: the one
  * case in which a record changes. Copies that were shipped before keep them, under the keys of the backup.
@@ -98,7 +99,9 @@ enum kms_change_kind {
     KMS_CHANGE_REWRAPPED = 27,
     KMS_CHANGE_POLICY = 28,
     KMS_CHANGE_FREEZE = 29,
-    KMS_CHANGE_UNFREEZE = 30
+    KMS_CHANGE_UNFREEZE = 30,
+    KMS_CHANGE_RECOVERY_KEY = 31,
+    KMS_CHANGE_RECOVERY_COVER = 32
 };
 
 struct kms_change_reservation {
@@ -152,6 +155,8 @@ struct kms_change {
         struct kms_change_rewrapped rewrapped;
         struct kms_policy_record policy;
         struct kms_freeze_record freeze; /* FREEZE; UNFREEZE: its names */
+        struct kms_recovery_key_record recovery_key;
+        struct kms_recovery_cover_record recovery_cover;
     };
 };
 

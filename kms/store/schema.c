@@ -3,6 +3,7 @@
 #include "core/cleanup.h"
 #include "store/schema_operation.h"
 #include "store/schema_policy.h"
+#include "store/schema_recovery.h"
 #include "store/schema_shred.h"
 #include "store/schema_rekey.h"
 #include "store/sqlite_error.h"
@@ -108,6 +109,7 @@ static const char *const migration_sql[] = {
     kms_schema_shred,
     kms_schema_rekey,
     kms_schema_policy,
+    kms_schema_recovery,
 };
 
 const struct kms_schema_migrations kms_schema_migrations = {migration_sql,

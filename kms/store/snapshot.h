@@ -48,6 +48,8 @@ enum kms_status kms_sqlite_freeze_snapshot(struct kms_store_txn *txn, struct kms
                                            struct kms_error *err) KMS_MUST_USE;
 enum kms_status kms_sqlite_shred_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
                                           struct kms_error *err) KMS_MUST_USE;
+enum kms_status kms_sqlite_recovery_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
+                                             struct kms_error *err) KMS_MUST_USE;
 enum kms_status kms_sqlite_rekey_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
                                           struct kms_error *err) KMS_MUST_USE;
 

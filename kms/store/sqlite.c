@@ -8,6 +8,7 @@
 #include "store/sqlite_impl.h"
 #include "store/sqlite_operation.h"
 #include "store/sqlite_policy.h"
+#include "store/sqlite_recovery.h"
 #include "store/sqlite_shred.h"
 #include "store/sqlite_rekey.h"
 
@@ -75,6 +76,14 @@ static const struct kms_store_ops sqlite_ops = {
             .remove = kms_sqlite_operation_remove,
             .approve = kms_sqlite_operation_approve,
             .approvals = kms_sqlite_operation_approvals,
+        },
+    .recovery =
+        {
+            .key_put = kms_sqlite_recovery_key_put,
+            .key_get = kms_sqlite_recovery_key_get,
+            .key_list = kms_sqlite_recovery_key_list,
+            .cover_put = kms_sqlite_recovery_cover_put,
+            .cover_get = kms_sqlite_recovery_cover_get,
         },
     .policy =
         {

@@ -11,6 +11,7 @@
 
 #include "store/statements_operation.h"
 #include "store/statements_policy.h"
+#include "store/statements_recovery.h"
 #include "store/statements_shred.h"
 #include "store/statements_rekey.h"
 
@@ -149,6 +150,7 @@
     KMS_STATEMENT_TABLE_OPERATION(X)                                                                         \
     KMS_STATEMENT_TABLE_SHRED(X)                                                                             \
     KMS_STATEMENT_TABLE_REKEY(X)                                                                             \
+    KMS_STATEMENT_TABLE_RECOVERY(X)                                                                          \
     KMS_STATEMENT_TABLE_POLICY(X)
 
 enum kms_statement {

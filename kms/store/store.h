@@ -18,6 +18,7 @@
 #include "store/store_freeze.h"
 #include "store/store_operation.h"
 #include "store/store_policy.h"
+#include "store/store_recovery.h"
 #include "store/store_shred.h"
 #include "store/store_rekey.h"
 
@@ -213,6 +214,7 @@ struct kms_store_ops {
     struct kms_store_rekey_ops rekey;
     struct kms_store_policy_ops policy;
     struct kms_store_freeze_ops freeze;
+    struct kms_store_recovery_ops recovery;
 };
 
 struct kms_store {

@@ -218,6 +218,26 @@ FAULT_PASS_IN(freeze, list,
                kms_freeze_visit visit, void *context, struct kms_error *err),
               (txn->inner, after, limit, visit, context, err))
 
+FAULT_PASS_IN(recovery, key_put,
+              (struct kms_store_txn * txn, const struct kms_recovery_key_record *key, struct kms_error *err),
+              (txn->inner, key, err))
+FAULT_PASS_IN(recovery, key_get,
+              (struct kms_store_txn * txn, const char *fingerprint, struct kms_recovery_key_record *ret,
+               struct kms_error *err),
+              (txn->inner, fingerprint, ret, err))
+FAULT_PASS_IN(recovery, key_list,
+              (struct kms_store_txn * txn, kms_recovery_key_visit visit, void *context,
+               struct kms_error *err),
+              (txn->inner, visit, context, err))
+FAULT_PASS_IN(recovery, cover_put,
+              (struct kms_store_txn * txn, const struct kms_recovery_cover_record *cover,
+               struct kms_error *err),
+              (txn->inner, cover, err))
+FAULT_PASS_IN(recovery, cover_get,
+              (struct kms_store_txn * txn, uint64_t recovery_epoch, const struct kms_uuid *tenant,
+               uint64_t *ret, struct kms_error *err),
+              (txn->inner, recovery_epoch, tenant, ret, err))
+
 void kms_fault_store_set_topics(struct kms_store_ops *ops)
 {
     ops->operation = (struct kms_store_operation_ops){
@@ -242,6 +262,13 @@ void kms_fault_store_set_topics(struct kms_store_ops *ops)
         .insert = fault_freeze_insert,
         .remove = fault_freeze_remove,
         .list = fault_freeze_list,
+    };
+    ops->recovery = (struct kms_store_recovery_ops){
+        .key_put = fault_recovery_key_put,
+        .key_get = fault_recovery_key_get,
+        .key_list = fault_recovery_key_list,
+        .cover_put = fault_recovery_cover_put,
+        .cover_get = fault_recovery_cover_get,
     };
     ops->shred = (struct kms_store_shred_ops){
         .job_put = fault_shred_job_put,

@@ -46,6 +46,48 @@ static void write_policies(struct kms_store *store)
     commit(&txn);
 }
 
+struct kms_recovery_key_record sample_recovery_key(uint64_t epoch)
+{
+    struct kms_recovery_key_record key = {.epoch = epoch,
+                                          .state = KMS_RECOVERY_ACTIVE,
+                                          .enrolled_ns = 7,
+                                          .enrolled_by = "spiffe://kms.example/custodian/ann",
+                                          .enroll_operation = sample_uuid(6, (unsigned)epoch)};
+    memset(key.fingerprint, 'a' + (int)(epoch % 6), sizeof key.fingerprint - 1);
+    return key;
+}
+
+/* Two recovery keys, the first of which was rehearsed and is retired, and what they cover of the tenant of fill(). */
+static void write_recovery(struct kms_store *store)
+{
+    struct kms_error err = {0};
+    const struct kms_store_recovery_ops *ops = &store->ops->recovery;
+    struct kms_txn txn = begin_write(store);
+    for (uint64_t epoch = 1; epoch <= 2; epoch++) {
+        const struct kms_recovery_key_record key = sample_recovery_key(epoch);
+        assert_ok(ops->key_put(txn.txn, &key, &err));
+        struct kms_recovery_cover_record cover = {epoch, sample_tenant(1).uuid, 5 + epoch};
+        assert_ok(ops->cover_put(txn.txn, &cover, &err));
+        cover.first_epoch = 3;
+        assert_ok(ops->cover_put(txn.txn, &cover, &err));
+        cover.first_epoch = 9;
+        assert_ok(ops->cover_put(txn.txn, &cover, &err));
+    }
+    struct kms_recovery_key_record retired = sample_recovery_key(1);
+    retired.state = KMS_RECOVERY_RETIRED;
+    retired.retire_operation = sample_uuid(6, 9);
+    retired.retired_ns = 11;
+    retired.object_left = true;
+    retired.drill_ns = 8;
+    retired.drill_took_ns = 9;
+    retired.drill_customers = 10;
+    (void)snprintf(retired.retired_by, sizeof retired.retired_by, "custodian/bob");
+    (void)snprintf(retired.drill_by, sizeof retired.drill_by, "custodian/eve");
+    (void)snprintf(retired.statement, sizeof retired.statement, "all shares were burnt");
+    assert_ok(ops->key_put(txn.txn, &retired, &err));
+    commit(&txn);
+}
+
 /* Every kind of record of store/store_shred.h, in the tenant of fill(). */
 static void write_of_shredding(struct kms_store *store, struct kms_txn *txn)
 {
@@ -131,6 +173,7 @@ void write_a_bit_of_everything(struct kms_store *store)
     fill(store, 40);
     write_operations(store);
     write_policies(store);
+    write_recovery(store);
     struct kms_txn txn = begin_write(store);
     struct kms_tenant_record tenant = sample_tenant(1);
     tenant.next_slot = 41;
@@ -272,6 +315,14 @@ static const char *const dumps[] = {
     "SELECT 'freeze '||scope||' '||tenant||' '||name||' '||reason||' '||identity||' '||created_ns FROM "
     "freeze "
     "ORDER BY scope, tenant, name",
+    "SELECT 'recovery_key '||epoch||' '||fingerprint||' '||state||' '||enrolled_ns||' '||enrolled_by||' "
+    "'||hex(enroll_operation)||' '||hex(retire_operation)||' '||retired_ns||' '||retired_by||' "
+    "'||statement||' "
+    "'||object_left||' '||drill_ns||' '||drill_took_ns||' '||drill_by||' '||drill_customers FROM "
+    "recovery_key "
+    "ORDER BY epoch",
+    "SELECT 'recovery_cover '||recovery_epoch||' '||hex(t.uuid)||' '||first_epoch FROM recovery_cover c "
+    "JOIN tenant t ON t.no = c.tenant_no ORDER BY recovery_epoch, t.uuid",
 };
 
 /* Append the first column of all rows to `out`, one a line; returns the number of rows. */

@@ -19,6 +19,9 @@ void assert_log_matches_tables(const char *path);
 /* One write of every kind, with updates and state changes. */
 void write_a_bit_of_everything(struct kms_store *store);
 
+/* A recovery key that is ACTIVE. */
+struct kms_recovery_key_record sample_recovery_key(uint64_t epoch);
+
 /* Samples of re-keying. */
 struct kms_batch_record sample_batch(unsigned tenant, unsigned number); /* document is static */
 struct kms_tombstone_record sample_tombstone(unsigned tenant, unsigned customer, const char *purpose);

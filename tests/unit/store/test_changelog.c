@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-enum { KINDS = KMS_CHANGE_UNFREEZE };
+enum { KINDS = KMS_CHANGE_RECOVERY_COVER };
 
 /* A batch in the middle of its life. */
 static struct kms_batch_record sample_batch(void)
@@ -145,6 +145,26 @@ static struct kms_change sample_change(enum kms_change_kind kind)
     case KMS_CHANGE_FREEZE:
     case KMS_CHANGE_UNFREEZE:
         change.freeze = sample_freeze(KMS_FREEZE_PURPOSE, 3);
+        break;
+    case KMS_CHANGE_RECOVERY_KEY:
+        change.recovery_key = (struct kms_recovery_key_record){.epoch = 2,
+                                                               .state = KMS_RECOVERY_RETIRED,
+                                                               .enrolled_ns = 3,
+                                                               .enrolled_by = "custodian/ann",
+                                                               .enroll_operation = sample_uuid(6, 1),
+                                                               .retire_operation = sample_uuid(6, 2),
+                                                               .retired_ns = 4,
+                                                               .retired_by = "custodian/bob",
+                                                               .statement = "burnt",
+                                                               .object_left = true,
+                                                               .drill_ns = 5,
+                                                               .drill_took_ns = 6,
+                                                               .drill_by = "custodian/eve",
+                                                               .drill_customers = 7};
+        memset(change.recovery_key.fingerprint, 'a', sizeof change.recovery_key.fingerprint - 1);
+        break;
+    case KMS_CHANGE_RECOVERY_COVER:
+        change.recovery_cover = (struct kms_recovery_cover_record){2, sample_tenant(7).uuid, 5};
         break;
     }
     return change;
