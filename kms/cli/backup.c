@@ -17,26 +17,31 @@
     {                                                                                                        \
         "/kms.v1.BackupService/" name, &kms__v1__##reply##__descriptor, idempotent                           \
     }
-static const struct kms_unary_method create_method = METHOD("CreateBackup", operation, false);
-static const struct kms_unary_method verify_method = METHOD("VerifyBackups", operation, false);
-static const struct kms_unary_method prune_method = METHOD("PruneBackups", operation, false);
+static const struct kms_unary_method create_method = METHOD("CreateBackup", operation, true);
+static const struct kms_unary_method verify_method = METHOD("VerifyBackups", operation, true);
+static const struct kms_unary_method prune_method = METHOD("PruneBackups", operation, true);
 static const struct kms_unary_method list_method = METHOD("ListBackups", list_backups_response, true);
 static const struct kms_unary_method status_method = METHOD("GetBackupStatus", backup_status, true);
 
 int kms_cli_backup_create(struct kms_cli *cli)
 {
-    const Kms__V1__CreateBackupRequest request = KMS__V1__CREATE_BACKUP_REQUEST__INIT;
+    char made[KMS_UUID_TEXT_SIZE];
+    Kms__V1__CreateBackupRequest request = KMS__V1__CREATE_BACKUP_REQUEST__INIT;
+    request.request_id = kms_cli_request_id(cli, made);
     return kms_cli_operation_call(cli, &create_method, &request.base);
 }
 
 int kms_cli_backup_verify(struct kms_cli *cli)
 {
-    const Kms__V1__VerifyBackupsRequest request = KMS__V1__VERIFY_BACKUPS_REQUEST__INIT;
+    char made[KMS_UUID_TEXT_SIZE];
+    Kms__V1__VerifyBackupsRequest request = KMS__V1__VERIFY_BACKUPS_REQUEST__INIT;
+    request.request_id = kms_cli_request_id(cli, made);
     return kms_cli_operation_call(cli, &verify_method, &request.base);
 }
 
 int kms_cli_backup_prune(struct kms_cli *cli)
 {
+    char made[KMS_UUID_TEXT_SIZE];
     Kms__V1__PruneBackupsRequest request = KMS__V1__PRUNE_BACKUPS_REQUEST__INIT;
     const char *keep = kms_cli_value(cli, KMS_CLI_KEEP);
     uint64_t number = 0;
@@ -52,6 +57,7 @@ int kms_cli_backup_prune(struct kms_cli *cli)
         if (result != KMS_CLI_EXIT_OK)
             return result;
     }
+    request.request_id = kms_cli_request_id(cli, made);
     return kms_cli_operation_call(cli, &prune_method, &request.base);
 }
 

@@ -167,11 +167,12 @@ static const struct kms_cli_command commands[] = {
      NULL, kms_cli_policy_get},
     {"policy", "diff", "FILE", 1, 1, KMS_CLI_ONLINE, 0, "show what FILE would change", policy_diff_details,
      kms_cli_policy_diff},
-    {"policy", "apply", "FILE", 1, 1, KMS_CLI_ONLINE | BIT(COMMENT) | BIT(YES) | BIT(WAIT), 0,
-     "request that FILE becomes the policy", policy_apply_details, kms_cli_policy_apply},
+    {"policy", "apply", "FILE", 1, 1, KMS_CLI_ONLINE | BIT(COMMENT) | BIT(YES) | BIT(WAIT) | BIT(REQUEST_ID),
+     0, "request that FILE becomes the policy", policy_apply_details, kms_cli_policy_apply},
     {"policy", "history", "", 0, 0, LIST_OPTIONS, 0, "list the versions of the policy, newest first", NULL,
      kms_cli_policy_history},
-    {"policy", "rollback", "VERSION", 1, 1, KMS_CLI_ONLINE | BIT(COMMENT) | BIT(YES) | BIT(WAIT), 0,
+    {"policy", "rollback", "VERSION", 1, 1,
+     KMS_CLI_ONLINE | BIT(COMMENT) | BIT(YES) | BIT(WAIT) | BIT(REQUEST_ID), 0,
      "request that an older version is in force again", policy_rollback_details, kms_cli_policy_rollback},
     {"policy", "check", "", 0, 0, KMS_CLI_ONLINE | BIT(IDENTITY) | BIT(ACTION) | BIT(TENANT) | BIT(PURPOSE),
      BIT(IDENTITY) | BIT(ACTION), "ask whether somebody may do something", policy_check_details,
@@ -184,8 +185,8 @@ static const struct kms_cli_command commands[] = {
     }
 #define UNFREEZE(verb, word, summary, place)                                                                 \
     {                                                                                                        \
-        "unfreeze", verb, word, 1, 1, KMS_CLI_ONLINE | BIT(REASON) | BIT(WAIT) | (place), (place), summary,  \
-            NULL, kms_cli_unfreeze                                                                           \
+        "unfreeze", verb, word, 1, 1, KMS_CLI_ONLINE | BIT(REASON) | BIT(WAIT) | BIT(REQUEST_ID) | (place),  \
+            (place), summary, NULL, kms_cli_unfreeze                                                         \
     }
     FREEZE("tenant", "TENANT", "stop a tenant at once", 0),
     FREEZE("customer", "CUSTOMER", "stop a customer's keys at once", BIT(TENANT)),
@@ -204,21 +205,21 @@ static const struct kms_cli_command commands[] = {
     {"version", "disable", "VERSION", 1, 1, KMS_CLI_ONLINE | OWNER, OWNER, "let a version open nothing", NULL,
      kms_cli_version_disable},
     {"version", "shred", "VERSION", 1, 1,
-     KMS_CLI_ONLINE | OWNER | BIT(REASON) | BIT(NO_WINDOW) | BIT(YES) | BIT(WAIT), OWNER,
+     KMS_CLI_ONLINE | OWNER | BIT(REASON) | BIT(NO_WINDOW) | BIT(YES) | BIT(WAIT) | BIT(REQUEST_ID), OWNER,
      "destroy one version for ever", version_shred_details, kms_cli_version_shred},
 
-    {"rotate", "master", "", 0, 0, KMS_CLI_ONLINE | BIT(TENANT) | BIT(WAIT), BIT(TENANT),
+    {"rotate", "master", "", 0, 0, KMS_CLI_ONLINE | BIT(TENANT) | BIT(WAIT) | BIT(REQUEST_ID), BIT(TENANT),
      "a new master key for a tenant, the old one destroyed", NULL, kms_cli_rotate_master},
-    {"rotate", "tree", "", 0, 0, KMS_CLI_ONLINE | BIT(TENANT) | BIT(WAIT), BIT(TENANT),
+    {"rotate", "tree", "", 0, 0, KMS_CLI_ONLINE | BIT(TENANT) | BIT(WAIT) | BIT(REQUEST_ID), BIT(TENANT),
      "new keys for every page of a tenant's key tree", NULL, kms_cli_rotate_tree},
-    {"rotate", "kek", "", 0, 0, KMS_CLI_ONLINE | OWNER | BIT(WAIT), OWNER,
+    {"rotate", "kek", "", 0, 0, KMS_CLI_ONLINE | OWNER | BIT(WAIT) | BIT(REQUEST_ID), OWNER,
      "a new version of a customer's keys for a purpose", NULL, kms_cli_rotate_kek},
     {"rewrap", NULL, "FILE", 1, 1, KMS_CLI_ONLINE | OWNER | BIT(OUT), BIT(TENANT) | BIT(OUT),
      "wrap the data keys of a file anew, under the current versions", rewrap_file_details, kms_cli_rewrap},
 
     {"shred", "request", "", 0, 0,
      KMS_CLI_ONLINE | OWNER | BIT(FILE) | BIT(REASON) | BIT(NO_WINDOW) | BIT(SKIP_REFUSED) | BIT(YES) |
-         BIT(WAIT),
+         BIT(WAIT) | BIT(REQUEST_ID),
      BIT(TENANT), "ask for the keys of customers to be destroyed", shred_request_details,
      kms_cli_shred_request},
     {"shred", "cancel", "[JOB]", 0, 1, KMS_CLI_ONLINE | BIT(TENANT) | BIT(CUSTOMER), 0,
@@ -238,7 +239,8 @@ static const struct kms_cli_command commands[] = {
     {"hold", "place", "", 0, 0, KMS_CLI_ONLINE | BIT(TENANT) | BIT(CUSTOMER) | BIT(REFERENCE) | BIT(REASON),
      BIT(TENANT) | BIT(CUSTOMER) | BIT(REFERENCE) | BIT(REASON), "keep a customer from being shredded", NULL,
      kms_cli_hold_place},
-    {"hold", "release", "UID", 1, 1, KMS_CLI_ONLINE | BIT(WAIT), 0, "end a hold", NULL, kms_cli_hold_release},
+    {"hold", "release", "UID", 1, 1, KMS_CLI_ONLINE | BIT(WAIT) | BIT(REQUEST_ID), 0, "end a hold", NULL,
+     kms_cli_hold_release},
     {"hold", "list", "", 0, 0, LIST_OPTIONS | BIT(TENANT) | BIT(CUSTOMER) | BIT(RELEASED), BIT(TENANT),
      "list the holds of a tenant or customer", NULL, kms_cli_hold_list},
 
@@ -281,14 +283,15 @@ static const struct kms_cli_command commands[] = {
     {"decrypt", NULL, "[IN] [OUT]", 0, 2, DATAKEY | BIT(FORCE), BIT(TENANT), "decrypt a file or stream",
      crypt_details, kms_cli_decrypt},
 
-    {"backup", "create", "", 0, 0, KMS_CLI_ONLINE | BIT(WAIT), 0, "make a base in every target", NULL,
-     kms_cli_backup_create},
+    {"backup", "create", "", 0, 0, KMS_CLI_ONLINE | BIT(WAIT) | BIT(REQUEST_ID), 0,
+     "make a base in every target", NULL, kms_cli_backup_create},
     {"backup", "list", "", 0, 0, KMS_CLI_ONLINE | BIT(WITH_LOGS), 0, "list what lies in the targets", NULL,
      kms_cli_backup_list},
-    {"backup", "verify", "", 0, 0, KMS_CLI_ONLINE | BIT(WAIT), 0,
+    {"backup", "verify", "", 0, 0, KMS_CLI_ONLINE | BIT(WAIT) | BIT(REQUEST_ID), 0,
      "prove that the targets are complete, in order, authentic and up to date", backup_verify_details,
      kms_cli_backup_verify},
-    {"backup", "prune", "", 0, 0, KMS_CLI_ONLINE | BIT(WAIT) | BIT(KEEP) | BIT(DRY_RUN) | BIT(YES), 0,
+    {"backup", "prune", "", 0, 0,
+     KMS_CLI_ONLINE | BIT(WAIT) | BIT(REQUEST_ID) | BIT(KEEP) | BIT(DRY_RUN) | BIT(YES), 0,
      "remove bases and logs that nobody needs any more", NULL, kms_cli_backup_prune},
     {"backup", "status", "", 0, 0, KMS_CLI_ONLINE, 0, "show how far each target is", NULL,
      kms_cli_backup_status},

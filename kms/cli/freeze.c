@@ -15,7 +15,7 @@
         "/kms.v1.FreezeService/" name, &kms__v1__##reply##__descriptor, idempotent                           \
     }
 static const struct kms_unary_method create_method = METHOD("CreateFreeze", freeze, false);
-static const struct kms_unary_method unfreeze_method = METHOD("Unfreeze", operation, false);
+static const struct kms_unary_method unfreeze_method = METHOD("Unfreeze", operation, true);
 
 static const struct kms_cli_column columns[] = {
     {"SCOPE", "scope"},       {"TENANT", "tenant"}, {"CUSTOMER", "customer"}, {"PURPOSE", "purpose"},
@@ -78,9 +78,11 @@ int kms_cli_freeze_list(struct kms_cli *cli)
 
 int kms_cli_unfreeze(struct kms_cli *cli)
 {
+    char made[KMS_UUID_TEXT_SIZE];
     Kms__V1__Freeze freeze = KMS__V1__FREEZE__INIT;
     Kms__V1__UnfreezeRequest request = KMS__V1__UNFREEZE_REQUEST__INIT;
     request.freeze = &freeze;
     take_freeze(cli, &freeze);
+    request.request_id = kms_cli_request_id(cli, made);
     return kms_cli_operation_call(cli, &unfreeze_method, &request.base);
 }

@@ -12,7 +12,7 @@
         "/kms.v1.HoldService/" name, &kms__v1__##reply##__descriptor, idempotent                             \
     }
 static const struct kms_unary_method place_method = METHOD("PlaceHold", hold, false);
-static const struct kms_unary_method release_method = METHOD("ReleaseHold", operation, false);
+static const struct kms_unary_method release_method = METHOD("ReleaseHold", operation, true);
 
 static const struct kms_cli_column columns[] = {{"UID", "uid"},
                                                 {"CUSTOMER (UID)", "customer_uid"},
@@ -35,8 +35,10 @@ int kms_cli_hold_place(struct kms_cli *cli)
 
 int kms_cli_hold_release(struct kms_cli *cli)
 {
+    char made[KMS_UUID_TEXT_SIZE];
     Kms__V1__ReleaseHoldRequest request = KMS__V1__RELEASE_HOLD_REQUEST__INIT;
     request.uid = kms_cli_field(cli->words[0]);
+    request.request_id = kms_cli_request_id(cli, made);
     return kms_cli_operation_call(cli, &release_method, &request.base);
 }
 

@@ -44,7 +44,7 @@
     X(LIMIT, "limit", "COUNT", false, "show at most COUNT (1000); 0: all")                                   \
     X(PAGE_TOKEN, "page-token", "TOKEN", false, "go on where an earlier list has ended")                     \
     X(ETAG, "etag", "ETAG", false, "refuse when the resource has changed since")                             \
-    X(REQUEST_ID, "request-id", "UUID", false, "makes repeating a create harmless (made up when left out)")  \
+    X(REQUEST_ID, "request-id", "UUID", false, "makes repeating a request harmless (made up when left out)") \
     X(SKIP_EXISTING, "skip-existing", NULL, false, "customers that exist already are no error")              \
     X(YES, "yes", NULL, false, "do not ask for confirmation")                                                \
     X(KEY_SPEC, "key-spec", "SPEC", false, "aes-256 (default), aes-128 or sm4")                              \

@@ -21,8 +21,8 @@ enum { DOCUMENT_MAX = 1 << 20, DIFF_AROUND = 3 };
         "/kms.v1.PolicyService/" name, &kms__v1__##reply##__descriptor, idempotent                           \
     }
 static const struct kms_unary_method get_method = METHOD("GetPolicy", policy, true);
-static const struct kms_unary_method apply_method = METHOD("ApplyPolicy", operation, false);
-static const struct kms_unary_method rollback_method = METHOD("RollbackPolicy", operation, false);
+static const struct kms_unary_method apply_method = METHOD("ApplyPolicy", operation, true);
+static const struct kms_unary_method rollback_method = METHOD("RollbackPolicy", operation, true);
 static const struct kms_unary_method check_method =
     METHOD("CheckPermission", check_permission_response, true);
 
@@ -167,6 +167,7 @@ static int confirm_change(struct kms_cli *cli, const Kms__V1__Policy *current, c
 
 int kms_cli_policy_apply(struct kms_cli *cli)
 {
+    char made[KMS_UUID_TEXT_SIZE];
     KMS_CLEANUP(kms_buf_clear) struct kms_buf document = {0};
     Kms__V1__ApplyPolicyRequest request = KMS__V1__APPLY_POLICY_REQUEST__INIT;
     int result = read_document(cli, &document);
@@ -184,11 +185,13 @@ int kms_cli_policy_apply(struct kms_cli *cli)
     }
     request.document = (char *)document.data;
     request.comment = kms_cli_option_field(cli, KMS_CLI_COMMENT);
+    request.request_id = kms_cli_request_id(cli, made);
     return kms_cli_operation_call(cli, &apply_method, &request.base);
 }
 
 int kms_cli_policy_rollback(struct kms_cli *cli)
 {
+    char made[KMS_UUID_TEXT_SIZE];
     Kms__V1__RollbackPolicyRequest request = KMS__V1__ROLLBACK_POLICY_REQUEST__INIT;
     int result = take_version(cli, &request.version);
     if (result != KMS_CLI_EXIT_OK)
@@ -209,6 +212,7 @@ int kms_cli_policy_rollback(struct kms_cli *cli)
         request.base_version = current->version;
     }
     request.comment = kms_cli_option_field(cli, KMS_CLI_COMMENT);
+    request.request_id = kms_cli_request_id(cli, made);
     return kms_cli_operation_call(cli, &rollback_method, &request.base);
 }
 

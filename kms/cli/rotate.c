@@ -8,34 +8,40 @@
 
 #include <kms/v1/rotation.pb-c.h>
 
-#define METHOD(name, reply)                                                                                  \
+#define METHOD(name, reply, idempotent)                                                                      \
     {                                                                                                        \
-        "/kms.v1.RotationService/" name, &kms__v1__##reply##__descriptor, false                              \
+        "/kms.v1.RotationService/" name, &kms__v1__##reply##__descriptor, idempotent                         \
     }
 
 int kms_cli_rotate_master(struct kms_cli *cli)
 {
-    static const struct kms_unary_method method = METHOD("RotateMaster", operation);
+    char made[KMS_UUID_TEXT_SIZE];
+    static const struct kms_unary_method method = METHOD("RotateMaster", operation, true);
     Kms__V1__RotateMasterRequest request = KMS__V1__ROTATE_MASTER_REQUEST__INIT;
     request.tenant = kms_cli_option_field(cli, KMS_CLI_TENANT);
+    request.request_id = kms_cli_request_id(cli, made);
     return kms_cli_operation_call(cli, &method, &request.base);
 }
 
 int kms_cli_rotate_tree(struct kms_cli *cli)
 {
-    static const struct kms_unary_method method = METHOD("RotateTree", operation);
+    char made[KMS_UUID_TEXT_SIZE];
+    static const struct kms_unary_method method = METHOD("RotateTree", operation, true);
     Kms__V1__RotateTreeRequest request = KMS__V1__ROTATE_TREE_REQUEST__INIT;
     request.tenant = kms_cli_option_field(cli, KMS_CLI_TENANT);
+    request.request_id = kms_cli_request_id(cli, made);
     return kms_cli_operation_call(cli, &method, &request.base);
 }
 
 int kms_cli_rotate_kek(struct kms_cli *cli)
 {
-    static const struct kms_unary_method method = METHOD("RotateKek", operation);
+    char made[KMS_UUID_TEXT_SIZE];
+    static const struct kms_unary_method method = METHOD("RotateKek", operation, true);
     Kms__V1__RotateKekRequest request = KMS__V1__ROTATE_KEK_REQUEST__INIT;
     request.tenant = kms_cli_option_field(cli, KMS_CLI_TENANT);
     request.customer = kms_cli_option_field(cli, KMS_CLI_CUSTOMER);
     request.purpose = kms_cli_option_field(cli, KMS_CLI_PURPOSE);
+    request.request_id = kms_cli_request_id(cli, made);
     return kms_cli_operation_call(cli, &method, &request.base);
 }
 
@@ -52,7 +58,7 @@ static int take_version(struct kms_cli *cli, uint32_t *ret_version)
 static int set_state(struct kms_cli *cli, bool enabled)
 {
     static const struct kms_unary_method method =
-        METHOD("SetKekVersionState", set_kek_version_state_response);
+        METHOD("SetKekVersionState", set_kek_version_state_response, false);
     Kms__V1__SetKekVersionStateRequest request = KMS__V1__SET_KEK_VERSION_STATE_REQUEST__INIT;
     KMS_CLI_CALL call = {0};
     int result = take_version(cli, &request.version);
@@ -80,7 +86,8 @@ int kms_cli_version_disable(struct kms_cli *cli)
 
 int kms_cli_version_shred(struct kms_cli *cli)
 {
-    static const struct kms_unary_method method = METHOD("ShredKekVersion", operation);
+    char made[KMS_UUID_TEXT_SIZE];
+    static const struct kms_unary_method method = METHOD("ShredKekVersion", operation, true);
     Kms__V1__ShredKekVersionRequest request = KMS__V1__SHRED_KEK_VERSION_REQUEST__INIT;
     int result = take_version(cli, &request.version);
     if (result != KMS_CLI_EXIT_OK)
@@ -95,5 +102,6 @@ int kms_cli_version_shred(struct kms_cli *cli)
         "Shredding version %u of the keys of customer %s, purpose %s, tenant %s: what its data "
         "keys encrypted and was not rewrapped since is lost for ever, in every backup too.",
         request.version, request.customer, request.purpose, request.tenant);
+    request.request_id = kms_cli_request_id(cli, made);
     return result == KMS_CLI_EXIT_OK ? kms_cli_operation_call(cli, &method, &request.base) : result;
 }

@@ -19,8 +19,8 @@
     {                                                                                                        \
         "/kms.v1.ShredService/" name, &kms__v1__##reply##__descriptor, idempotent                            \
     }
-static const struct kms_unary_method create_method = METHOD("CreateShredJob", shred_job, false);
-static const struct kms_unary_method request_method = METHOD("RequestShred", operation, false);
+static const struct kms_unary_method create_method = METHOD("CreateShredJob", shred_job, true);
+static const struct kms_unary_method request_method = METHOD("RequestShred", operation, true);
 static const struct kms_unary_method cancel_method = METHOD("CancelShred", shred_job, false);
 static const struct kms_unary_method get_method = METHOD("GetShredJob", shred_job, true);
 static const struct kms_unary_method status_method = METHOD("GetShredStatus", shred_status, true);
@@ -67,6 +67,15 @@ static int confirm(struct kms_cli *cli, const Kms__V1__ShredJob *job, const stru
                            job->purpose, wait);
 }
 
+/* Requested under an id of the job's own: repeated, it answers with the same operation. */
+static int request_operation(struct kms_cli *cli, const Kms__V1__ShredJob *job)
+{
+    Kms__V1__RequestShredRequest request = KMS__V1__REQUEST_SHRED_REQUEST__INIT;
+    request.job = job->uid;
+    request.request_id = job->uid;
+    return kms_cli_operation_call(cli, &request_method, &request.base);
+}
+
 /* The list is told; request it unless something was refused that must not be. */
 static int request_job(struct kms_cli *cli, const Kms__V1__ShredJob *job,
                        const struct kms_cli_shred_list *list)
@@ -80,29 +89,14 @@ static int request_job(struct kms_cli *cli, const Kms__V1__ShredJob *job,
     if (list->added == 0)
         return kms_cli_fail(cli, "no customer is left to be shredded");
     const int result = confirm(cli, job, list);
-    if (result != KMS_CLI_EXIT_OK)
-        return result;
-    Kms__V1__RequestShredRequest request = KMS__V1__REQUEST_SHRED_REQUEST__INIT;
-    request.job = job->uid;
-    return kms_cli_operation_call(cli, &request_method, &request.base);
+    return result == KMS_CLI_EXIT_OK ? request_operation(cli, job) : result;
 }
 
-int kms_cli_shred_request(struct kms_cli *cli)
+/* Tell the list of a new draft and request it, or leave no draft behind. */
+static int fill_and_request(struct kms_cli *cli, const Kms__V1__ShredJob *job)
 {
-    if (kms_cli_given(cli, KMS_CLI_CUSTOMER) == kms_cli_given(cli, KMS_CLI_FILE))
-        return kms_cli_usage(cli, "either --customer CUSTOMER or --file LIST must be given");
-    Kms__V1__CreateShredJobRequest create = KMS__V1__CREATE_SHRED_JOB_REQUEST__INIT;
-    create.tenant = kms_cli_option_field(cli, KMS_CLI_TENANT);
-    create.purpose = kms_cli_option_field(cli, KMS_CLI_PURPOSE);
-    create.reason = kms_cli_option_field(cli, KMS_CLI_REASON);
-    create.no_window = kms_cli_given(cli, KMS_CLI_NO_WINDOW);
-    KMS_CLI_CALL call = {0};
-    int result = kms_cli_call(cli, &call, &create_method, &create.base);
-    if (result != KMS_CLI_EXIT_OK)
-        return result;
-    const Kms__V1__ShredJob *job = (const void *)call.reply;
     struct kms_cli_shred_list list;
-    result = kms_cli_shred_send(cli, job->uid, &list);
+    int result = kms_cli_shred_send(cli, job->uid, &list);
     if (cli->json && list.refused > 0) {
         json_t *report = json_pack("{s:O, s:I}", "refused", list.errors, "added", (json_int_t)list.added);
         kms_cli_print_json(cli->err, report);
@@ -114,6 +108,32 @@ int kms_cli_shred_request(struct kms_cli *cli)
         drop_draft(cli, job->uid);
     json_decref(list.errors);
     return result != KMS_CLI_EXIT_OK ? result : list.refused > 0 ? KMS_CLI_EXIT_FAILED : KMS_CLI_EXIT_OK;
+}
+
+int kms_cli_shred_request(struct kms_cli *cli)
+{
+    if (kms_cli_given(cli, KMS_CLI_CUSTOMER) == kms_cli_given(cli, KMS_CLI_FILE))
+        return kms_cli_usage(cli, "either --customer CUSTOMER or --file LIST must be given");
+    char made[KMS_UUID_TEXT_SIZE];
+    Kms__V1__CreateShredJobRequest create = KMS__V1__CREATE_SHRED_JOB_REQUEST__INIT;
+    create.tenant = kms_cli_option_field(cli, KMS_CLI_TENANT);
+    create.purpose = kms_cli_option_field(cli, KMS_CLI_PURPOSE);
+    create.reason = kms_cli_option_field(cli, KMS_CLI_REASON);
+    create.no_window = kms_cli_given(cli, KMS_CLI_NO_WINDOW);
+    create.request_id = kms_cli_request_id(cli, made);
+    KMS_CLI_CALL call = {0};
+    const int result = kms_cli_call(cli, &call, &create_method, &create.base);
+    if (result != KMS_CLI_EXIT_OK)
+        return result;
+    const Kms__V1__ShredJob *job = (const void *)call.reply;
+    if (job->state != KMS__V1__SHRED_JOB__STATE__DRAFT) /* the same command has come so far before */
+        return request_operation(cli, job);
+    if (job->total == 0)
+        return fill_and_request(cli, job);
+    drop_draft(cli, job->uid);
+    return kms_cli_fail(cli,
+                        "an earlier attempt under this request id was broken off while the list was told: "
+                        "nothing is requested, repeat it under another --request-id");
 }
 
 int kms_cli_shred_cancel(struct kms_cli *cli)

@@ -54,12 +54,15 @@ void kms_keys_forget(struct kms_keys *keys, const struct kms_uuid *tenant, const
 /** Drop every cached handle for a purpose of a tenant (close, or the law requires it no longer). */
 void kms_keys_forget_purpose(struct kms_keys *keys, const struct kms_uuid *tenant, const char *purpose);
 
+/** What else is written in a transaction; NULL: nothing. */
+typedef enum kms_status (*kms_keys_also)(void *context, struct kms_txn *txn, struct kms_error *err);
 /**
  * Make the tenant's master key in the HSM, then fill tenant->epoch, master_id and label `kms/<uuid>/<epoch>`,
- * and insert the record in a transaction of its own. On any failure the new master key is destroyed again.
+ * and insert the record in a transaction of its own, with what `also` writes. On any failure the new master key is destroyed
+ * again.
  */
 enum kms_status kms_keys_tenant_create(struct kms_keys *keys, struct kms_tenant_record *tenant,
-                                       struct kms_error *err) KMS_MUST_USE;
+                                       kms_keys_also also, void *context, struct kms_error *err) KMS_MUST_USE;
 struct kms_rekey_hooks; /* keys/rekey.h */
 /**
  * Check at start, for every tenant of the store, that its master key is in the HSM and works, and that the

@@ -42,7 +42,7 @@ static bool parse_label(const char *label, struct kms_uuid *ret_tenant, uint64_t
 
 /* The tenant's record and its master key are one: the record follows the key, and the key goes if it cannot. */
 static enum kms_status insert_tenant(struct kms_keys *keys, const struct kms_tenant_record *tenant,
-                                     struct kms_error *err)
+                                     kms_keys_also also, void *context, struct kms_error *err)
 {
     KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
     KMS_TRY(kms_txn_begin(keys->store, true, &txn, err));
@@ -50,6 +50,8 @@ static enum kms_status insert_tenant(struct kms_keys *keys, const struct kms_ten
     if (status == KMS_ALREADY_EXISTS)
         return kms_fail_public(err, status, "tenant '%s' exists already", tenant->id);
     KMS_TRY(status);
+    if (also != NULL)
+        KMS_TRY(also(context, &txn, err));
     return kms_txn_commit(&txn, err);
 }
 
@@ -67,14 +69,14 @@ static enum kms_status check_name_is_free(struct kms_keys *keys, const char *id,
 
 /* With the session: key, then record. */
 static enum kms_status create_tenant(struct kms_keys_work *work, struct kms_tenant_record *tenant,
-                                     struct kms_error *err)
+                                     kms_keys_also also, void *context, struct kms_error *err)
 {
     const struct kms_hsm_ops *hsm = work->keys->hsm->ops;
     char label[KMS_HSM_LABEL_MAX + 1];
     kms_roots_label(&tenant->uuid, tenant->epoch, label);
     struct kms_hsm_key master;
     KMS_TRY(hsm->master_create(work->session, tenant->master_id, label, &master, err));
-    const enum kms_status status = insert_tenant(work->keys, tenant, err);
+    const enum kms_status status = insert_tenant(work->keys, tenant, also, context, err);
     if (status != KMS_OK && hsm->master_destroy(work->session, tenant->master_id, NULL) != KMS_OK)
         kms_log_error("keys",
                       "the master key '%s' was made for a tenant that could not be stored, and could not be "
@@ -84,7 +86,7 @@ static enum kms_status create_tenant(struct kms_keys_work *work, struct kms_tena
 }
 
 enum kms_status kms_keys_tenant_create(struct kms_keys *keys, struct kms_tenant_record *tenant,
-                                       struct kms_error *err)
+                                       kms_keys_also also, void *context, struct kms_error *err)
 {
     KMS_TRY(check_name_is_free(keys, tenant->id, err));
     tenant->epoch = 1;
@@ -94,7 +96,7 @@ enum kms_status kms_keys_tenant_create(struct kms_keys *keys, struct kms_tenant_
     kms_system_random(tenant->master_id, sizeof tenant->master_id);
     struct kms_keys_work *work = NULL;
     KMS_TRY(kms_keys_control_begin(keys, &work, err));
-    const enum kms_status status = create_tenant(work, tenant, err);
+    const enum kms_status status = create_tenant(work, tenant, also, context, err);
     kms_keys_work_end(work);
     return status;
 }

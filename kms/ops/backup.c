@@ -222,8 +222,10 @@ const struct ops_operation_kind ops_backup_prune_kind = {.name = "backup.prune",
 static enum kms_status create_backup(struct ops_run *run, const ProtobufCMessage *message,
                                      ProtobufCMessage **ret_reply)
 {
-    (void)message;
     KMS_TRY(ops_allow(run, NULL, NULL));
+    KMS_TRY(ops_operation_repeated(run, message, ret_reply));
+    if (*ret_reply != NULL)
+        return KMS_OK;
     KMS_TRY(need_targets(run->ops, &run->call->error));
     return ops_operation_request(run, &ops_backup_create_kind, NULL, json_object(), 0, ret_reply);
 }
@@ -237,8 +239,10 @@ enum kms_status kms_ops_create_backup(void *context, struct kms_call *call, cons
 static enum kms_status verify_backups(struct ops_run *run, const ProtobufCMessage *message,
                                       ProtobufCMessage **ret_reply)
 {
-    (void)message;
     KMS_TRY(ops_allow(run, NULL, NULL));
+    KMS_TRY(ops_operation_repeated(run, message, ret_reply));
+    if (*ret_reply != NULL)
+        return KMS_OK;
     KMS_TRY(need_targets(run->ops, &run->call->error));
     return ops_operation_request(run, &ops_backup_verify_kind, NULL, json_object(), 0, ret_reply);
 }
@@ -256,6 +260,9 @@ static enum kms_status prune_backups(struct ops_run *run, const ProtobufCMessage
     const uint32_t keep =
         request->keep_bases != 0 ? request->keep_bases : run->ops->backup_settings.keep_bases;
     KMS_TRY(ops_allow(run, NULL, NULL));
+    KMS_TRY(ops_operation_repeated(run, message, ret_reply));
+    if (*ret_reply != NULL)
+        return KMS_OK;
     KMS_TRY(need_targets(run->ops, &run->call->error));
     if (keep > KEEP_BASES_MAX)
         return kms_fail_public(&run->call->error, KMS_INVALID_ARGUMENT, "keep_bases: at most %d",

@@ -69,6 +69,12 @@ enum kms_status ops_pack(struct kms_call *call, const ProtobufCMessage *message,
     return KMS_OK;
 }
 
+enum kms_status ops_request_used(struct kms_error *err)
+{
+    return kms_fail_public(err, KMS_ALREADY_EXISTS,
+                           "request_id: was used for another request before; choose a new one");
+}
+
 enum kms_status ops_request_begin(struct ops_run *run, struct kms_txn *txn, const char *request_id,
                                   const ProtobufCMessage *request, struct kms_request_record *ret_record,
                                   bool *ret_done)
@@ -94,9 +100,29 @@ enum kms_status ops_request_begin(struct ops_run *run, struct kms_txn *txn, cons
         return KMS_OK;
     KMS_TRY(status);
     if (memcmp(before.request_hash, ret_record->request_hash, sizeof before.request_hash) != 0)
-        return kms_fail_public(&call->error, KMS_ALREADY_EXISTS,
-                               "request_id: was used for another request before; choose a new one");
+        return ops_request_used(&call->error);
     *ret_done = true;
+    return KMS_OK;
+}
+
+enum kms_status ops_request_uuid(const struct kms_request_record *record, const char *what,
+                                 struct kms_uuid *ret_uuid)
+{
+    if (record->request_id[0] == '\0') {
+        *ret_uuid = kms_uuid_random();
+        return KMS_OK;
+    }
+    struct kms_uuid request;
+    uint8_t digest[EVP_MAX_MD_SIZE];
+    KMS_CLEANUP(kms_buf_clear) struct kms_buf name = {0};
+    KMS_TRY(kms_uuid_parse(record->request_id, &request)); /* however it was written */
+    KMS_TRY(kms_buf_printf(&name, "%s\n%s\n", what, record->identity));
+    KMS_TRY(kms_buf_append(&name, request.bytes, sizeof request.bytes));
+    if (EVP_Q_digest(NULL, "SHA256", NULL, name.data, name.len, digest, NULL) != 1)
+        return KMS_NO_MEMORY;
+    memcpy(ret_uuid->bytes, digest, sizeof ret_uuid->bytes);
+    ret_uuid->bytes[6] = (uint8_t)((ret_uuid->bytes[6] & 0x0f) | 0x80);
+    ret_uuid->bytes[8] = (uint8_t)((ret_uuid->bytes[8] & 0x3f) | 0x80);
     return KMS_OK;
 }
 

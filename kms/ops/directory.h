@@ -29,12 +29,19 @@ enum kms_status ops_refuse_shredded(struct ops_run *run, const struct kms_uuid *
 
 /**
  * Was this create done before under its request id? `*ret_done` true: yes, the same one: answer with the
- * resource as it is. ALREADY_EXISTS: another request had this id. An empty id answers false. The request must
- * not contain the id itself.
+ * resource as it is. ALREADY_EXISTS: another request had this id. An empty id answers false.
  */
 enum kms_status ops_request_begin(struct ops_run *run, struct kms_txn *txn, const char *request_id,
                                   const ProtobufCMessage *request, struct kms_request_record *ret_record,
                                   bool *ret_done) KMS_MUST_USE;
+/** The refusal of an id that another request had: ALREADY_EXISTS. */
+enum kms_status ops_request_used(struct kms_error *err);
+/**
+ * What a resource without a name of its own is called: a random UUID or, under a request id, the same one each time (RFC 9562, version 8:
+ * of the SHA-256 over `what`, the identity and the request id), by which a repeated request finds it.
+ */
+enum kms_status ops_request_uuid(const struct kms_request_record *record, const char *what,
+                                 struct kms_uuid *ret_uuid) KMS_MUST_USE;
 /** Remember it, in the transaction of the create; does nothing for an empty request id. */
 enum kms_status ops_request_end(struct kms_call *call, struct kms_txn *txn,
                                 const struct kms_request_record *record) KMS_MUST_USE;

@@ -334,6 +334,9 @@ static enum kms_status unfreeze(struct ops_run *run, const ProtobufCMessage *mes
     KMS_TRY(check_names(call, wanted));
     run->event.reason = wanted->reason;
     KMS_TRY(ops_allow(run, ops_named(wanted->tenant), ops_named(wanted->purpose)));
+    KMS_TRY(ops_operation_repeated(run, message, ret_reply));
+    if (*ret_reply != NULL)
+        return KMS_OK;
     struct kms_freeze_record freeze;
     char time[KMS_TIME_TEXT_SIZE];
     KMS_TRY(resolve(run, wanted, &freeze));

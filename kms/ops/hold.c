@@ -85,9 +85,9 @@ enum kms_status kms_ops_place_hold(void *context, struct kms_call *call, const P
     return ops_control(context, call, KMS_ACTION_HOLD_PLACE, true, place_hold, request, ret_reply);
 }
 
-/* The hold of that uid, as long as it holds. */
-static enum kms_status find_standing(struct kms_txn *txn, const char *uid, struct kms_hold_record *ret_hold,
-                                     struct kms_error *err)
+/* The hold of that uid. */
+static enum kms_status find_hold(struct kms_txn *txn, const char *uid, struct kms_hold_record *ret_hold,
+                                 struct kms_error *err)
 {
     struct kms_uuid uuid;
     if (uid == NULL || kms_uuid_parse(uid, &uuid) != KMS_OK)
@@ -95,10 +95,17 @@ static enum kms_status find_standing(struct kms_txn *txn, const char *uid, struc
     const enum kms_status status = txn->store->ops->shred.hold_get(txn->txn, &uuid, ret_hold, err);
     if (status == KMS_NOT_FOUND)
         return kms_fail_public(err, status, "there is no hold %s", uid);
-    KMS_TRY(status);
-    if (ret_hold->released_ns != 0)
-        return kms_fail_public(err, KMS_FAILED_PRECONDITION, "hold %s was released already", uid);
-    return KMS_OK;
+    return status;
+}
+
+/* As long as it holds. */
+static enum kms_status check_standing(const struct kms_hold_record *hold, struct kms_error *err)
+{
+    char uid[KMS_UUID_TEXT_SIZE];
+    if (hold->released_ns == 0)
+        return KMS_OK;
+    return kms_fail_public(err, KMS_FAILED_PRECONDITION, "hold %s was released already",
+                           kms_uuid_format(&hold->uid, uid));
 }
 
 static enum kms_status execute_release(struct kms_ops *ops, struct ops_operation *operation,
@@ -108,8 +115,8 @@ static enum kms_status execute_release(struct kms_ops *ops, struct ops_operation
     struct kms_hold_record hold;
     KMS_TXN txn = {0};
     KMS_TRY(kms_txn_begin(ops->store, true, &txn, err));
-    KMS_TRY(
-        find_standing(&txn, json_string_value(json_object_get(operation->parameters, "hold")), &hold, err));
+    KMS_TRY(find_hold(&txn, json_string_value(json_object_get(operation->parameters, "hold")), &hold, err));
+    KMS_TRY(check_standing(&hold, err));
     hold.released_ns = kms_clock_wall_ns();
     (void)snprintf(hold.released_by, sizeof hold.released_by, "%s", operation->record->requester);
     KMS_TRY(txn.store->ops->shred.hold_put(txn.txn, &hold, err));
@@ -135,7 +142,7 @@ static enum kms_status read_hold(struct ops_run *run, const char *uid, struct km
     KMS_TXN txn = {0};
     KMS_TRY(kms_auth_decide(run->ops->auth, call->identity, run->action, NULL, NULL, &call->error));
     KMS_TRY(kms_txn_begin(run->ops->store, false, &txn, &call->error));
-    KMS_TRY(find_standing(&txn, uid, ret_hold, &call->error));
+    KMS_TRY(find_hold(&txn, uid, ret_hold, &call->error));
     return txn.store->ops->tenant_by_uuid(txn.txn, &ret_hold->tenant, ret_tenant, &call->error);
 }
 
@@ -152,6 +159,10 @@ static enum kms_status release_hold(struct ops_run *run, const ProtobufCMessage 
         return KMS_NO_MEMORY;
     KMS_TRY(ops_allow(run, tenant_id, NULL));
     run->event.customer = hold.customer;
+    KMS_TRY(ops_operation_repeated(run, message, ret_reply));
+    if (*ret_reply != NULL)
+        return KMS_OK;
+    KMS_TRY(check_standing(&hold, &call->error));
     char customer[KMS_UUID_TEXT_SIZE];
     char uid[KMS_UUID_TEXT_SIZE];
     json_t *parameters =

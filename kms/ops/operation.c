@@ -3,6 +3,8 @@
 
 #include "core/clock.h"
 #include "core/testpoint.h"
+#include "ops/checks.h"
+#include "ops/directory.h"
 #include "ops/operation_message.h"
 #include "ops/runner.h"
 #include "ops/verdict.h"
@@ -12,6 +14,10 @@
 
 /* The service's own operations wait for nobody; this is for those that were not run for days because it was down. */
 #define SERVICE_TTL_NS (INT64_C(7) * 24 * 3600 * KMS_NS_PER_SECOND)
+
+/* What a request id names here (ops_request_uuid()). */
+static const char what_is_made[] = "kms.v1.Operation";
+static const struct ops_operation_also nothing_else;
 
 static void clear_json(json_t **json)
 {
@@ -82,16 +88,13 @@ static enum kms_status ask_policy(struct kms_ops *ops, const struct ops_operatio
     return KMS_OK;
 }
 
-/* Store a new operation, unless there are too many. */
-static enum kms_status insert(struct kms_ops *ops, const struct kms_operation_record *operation,
-                              struct kms_error *err)
+/* Are there too many already? */
+static enum kms_status check_room(struct kms_txn *txn, const char *requester, struct kms_error *err)
 {
-    KMS_TXN txn = {0};
     uint64_t open = 0;
     uint64_t of_requester = 0;
-    KMS_TRY(kms_txn_begin(ops->store, true, &txn, err));
-    KMS_TRY(ops->store->ops->operation.count_open(txn.txn, operation->requester, &open, &of_requester, err));
-    if (of_requester >= KMS_OPERATIONS_OPEN_OF_ONE_MAX && !ops_is_service(operation->requester))
+    KMS_TRY(txn->store->ops->operation.count_open(txn->txn, requester, &open, &of_requester, err));
+    if (of_requester >= KMS_OPERATIONS_OPEN_OF_ONE_MAX && !ops_is_service(requester))
         return kms_fail_public(err, KMS_RESOURCE_EXHAUSTED,
                                "%d operations that you have requested are unfinished: cancel some first",
                                KMS_OPERATIONS_OPEN_OF_ONE_MAX);
@@ -99,18 +102,34 @@ static enum kms_status insert(struct kms_ops *ops, const struct kms_operation_re
         return kms_fail_public(err, KMS_RESOURCE_EXHAUSTED,
                                "%d operations are unfinished: approve, reject or cancel some first",
                                KMS_OPERATIONS_OPEN_MAX);
-    KMS_TRY(ops->store->ops->operation.insert(txn.txn, operation, err));
+    return KMS_OK;
+}
+
+/* A new operation, and with it its request's id (of a run; NULL: none) and what else belongs to it. */
+static enum kms_status insert(struct kms_ops *ops, struct ops_run *run,
+                              const struct kms_operation_record *operation,
+                              const struct ops_operation_also *also, struct kms_error *err)
+{
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(ops->store, true, &txn, err));
+    KMS_TRY(check_room(&txn, operation->requester, err));
+    const enum kms_status status = ops->store->ops->operation.insert(txn.txn, operation, err);
+    if (status == KMS_ALREADY_EXISTS) /* of a request that is forgotten by now */
+        return ops_request_used(err);
+    KMS_TRY(status);
+    if (run != NULL)
+        KMS_TRY(ops_request_end(run->call, &txn, &run->once));
+    if (also->write != NULL)
+        KMS_TRY(also->write(also->context, &txn, operation, err));
     return kms_txn_commit(&txn, err);
 }
 
-/* What is known of a new operation before the policy is asked. */
+/* What is known of a new operation before the policy is asked, but for its UUID. */
 static struct kms_operation_record begin_record(const struct ops_operation_kind *kind, const char *requester,
                                                 const char *tenant, uint64_t total)
 {
-    struct kms_operation_record operation = {.uuid = kms_uuid_random(),
-                                             .state = KMS_OPERATION_PENDING,
-                                             .total = total,
-                                             .created_ns = kms_clock_wall_ns()};
+    struct kms_operation_record operation = {
+        .state = KMS_OPERATION_PENDING, .total = total, .created_ns = kms_clock_wall_ns()};
     (void)snprintf(operation.kind, sizeof operation.kind, "%s", kind->name);
     (void)snprintf(operation.tenant, sizeof operation.tenant, "%s", tenant != NULL ? tenant : "");
     (void)snprintf(operation.requester, sizeof operation.requester, "%s", requester);
@@ -118,22 +137,24 @@ static struct kms_operation_record begin_record(const struct ops_operation_kind 
 }
 
 /* The document, the row, and the runner's attention when nobody needs to approve. */
-static enum kms_status submit(struct kms_ops *ops, struct kms_operation_record *operation, json_t *parameters,
-                              struct kms_error *err)
+static enum kms_status submit(struct kms_ops *ops, struct ops_run *run,
+                              struct kms_operation_record *operation, json_t *parameters,
+                              const struct ops_operation_also *also, struct kms_error *err)
 {
     if (operation->approvals_needed == 0)
         operation->state = KMS_OPERATION_APPROVED;
     KMS_TRY(make_document(operation, parameters, err));
-    KMS_TRY(insert(ops, operation, err));
+    KMS_TRY(insert(ops, run, operation, also, err));
     kms_test_point("operation.requested");
     if (operation->state == KMS_OPERATION_APPROVED)
         kms_ops_runner_wake(ops->runner);
     return KMS_OK;
 }
 
-enum kms_status ops_operation_request(struct ops_run *run, const struct ops_operation_kind *kind,
-                                      const char *tenant, json_t *parameters, uint64_t total,
-                                      ProtobufCMessage **ret_reply)
+enum kms_status ops_operation_request_also(struct ops_run *run, const struct ops_operation_kind *kind,
+                                           const char *tenant, json_t *parameters, uint64_t total,
+                                           const struct ops_operation_also *also,
+                                           ProtobufCMessage **ret_reply)
 {
     KMS_CLEANUP(clear_json) json_t *owned = parameters;
     struct kms_call *call = run->call;
@@ -142,10 +163,65 @@ enum kms_status ops_operation_request(struct ops_run *run, const struct ops_oper
         return kms_fail(&call->error, KMS_NO_MEMORY, "no memory for the parameters of an operation");
     KMS_CLEANUP(kms_operation_record_clear)
     struct kms_operation_record operation = begin_record(kind, call->identity->name, tenant, total);
+    KMS_TRY(ops_request_uuid(&run->once, what_is_made, &operation.uuid));
     KMS_TRY(ask_policy(run->ops, kind, &operation, &call->error));
-    KMS_TRY(submit(run->ops, &operation, owned, &call->error));
+    KMS_TRY(submit(run->ops, run, &operation, owned, also, &call->error));
     KMS_TRY(ops_operation_note(run, &operation, 0));
     return ops_operation_reply(call, &operation, NULL, 0, ret_reply);
+}
+
+enum kms_status ops_operation_request(struct ops_run *run, const struct ops_operation_kind *kind,
+                                      const char *tenant, json_t *parameters, uint64_t total,
+                                      ProtobufCMessage **ret_reply)
+{
+    return ops_operation_request_also(run, kind, tenant, parameters, total, &nothing_else, ret_reply);
+}
+
+/* The operation that was made under the request's id, as it is now. */
+static enum kms_status answer_again(struct ops_run *run, struct kms_txn *txn, ProtobufCMessage **ret_reply)
+{
+    struct kms_call *call = run->call;
+    const struct kms_store_operation_ops *store = &txn->store->ops->operation;
+    struct kms_uuid uuid;
+    KMS_CLEANUP(kms_operation_record_clear) struct kms_operation_record operation = {0};
+    KMS_TRY(ops_request_uuid(&run->once, what_is_made, &uuid));
+    const enum kms_status found = store->get(txn->txn, &uuid, &operation, &call->error);
+    if (found == KMS_NOT_FOUND) /* the id was some other method's */
+        return ops_request_used(&call->error);
+    KMS_TRY(found);
+    struct kms_approval_record *approvals = NULL;
+    size_t count = 0;
+    KMS_TRY(store->approvals(txn->txn, &uuid, &approvals, &count, &call->error));
+    kms_ops_runner_progress(run->ops->runner, &operation);
+    enum kms_status status = ops_operation_note(run, &operation, count);
+    if (status == KMS_OK)
+        status = ops_operation_reply(call, &operation, approvals, count, ret_reply);
+    kms_approval_list_clear(approvals, count);
+    return status;
+}
+
+/* The field of that name. */
+static const char *request_id_of(const ProtobufCMessage *request)
+{
+    const ProtobufCFieldDescriptor *field =
+        protobuf_c_message_descriptor_get_field_by_name(request->descriptor, "request_id");
+    KMS_ASSERT(field != NULL && field->type == PROTOBUF_C_TYPE_STRING);
+    const char *value;
+    memcpy(&value, (const uint8_t *)(const void *)request + field->offset, sizeof value);
+    return value;
+}
+
+enum kms_status ops_operation_repeated(struct ops_run *run, const ProtobufCMessage *request,
+                                       ProtobufCMessage **ret_reply)
+{
+    struct kms_call *call = run->call;
+    const char *request_id = request_id_of(request);
+    bool done = false;
+    KMS_TXN txn = {0};
+    KMS_TRY(ops_check_request_id(call, request_id));
+    KMS_TRY(kms_txn_begin(run->ops->store, false, &txn, &call->error));
+    KMS_TRY(ops_request_begin(run, &txn, request_id, request, &run->once, &done));
+    return done ? answer_again(run, &txn, ret_reply) : KMS_OK;
 }
 
 enum kms_status ops_operation_start(struct kms_ops *ops, const struct ops_operation_kind *kind,
@@ -160,9 +236,10 @@ enum kms_status ops_operation_start(struct kms_ops *ops, const struct ops_operat
     struct kms_operation_record operation = begin_record(kind, requester, tenant, total);
     struct kms_auth_stats stats;
     kms_auth_stats(ops->auth, &stats);
+    operation.uuid = kms_uuid_random();
     operation.policy_generation = stats.policy_version;
     operation.expires_ns = operation.created_ns + SERVICE_TTL_NS;
-    KMS_TRY(submit(ops, &operation, owned, err));
+    KMS_TRY(submit(ops, NULL, &operation, owned, &nothing_else, err));
     *ret_uuid = operation.uuid;
     return KMS_OK;
 }

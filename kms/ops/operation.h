@@ -77,6 +77,22 @@ struct ops_operation {
 };
 
 /**
+ * In a method that makes an operation, right after ops_allow(), before anything that the operation itself may have changed is looked at:
+ * was this request made before under its `request_id`, a field of that name? Then `*ret_reply` is that operation as it is now,
+ * and the method returns. Else it stays NULL, and what the run makes is kept under the id. ALREADY_EXISTS: another request had
+ * the id; INVALID_ARGUMENT: it is no UUID.
+ */
+enum kms_status ops_operation_repeated(struct ops_run *run, const ProtobufCMessage *request,
+                                       ProtobufCMessage **ret_reply) KMS_MUST_USE;
+
+/** What else is written in the transaction that stores a new operation. Zero: nothing. */
+struct ops_operation_also {
+    enum kms_status (*write)(void *context, struct kms_txn *txn, const struct kms_operation_record *operation,
+                             struct kms_error *err);
+    void *context;
+};
+
+/**
  * In a control-plane method, after its checks and ops_allow(): make the operation from `parameters` (a JSON object that the
  * kind understands, with everything that an approver must see: customers, counts, hashes; the reference is taken over in any
  * case) and answer with the message kms.v1.Operation. `tenant`: "" or NULL when it belongs to none. `total` units of progress; 0:
@@ -87,6 +103,11 @@ struct ops_operation {
 enum kms_status ops_operation_request(struct ops_run *run, const struct ops_operation_kind *kind,
                                       const char *tenant, json_t *parameters, uint64_t total,
                                       ProtobufCMessage **ret_reply) KMS_MUST_USE;
+/** The same, with more in its transaction: all of it, or nothing. */
+enum kms_status ops_operation_request_also(struct ops_run *run, const struct ops_operation_kind *kind,
+                                           const char *tenant, json_t *parameters, uint64_t total,
+                                           const struct ops_operation_also *also,
+                                           ProtobufCMessage **ret_reply) KMS_MUST_USE;
 
 /**
  * For execute(): what is done so far; shown at once to whoever looks. CANCELLED when the service is stopping: return it

@@ -301,6 +301,9 @@ static enum kms_status apply_policy(struct ops_run *run, const ProtobufCMessage 
     struct kms_call *call = run->call;
     KMS_TRY(ops_check_text(call, "comment", request->comment, KMS_POLICY_COMMENT_MAX));
     KMS_TRY(ops_allow(run, NULL, NULL));
+    KMS_TRY(ops_operation_repeated(run, message, ret_reply));
+    if (*ret_reply != NULL)
+        return KMS_OK;
     return request_change(run, &ops_policy_apply_kind, request->base_version,
                           kms_slice_str(request->document), request->comment, ret_reply);
 }
@@ -320,6 +323,9 @@ static enum kms_status rollback_policy(struct ops_run *run, const ProtobufCMessa
     if (request->version == 0)
         return kms_fail_public(&call->error, KMS_INVALID_ARGUMENT, "version: must be given");
     KMS_TRY(ops_allow(run, NULL, NULL));
+    KMS_TRY(ops_operation_repeated(run, message, ret_reply));
+    if (*ret_reply != NULL)
+        return KMS_OK;
     VERSION older = {0};
     const enum kms_status status = ops_policy_get(run->ops->store, request->version, &older, &call->error);
     if (status == KMS_NOT_FOUND)

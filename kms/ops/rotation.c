@@ -122,12 +122,16 @@ const struct ops_operation_kind ops_rotate_kek_kind = {
 
 /* Master and tree: the tenant is all that they name. */
 static enum kms_status request_rotation(struct ops_run *run, const struct ops_operation_kind *kind,
-                                        const char *tenant_id, ProtobufCMessage **ret_reply)
+                                        const ProtobufCMessage *message, const char *tenant_id,
+                                        ProtobufCMessage **ret_reply)
 {
     struct kms_call *call = run->call;
     struct kms_tenant_record tenant;
     KMS_TRY(ops_check_id(call, "tenant", tenant_id));
     KMS_TRY(ops_allow(run, tenant_id, NULL));
+    KMS_TRY(ops_operation_repeated(run, message, ret_reply));
+    if (*ret_reply != NULL)
+        return KMS_OK;
     {
         KMS_TXN txn = {0};
         KMS_TRY(kms_txn_begin(run->ops->store, false, &txn, &call->error));
@@ -141,7 +145,7 @@ static enum kms_status rotate_master(struct ops_run *run, const ProtobufCMessage
                                      ProtobufCMessage **ret_reply)
 {
     const Kms__V1__RotateMasterRequest *request = (const void *)message;
-    return request_rotation(run, &ops_rotate_master_kind, request->tenant, ret_reply);
+    return request_rotation(run, &ops_rotate_master_kind, message, request->tenant, ret_reply);
 }
 
 enum kms_status kms_ops_rotate_master(void *context, struct kms_call *call, const ProtobufCMessage *request,
@@ -154,7 +158,7 @@ static enum kms_status rotate_tree(struct ops_run *run, const ProtobufCMessage *
                                    ProtobufCMessage **ret_reply)
 {
     const Kms__V1__RotateTreeRequest *request = (const void *)message;
-    return request_rotation(run, &ops_rotate_tree_kind, request->tenant, ret_reply);
+    return request_rotation(run, &ops_rotate_tree_kind, message, request->tenant, ret_reply);
 }
 
 enum kms_status kms_ops_rotate_tree(void *context, struct kms_call *call, const ProtobufCMessage *request,
@@ -163,7 +167,18 @@ enum kms_status kms_ops_rotate_tree(void *context, struct kms_call *call, const 
     return ops_control(context, call, KMS_ACTION_ROTATE_TREE, true, rotate_tree, request, ret_reply);
 }
 
-/* What the methods on KEKs name, checked and found. */
+/* What the methods on KEKs name, checked and allowed. */
+static enum kms_status allow_owner(struct ops_run *run, const char *tenant_id, const char *customer_id,
+                                   const char *purpose_id)
+{
+    struct kms_call *call = run->call;
+    KMS_TRY(ops_check_id(call, "tenant", tenant_id));
+    KMS_TRY(ops_check_customer(call, customer_id));
+    KMS_TRY(ops_check_id(call, "purpose", purpose_id));
+    return ops_allow(run, tenant_id, purpose_id);
+}
+
+/* The same, found. */
 static enum kms_status find_owner(struct ops_run *run, const char *tenant_id, const char *customer_id,
                                   const char *purpose_id, struct kms_tenant_record *ret_tenant,
                                   struct kms_uuid *ret_customer)
@@ -171,10 +186,6 @@ static enum kms_status find_owner(struct ops_run *run, const char *tenant_id, co
     struct kms_call *call = run->call;
     struct kms_purpose_record purpose;
     KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
-    KMS_TRY(ops_check_id(call, "tenant", tenant_id));
-    KMS_TRY(ops_check_customer(call, customer_id));
-    KMS_TRY(ops_check_id(call, "purpose", purpose_id));
-    KMS_TRY(ops_allow(run, tenant_id, purpose_id));
     KMS_TXN txn = {0};
     KMS_TRY(kms_txn_begin(run->ops->store, false, &txn, &call->error));
     KMS_TRY(ops_find_open_tenant(call, &txn, tenant_id, ret_tenant));
@@ -192,6 +203,10 @@ static enum kms_status rotate_kek(struct ops_run *run, const ProtobufCMessage *m
     struct kms_tenant_record tenant;
     struct kms_uuid customer;
     char uid[KMS_UUID_TEXT_SIZE];
+    KMS_TRY(allow_owner(run, request->tenant, request->customer, request->purpose));
+    KMS_TRY(ops_operation_repeated(run, message, ret_reply));
+    if (*ret_reply != NULL)
+        return KMS_OK;
     KMS_TRY(find_owner(run, request->tenant, request->customer, request->purpose, &tenant, &customer));
     json_t *parameters =
         json_pack("{s:s, s:s}", "customer", kms_uuid_format(&customer, uid), "purpose", request->purpose);
@@ -218,6 +233,7 @@ static enum kms_status set_version_state(struct ops_run *run, const ProtobufCMes
     struct kms_tenant_record tenant;
     struct kms_uuid customer;
     KMS_TRY(check_version(call, request->version));
+    KMS_TRY(allow_owner(run, request->tenant, request->customer, request->purpose));
     KMS_TRY(find_owner(run, request->tenant, request->customer, request->purpose, &tenant, &customer));
     run->event.kek_version = request->version;
     const enum kms_status status = kms_keys_set_version_state(
@@ -247,8 +263,8 @@ static enum kms_status make_job(struct ops_run *run, const Kms__V1__ShredKekVers
 {
     struct kms_call *call = run->call;
     struct kms_uuid customer;
-    const struct ops_shred_wanted wanted = {request->purpose, request->reason, request->version,
-                                            request->no_window != 0};
+    const struct ops_shred_wanted wanted = {kms_uuid_random(), request->purpose, request->reason,
+                                            request->version, request->no_window != 0};
     KMS_TXN txn = {0};
     KMS_TRY(kms_txn_begin(run->ops->store, true, &txn, &call->error));
     KMS_TRY(ops_shred_new_job(run, &txn, tenant, &wanted, ret_job));
@@ -267,6 +283,10 @@ static enum kms_status shred_version(struct ops_run *run, const ProtobufCMessage
     char uid[KMS_UUID_TEXT_SIZE];
     KMS_TRY(check_version(call, request->version));
     KMS_TRY(ops_check_text(call, "reason", request->reason, KMS_SHRED_REASON_MAX));
+    KMS_TRY(allow_owner(run, request->tenant, request->customer, request->purpose));
+    KMS_TRY(ops_operation_repeated(run, message, ret_reply));
+    if (*ret_reply != NULL)
+        return KMS_OK;
     KMS_TRY(find_owner(run, request->tenant, request->customer, request->purpose, &tenant, &customer));
     run->event.kek_version = request->version;
     KMS_TRY(make_job(run, request, &tenant, &job));

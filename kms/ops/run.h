@@ -18,6 +18,8 @@ struct ops_run {
     bool changes;         /* writes an intent record before it acts */
     bool shred_scheduled; /* its customer waits to be shredded: an alert */
     struct kms_audit_event event;
+    struct kms_request_record
+        once; /* set by ops_request_begin() for what is made under a request id; zero: none */
 };
 
 typedef enum kms_status (*ops_body)(struct ops_run *run, const ProtobufCMessage *request,

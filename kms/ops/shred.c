@@ -8,6 +8,9 @@
 
 #include <stdio.h>
 
+/* What a request id names here (ops_request_uuid()). */
+static const char what_is_made[] = "kms.v1.ShredJob";
+
 /* The job as the reply of a method, read anew. */
 static enum kms_status job_reply(struct ops_run *run, const struct kms_shred_job_record *job,
                                  const char *tenant_id, ProtobufCMessage **ret_reply)
@@ -40,7 +43,7 @@ enum kms_status ops_shred_new_job(struct ops_run *run, struct kms_txn *txn,
                                   const struct ops_shred_wanted *wanted, struct kms_shred_job_record *ret_job)
 {
     struct kms_call *call = run->call;
-    struct kms_shred_job_record job = {.uid = kms_uuid_random(),
+    struct kms_shred_job_record job = {.uid = wanted->uid,
                                        .tenant = tenant->uuid,
                                        .origin = KMS_SHRED_BY_OPERATOR,
                                        .state = KMS_SHRED_JOB_DRAFT,
@@ -61,6 +64,32 @@ enum kms_status ops_shred_new_job(struct ops_run *run, struct kms_txn *txn,
     return KMS_OK;
 }
 
+/* A draft, or what became of it when the request is a repeated one. */
+static enum kms_status find_or_make(struct ops_run *run, const Kms__V1__CreateShredJobRequest *request,
+                                    struct kms_shred_job_record *ret_job)
+{
+    struct ops_shred_wanted wanted = {
+        .purpose = request->purpose, .reason = request->reason, .no_window = request->no_window != 0};
+    struct kms_call *call = run->call;
+    struct kms_tenant_record tenant;
+    bool done = false;
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(run->ops->store, true, &txn, &call->error));
+    KMS_TRY(ops_request_begin(run, &txn, request->request_id, &request->base, &run->once, &done));
+    KMS_TRY(ops_request_uuid(&run->once, what_is_made, &wanted.uid));
+    const enum kms_status found = txn.store->ops->shred.job_get(txn.txn, &wanted.uid, ret_job, &call->error);
+    if (done && found == KMS_OK)
+        return KMS_OK;
+    if (done || found == KMS_OK) /* for another method, or more than a day ago */
+        return ops_request_used(&call->error);
+    if (found != KMS_NOT_FOUND)
+        return found;
+    KMS_TRY(ops_find_tenant(call, &txn, request->tenant, &tenant));
+    KMS_TRY(ops_shred_new_job(run, &txn, &tenant, &wanted, ret_job));
+    KMS_TRY(ops_request_end(call, &txn, &run->once));
+    return kms_txn_commit(&txn, &call->error);
+}
+
 static enum kms_status create_job(struct ops_run *run, const ProtobufCMessage *message,
                                   ProtobufCMessage **ret_reply)
 {
@@ -69,17 +98,10 @@ static enum kms_status create_job(struct ops_run *run, const ProtobufCMessage *m
     KMS_TRY(ops_check_id(call, "tenant", request->tenant));
     KMS_TRY(ops_check_optional_id(call, "purpose", request->purpose));
     KMS_TRY(ops_check_text(call, "reason", request->reason, KMS_SHRED_REASON_MAX));
+    KMS_TRY(ops_check_request_id(call, request->request_id));
     KMS_TRY(ops_allow(run, request->tenant, NULL));
-    const struct ops_shred_wanted wanted = {request->purpose, request->reason, 0, request->no_window != 0};
     struct kms_shred_job_record job;
-    {
-        KMS_TXN txn = {0};
-        struct kms_tenant_record tenant;
-        KMS_TRY(kms_txn_begin(run->ops->store, true, &txn, &call->error));
-        KMS_TRY(ops_find_tenant(call, &txn, request->tenant, &tenant));
-        KMS_TRY(ops_shred_new_job(run, &txn, &tenant, &wanted, &job));
-        KMS_TRY(kms_txn_commit(&txn, &call->error));
-    }
+    KMS_TRY(find_or_make(run, request, &job));
     return job_reply(run, &job, request->tenant, ret_reply);
 }
 
@@ -275,32 +297,6 @@ enum kms_status kms_ops_add_shred_targets(void *context, struct kms_call *call,
     return ops_control(context, call, KMS_ACTION_SHRED_REQUEST, true, add_targets, request, ret_reply);
 }
 
-/* No operation came of it: the draft is a draft again. */
-static enum kms_status reopen(struct ops_run *run, struct kms_shred_job_record *job)
-{
-    KMS_TXN txn = {0};
-    KMS_TRY(kms_txn_begin(run->ops->store, true, &txn, NULL));
-    job->state = KMS_SHRED_JOB_DRAFT;
-    memset(job->list_hash, 0, sizeof job->list_hash);
-    KMS_TRY(txn.store->ops->shred.job_put(txn.txn, job, NULL));
-    return kms_txn_commit(&txn, NULL);
-}
-
-/* The job remembers its operation, which may be running by now. */
-static enum kms_status link_operation(struct ops_run *run, const struct kms_uuid *uid,
-                                      const ProtobufCMessage *reply)
-{
-    struct kms_error *err = &run->call->error;
-    const Kms__V1__Operation *operation = (const void *)reply;
-    struct kms_shred_job_record job;
-    KMS_TXN txn = {0};
-    KMS_TRY(kms_txn_begin(run->ops->store, true, &txn, err));
-    KMS_TRY(txn.store->ops->shred.job_get(txn.txn, uid, &job, err));
-    KMS_TRY(kms_uuid_parse(operation->uid, &job.operation));
-    KMS_TRY(txn.store->ops->shred.job_put(txn.txn, &job, err));
-    return kms_txn_commit(&txn, err);
-}
-
 /* What the approvers see and sign. */
 static json_t *parameters_of(const struct kms_shred_job_record *job, const struct ops_shred_list *list)
 {
@@ -313,32 +309,41 @@ static json_t *parameters_of(const struct kms_shred_job_record *job, const struc
                      "window_seconds", (json_int_t)job->window_seconds);
 }
 
-/* Close the list, and say what an approver must see. */
-static enum kms_status close_list(struct ops_run *run, const char *job_uid,
-                                  struct kms_shred_job_record *ret_job, struct kms_tenant_record *ret_tenant,
-                                  json_t **ret_parameters, uint64_t *ret_count)
+/* The draft as it is to be requested, and what an approver must see of it. Nothing is written yet. */
+static enum kms_status read_list(struct ops_run *run, const char *job_uid,
+                                 struct kms_shred_job_record *ret_job, struct kms_tenant_record *ret_tenant,
+                                 json_t **ret_parameters, uint64_t *ret_count)
 {
     struct kms_error *err = &run->call->error;
     struct ops_shred_list list = {0};
     KMS_TXN txn = {0};
-    KMS_TRY(kms_txn_begin(run->ops->store, true, &txn, err));
+    KMS_TRY(kms_txn_begin(run->ops->store, false, &txn, err));
     KMS_TRY(find_draft(run, &txn, job_uid, ret_job, ret_tenant));
     KMS_TRY(ops_shred_hash_list(&txn, &ret_job->uid, &list, err));
+    if (list.count == 0) {
+        json_decref(list.first);
+        return kms_fail_public(err, KMS_FAILED_PRECONDITION, "shred job %s has no customers", job_uid);
+    }
     memcpy(ret_job->list_hash, list.hash, sizeof list.hash);
-    ret_job->state = KMS_SHRED_JOB_REQUESTED;
     *ret_count = list.count;
     *ret_parameters = parameters_of(ret_job, &list);
     json_decref(list.first);
-    enum kms_status status = list.count > 0 ? KMS_OK
-                                            : kms_fail_public(err, KMS_FAILED_PRECONDITION,
-                                                              "shred job %s has no customers", job_uid);
-    if (status == KMS_OK)
-        status = txn.store->ops->shred.job_put(txn.txn, ret_job, err);
-    if (status == KMS_OK)
-        status = kms_txn_commit(&txn, err);
-    if (status != KMS_OK)
-        json_decref(*ret_parameters);
-    return status;
+    return KMS_OK;
+}
+
+/* The list is closed in the transaction that makes the operation, and the job remembers it. */
+static enum kms_status close_list(void *context, struct kms_txn *txn,
+                                  const struct kms_operation_record *operation, struct kms_error *err)
+{
+    const struct kms_shred_job_record *job = context;
+    struct kms_shred_job_record now;
+    KMS_TRY(txn->store->ops->shred.job_get(txn->txn, &job->uid, &now, err));
+    if (now.state != KMS_SHRED_JOB_DRAFT)
+        return kms_fail_public(err, KMS_FAILED_PRECONDITION, "the shred job was forgotten meanwhile");
+    now.state = KMS_SHRED_JOB_REQUESTED;
+    now.operation = operation->uuid;
+    memcpy(now.list_hash, job->list_hash, sizeof now.list_hash);
+    return txn->store->ops->shred.job_put(txn->txn, &now, err);
 }
 
 enum kms_status ops_shred_submit(struct ops_run *run, const char *job_uid, ProtobufCMessage **ret_reply)
@@ -347,14 +352,9 @@ enum kms_status ops_shred_submit(struct ops_run *run, const char *job_uid, Proto
     struct kms_tenant_record tenant;
     json_t *parameters = NULL;
     uint64_t count = 0;
-    KMS_TRY(close_list(run, job_uid, &job, &tenant, &parameters, &count));
-    const enum kms_status status =
-        ops_operation_request(run, &ops_shred_kind, tenant.id, parameters, count, ret_reply);
-    if (status != KMS_OK) {
-        (void)!reopen(run, &job); /* if that fails too, the scheduler forgets the job some time */
-        return status;
-    }
-    return link_operation(run, &job.uid, *ret_reply);
+    KMS_TRY(read_list(run, job_uid, &job, &tenant, &parameters, &count));
+    const struct ops_operation_also also = {close_list, &job};
+    return ops_operation_request_also(run, &ops_shred_kind, tenant.id, parameters, count, &also, ret_reply);
 }
 
 static enum kms_status request_shred(struct ops_run *run, const ProtobufCMessage *message,
@@ -364,6 +364,9 @@ static enum kms_status request_shred(struct ops_run *run, const ProtobufCMessage
     struct kms_shred_job_record job;
     struct kms_tenant_record tenant;
     KMS_TRY(ops_shred_allow_job(run, request->job, &job, &tenant));
+    KMS_TRY(ops_operation_repeated(run, message, ret_reply));
+    if (*ret_reply != NULL)
+        return KMS_OK;
     return ops_shred_submit(run, request->job, ret_reply);
 }
 

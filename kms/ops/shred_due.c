@@ -174,7 +174,7 @@ static enum kms_status cancel(struct kms_ops *ops, const struct kms_shred_job_re
     return kms_txn_commit(&txn, err);
 }
 
-/* Will the operation of a requested job never come? One without an operation was left by a crash. */
+/* Will the operation of a requested job never come? One without an operation was left by a crash of an older version. */
 static enum kms_status is_lost(struct kms_ops *ops, const struct kms_shred_job_record *job, bool *ret_lost,
                                struct kms_error *err)
 {

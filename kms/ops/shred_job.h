@@ -95,6 +95,7 @@ enum kms_status ops_shred_remaining(struct kms_ops *ops, int64_t sealed_ns, json
 
 /* shred.c: the making of jobs, also for other methods that shred. In a writing transaction; the purpose is checked. */
 struct ops_shred_wanted {
+    struct kms_uuid uid; /* of the new job */
     const char *purpose, *reason;
     uint32_t version;
     bool no_window;

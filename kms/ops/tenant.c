@@ -49,13 +49,12 @@ static enum kms_status whole_reply(struct kms_call *call, struct kms_txn *txn,
 
 /* Answer a repeated create, or say that the id is taken before a master key is made for nothing. */
 static enum kms_status look_before_create(struct ops_run *run, const Kms__V1__CreateTenantRequest *request,
-                                          struct kms_request_record *ret_record,
                                           struct kms_tenant_record *ret_tenant, bool *ret_done)
 {
     struct kms_call *call = run->call;
     KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
     KMS_TRY(kms_txn_begin(run->ops->store, false, &txn, &call->error));
-    KMS_TRY(ops_request_begin(run, &txn, request->request_id, &request->tenant->base, ret_record, ret_done));
+    KMS_TRY(ops_request_begin(run, &txn, request->request_id, &request->tenant->base, &run->once, ret_done));
     const enum kms_status found = ops_find_tenant(call, &txn, request->tenant->tenant, ret_tenant);
     if (*ret_done)
         return found;
@@ -64,6 +63,14 @@ static enum kms_status look_before_create(struct ops_run *run, const Kms__V1__Cr
                                request->tenant->tenant);
     call->error = (struct kms_error){0};
     return found == KMS_NOT_FOUND ? KMS_OK : found;
+}
+
+/* The request's id, beside the tenant. */
+static enum kms_status keep_request(void *context, struct kms_txn *txn, struct kms_error *err)
+{
+    const struct ops_run *run = context;
+    KMS_ASSERT(err == &run->call->error);
+    return ops_request_end(run->call, txn, &run->once);
 }
 
 static enum kms_status create_tenant(struct ops_run *run, const ProtobufCMessage *message,
@@ -78,10 +85,9 @@ static enum kms_status create_tenant(struct ops_run *run, const ProtobufCMessage
     KMS_TRY(ops_check_request_id(call, request->request_id));
     KMS_TRY(ops_allow(run, request->tenant->tenant, NULL));
 
-    struct kms_request_record record;
     struct kms_tenant_record tenant;
     bool done = false;
-    KMS_TRY(look_before_create(run, request, &record, &tenant, &done));
+    KMS_TRY(look_before_create(run, request, &tenant, &done));
     if (done)
         return tenant_reply(call, &tenant, ret_reply);
 
@@ -93,15 +99,11 @@ static enum kms_status create_tenant(struct ops_run *run, const ProtobufCMessage
                                         .updated_ns = now};
     (void)snprintf(tenant.id, sizeof tenant.id, "%s", request->tenant->tenant);
     (void)snprintf(tenant.display_name, sizeof tenant.display_name, "%s", request->tenant->display_name);
-    const enum kms_status status = kms_keys_tenant_create(run->ops->keys, &tenant, &call->error);
+    const enum kms_status status =
+        kms_keys_tenant_create(run->ops->keys, &tenant, keep_request, run, &call->error);
     if (status == KMS_ALREADY_EXISTS)
         return kms_fail_public(&call->error, status, "tenant '%s' exists already", tenant.id);
     KMS_TRY(status);
-
-    KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
-    KMS_TRY(kms_txn_begin(run->ops->store, true, &txn, &call->error));
-    KMS_TRY(ops_request_end(call, &txn, &record));
-    KMS_TRY(kms_txn_commit(&txn, &call->error));
     return tenant_reply(call, &tenant, ret_reply);
 }
 

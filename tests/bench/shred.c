@@ -208,7 +208,7 @@ static struct kms_uuid make_tenant(void)
     static unsigned number;
     struct kms_tenant_record tenant = {.uuid = kms_uuid_random(), .state = KMS_TENANT_ACTIVE, .revision = 1};
     (void)snprintf(tenant.id, sizeof tenant.id, "far-%u", number++);
-    must(kms_keys_tenant_create(keys, &tenant, &err), "creating a tenant");
+    must(kms_keys_tenant_create(keys, &tenant, NULL, NULL, &err), "creating a tenant");
     const struct kms_purpose_record purpose = {
         .tenant = tenant.uuid, .id = "service", .state = KMS_PURPOSE_ACTIVE, .revision = 1};
     KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};

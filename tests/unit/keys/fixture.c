@@ -136,7 +136,7 @@ struct kms_uuid fixture_tenant(struct fixture *f, const char *id)
     struct kms_tenant_record tenant = {.uuid = kms_uuid_random(), .state = KMS_TENANT_ACTIVE, .revision = 1};
     (void)snprintf(tenant.id, sizeof tenant.id, "%s", id);
     (void)snprintf(tenant.display_name, sizeof tenant.display_name, "%s", id);
-    const enum kms_status status = kms_keys_tenant_create(f->keys, &tenant, &f->err);
+    const enum kms_status status = kms_keys_tenant_create(f->keys, &tenant, NULL, NULL, &f->err);
     if (status != KMS_ALREADY_EXISTS)
         assert_int_equal(status, KMS_OK);
     return fixture_tenant_record(f, id).uuid;

@@ -55,7 +55,7 @@ static enum kms_status new_tenant(void)
 {
     struct kms_tenant_record record = {.uuid = kms_uuid_random(), .state = KMS_TENANT_ACTIVE, .revision = 1};
     (void)snprintf(record.id, sizeof record.id, "t%u", serial);
-    return kms_keys_tenant_create(f.keys, &record, &f.err);
+    return kms_keys_tenant_create(f.keys, &record, NULL, NULL, &f.err);
 }
 
 static enum kms_status check_roots(void)

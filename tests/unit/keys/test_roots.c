@@ -60,7 +60,7 @@ static void a_new_tenant_has_a_master_key_of_epoch_one(void **state)
     (void)state;
     struct kms_tenant_record tenant = {.uuid = kms_uuid_random(), .state = KMS_TENANT_ACTIVE, .revision = 1};
     (void)snprintf(tenant.id, sizeof tenant.id, "fresh");
-    assert_int_equal(kms_keys_tenant_create(f.keys, &tenant, &f.err), KMS_OK);
+    assert_int_equal(kms_keys_tenant_create(f.keys, &tenant, NULL, NULL, &f.err), KMS_OK);
     const struct kms_tenant_record stored = fixture_tenant_record(&f, "fresh");
     assert_int_equal(stored.epoch, 1);
     assert_int_equal(stored.height, 0);
@@ -88,10 +88,39 @@ static void a_taken_name_makes_no_master_key(void **state)
     (void)state;
     struct kms_tenant_record tenant = {.uuid = kms_uuid_random(), .state = KMS_TENANT_ACTIVE, .revision = 1};
     (void)snprintf(tenant.id, sizeof tenant.id, "acme");
-    assert_int_equal(kms_keys_tenant_create(f.keys, &tenant, &f.err), KMS_ALREADY_EXISTS);
+    assert_int_equal(kms_keys_tenant_create(f.keys, &tenant, NULL, NULL, &f.err), KMS_ALREADY_EXISTS);
     assert_non_null(strstr(f.err.public_text, "acme"));
     assert_int_equal(kms_fake_hsm_masters(f.hsm), 1);
     assert_int_equal(kms_fake_hsm_count(f.hsm, KMS_FAKE_MASTER_CREATE), 1);
+}
+
+/* Adds a purpose to the new tenant; its transaction fails when the context says so. */
+static enum kms_status write_beside(void *context, struct kms_txn *txn, struct kms_error *err)
+{
+    const struct kms_tenant_record *tenant = context;
+    struct kms_purpose_record purpose = {.tenant = tenant->uuid, .state = KMS_PURPOSE_ACTIVE, .revision = 1};
+    (void)snprintf(purpose.id, sizeof purpose.id, "beside");
+    KMS_TRY(txn->store->ops->purpose_insert(txn->txn, &purpose, err));
+    return strcmp(tenant->id, "refused") == 0 ? kms_fail(err, KMS_ABORTED, "not wanted") : KMS_OK;
+}
+
+static void what_is_written_beside_a_tenant_is_there_with_it_or_neither_is(void **state)
+{
+    (void)state;
+    struct kms_tenant_record tenant = {.uuid = kms_uuid_random(), .state = KMS_TENANT_ACTIVE, .revision = 1};
+    (void)snprintf(tenant.id, sizeof tenant.id, "refused");
+    assert_int_equal(kms_keys_tenant_create(f.keys, &tenant, write_beside, &tenant, &f.err), KMS_ABORTED);
+    assert_int_equal(kms_fake_hsm_masters(f.hsm), 1); /* the fixture's: the new one was destroyed again */
+    KMS_TXN txn = {0};
+    struct kms_tenant_record stored;
+    struct kms_purpose_record purpose;
+    assert_int_equal(kms_txn_begin(f.store, false, &txn, &f.err), KMS_OK);
+    assert_int_equal(f.store->ops->tenant_by_id(txn.txn, "refused", &stored, &f.err), KMS_NOT_FOUND);
+    kms_txn_clear(&txn);
+    (void)snprintf(tenant.id, sizeof tenant.id, "wanted");
+    assert_int_equal(kms_keys_tenant_create(f.keys, &tenant, write_beside, &tenant, &f.err), KMS_OK);
+    assert_int_equal(kms_txn_begin(f.store, false, &txn, &f.err), KMS_OK);
+    assert_int_equal(f.store->ops->purpose_get(txn.txn, &tenant.uuid, "beside", &purpose, &f.err), KMS_OK);
 }
 
 static void many_tenants_are_checked(void **state)
@@ -179,6 +208,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ON_FAKE(a_new_tenant_has_a_master_key_of_epoch_one),
         ON_FAKE(a_taken_name_makes_no_master_key),
+        ON_FAKE(what_is_written_beside_a_tenant_is_there_with_it_or_neither_is),
         ON_FAKE(many_tenants_are_checked),
         ON_FAKE(a_newer_epoch_in_the_hsm_says_that_the_database_was_rolled_back),
         ON_FAKE(a_missing_master_key_is_named),

@@ -6,6 +6,8 @@
 #include "fake/fault_store.h"
 #include "store/sqlite.h"
 
+#include "kms/v1/rotation.pb-c.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -322,11 +324,12 @@ static struct {
 static enum kms_status request_body(struct ops_run *run, const ProtobufCMessage *request,
                                     ProtobufCMessage **ret_reply)
 {
-    (void)request;
     json_t *parameters = asked.parameters;
     asked.parameters = NULL;
-    const enum kms_status status = ops_allow(run, asked.tenant, NULL);
-    if (status != KMS_OK) {
+    enum kms_status status = ops_allow(run, asked.tenant, NULL);
+    if (status == KMS_OK)
+        status = ops_operation_repeated(run, request, ret_reply);
+    if (status != KMS_OK || *ret_reply != NULL) {
         json_decref(parameters);
         return status;
     }
@@ -339,16 +342,33 @@ static enum kms_status request_method(void *context, struct kms_call *call, cons
     return ops_control(context, call, asked.kind->request, true, request_body, request, ret_reply);
 }
 
-enum kms_status desk_request_with(struct desk *desk, const char *who, const struct ops_operation_kind *kind,
-                                  const char *tenant, json_t *parameters)
+/* Any message with a request id will do, if it is another one for another kind. */
+static enum kms_status request_under(struct desk *desk, const char *who,
+                                     const struct ops_operation_kind *kind, const char *tenant,
+                                     json_t *parameters, const char *request_id)
 {
+    Kms__V1__RotateMasterRequest request = KMS__V1__ROTATE_MASTER_REQUEST__INIT;
+    request.tenant = (char *)(uintptr_t)kind->name;
+    request.request_id = (char *)(uintptr_t)request_id;
     asked.kind = kind;
     asked.tenant = tenant;
     asked.parameters = parameters;
     ProtobufCMessage *reply = NULL;
-    KMS_TRY(call_as(desk, who, request_method, NULL, &reply));
+    KMS_TRY(call_as(desk, who, request_method, &request.base, &reply));
     (void)snprintf(desk->uid, sizeof desk->uid, "%s", ((Kms__V1__Operation *)reply)->uid);
     return KMS_OK;
+}
+
+enum kms_status desk_request_with(struct desk *desk, const char *who, const struct ops_operation_kind *kind,
+                                  const char *tenant, json_t *parameters)
+{
+    return request_under(desk, who, kind, tenant, parameters, "");
+}
+
+enum kms_status desk_request_under(struct desk *desk, const char *who, const struct ops_operation_kind *kind,
+                                   const char *tenant, const char *request_id)
+{
+    return request_under(desk, who, kind, tenant, json_pack("{s:s}", "what", "everything"), request_id);
 }
 
 enum kms_status desk_request(struct desk *desk, const char *who, const struct ops_operation_kind *kind,

@@ -70,6 +70,9 @@ enum kms_status desk_request(struct desk *desk, const char *who, const struct op
                              const char *tenant);
 enum kms_status desk_request_with(struct desk *desk, const char *who, const struct ops_operation_kind *kind,
                                   const char *tenant, json_t *parameters);
+/* Under a request id. */
+enum kms_status desk_request_under(struct desk *desk, const char *who, const struct ops_operation_kind *kind,
+                                   const char *tenant, const char *request_id);
 enum kms_status desk_get(struct desk *desk, const char *who, const char *uid,
                          Kms__V1__Operation **ret_operation);
 enum kms_status desk_list(struct desk *desk, const char *who, const Kms__V1__ListOperationsRequest *request,
