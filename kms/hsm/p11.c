@@ -198,8 +198,9 @@ static enum kms_status connect_patiently(struct kms_p11 *p11, struct kms_error *
     }
 }
 
-enum kms_status kms_hsm_p11_open(const struct kms_hsm_p11_config *config, struct kms_hsm **ret_hsm,
-                                 struct kms_error *err)
+/* A state that is configured and has its module, but no connection; the caller releases it. */
+static enum kms_status prepare(const struct kms_hsm_p11_config *config, struct kms_p11 **ret_p11,
+                               struct kms_error *err)
 {
     struct kms_p11 *p11 = new_p11();
     if (p11 == NULL) {
@@ -209,8 +210,20 @@ enum kms_status kms_hsm_p11_open(const struct kms_hsm_p11_config *config, struct
     enum kms_status status = configure(p11, config, err);
     if (status == KMS_OK)
         status = load_module(p11, err);
-    if (status == KMS_OK)
-        status = connect_patiently(p11, err);
+    if (status != KMS_OK) {
+        release(p11);
+        return status;
+    }
+    *ret_p11 = p11;
+    return KMS_OK;
+}
+
+enum kms_status kms_hsm_p11_open(const struct kms_hsm_p11_config *config, struct kms_hsm **ret_hsm,
+                                 struct kms_error *err)
+{
+    struct kms_p11 *p11 = NULL;
+    KMS_TRY(prepare(config, &p11, err));
+    enum kms_status status = connect_patiently(p11, err);
     if (status != KMS_OK) {
         release(p11);
         return status;
@@ -232,20 +245,23 @@ enum kms_status kms_hsm_p11_trust(const struct kms_hsm_p11_config *config, struc
                                   char ret_fingerprint[KMS_HSM_FINGERPRINT_SIZE], struct kms_error *err)
 {
     struct kms_rsa_public key;
-    struct kms_p11 *p11 = new_p11();
-    if (p11 == NULL) {
-        kms_secret_clear(config->pin);
-        return kms_fail(err, KMS_NO_MEMORY, "no memory for the HSM's state");
-    }
-    enum kms_status status = configure(p11, config, err);
-    if (status == KMS_OK)
-        status = kms_rsa_public_from_pem(pem, &key, err);
-    if (status == KMS_OK)
-        status = load_module(p11, err);
+    struct kms_p11 *p11 = NULL;
+    KMS_TRY(prepare(config, &p11, err));
+    enum kms_status status = kms_rsa_public_from_pem(pem, &key, err);
     if (status == KMS_OK)
         status = kms_p11_token_as_officer(p11, &key, err);
     release(p11);
     if (status == KMS_OK || status == KMS_ALREADY_EXISTS)
         memcpy(ret_fingerprint, key.fingerprint, sizeof key.fingerprint);
+    return status;
+}
+
+enum kms_status kms_hsm_transport_run(const struct kms_hsm_p11_config *config, kms_hsm_transport_work work,
+                                      void *context, struct kms_error *err)
+{
+    struct kms_p11 *p11 = NULL;
+    KMS_TRY(prepare(config, &p11, err));
+    const enum kms_status status = kms_p11_token_as_user(p11, work, context, err);
+    release(p11);
     return status;
 }

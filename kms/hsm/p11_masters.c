@@ -6,6 +6,7 @@
 #include "hsm/p11_objects.h"
 #include "hsm/p11_session.h"
 #include "hsm/p11_template.h"
+#include "hsm/p11_token_keys.h"
 
 #include <stdlib.h>
 
@@ -159,40 +160,6 @@ enum kms_status kms_p11_masters_find(struct kms_hsm_session *session, const uint
     return KMS_OK;
 }
 
-/* The template of design section 3 for a master key. */
-static void master_template(const struct kms_p11 *p11, const uint8_t *id, const char *label,
-                            struct kms_p11_template *unwrap_template, struct kms_p11_template *ret_template)
-{
-    struct kms_p11_template *template = ret_template;
-    *template = (struct kms_p11_template){0};
-    *unwrap_template = (struct kms_p11_template){0};
-    kms_p11_template_aes(template);
-    kms_p11_template_flag(template, CKA_TOKEN, true);
-    kms_p11_template_flag(template, CKA_PRIVATE, true);
-    kms_p11_template_flag(template, CKA_SENSITIVE, true);
-    kms_p11_template_extractable(template, p11);
-    kms_p11_template_usage(template, KMS_P11_WRAP | KMS_P11_UNWRAP);
-    kms_p11_template_flag(template, CKA_MODIFIABLE, false);
-    kms_p11_template_add(template, CKA_VALUE_LEN, &aes_key_size, sizeof aes_key_size);
-    /* label first: a token that is killed in the middle leaves nothing that can be found by its id but not be told from others */
-    kms_p11_template_add(template, CKA_LABEL, label, strlen(label));
-    kms_p11_template_add(template, CKA_ID, id, KMS_HSM_KEY_ID_SIZE);
-    if (p11->profile.life_cycle_attributes) {
-        kms_p11_template_flag(template, CKA_COPYABLE, false);
-        kms_p11_template_flag(template, CKA_DESTROYABLE, true);
-    }
-    if (p11->profile.allowed_mechanisms)
-        kms_p11_template_add(template, CKA_ALLOWED_MECHANISMS, &p11->profile.wrap_mechanism,
-                             sizeof p11->profile.wrap_mechanism);
-    if (p11->profile.unwrap_template) {
-        kms_p11_template_flag(unwrap_template, CKA_TOKEN, false);
-        kms_p11_template_flag(unwrap_template, CKA_PRIVATE, true);
-        kms_p11_template_flag(unwrap_template, CKA_SENSITIVE, true);
-        kms_p11_template_add(template, CKA_UNWRAP_TEMPLATE, unwrap_template->attributes,
-                             unwrap_template->count * sizeof unwrap_template->attributes[0]);
-    }
-}
-
 /* After a failure that was asked for. */
 static void forget_error(struct kms_error *err)
 {
@@ -226,7 +193,8 @@ enum kms_status kms_p11_masters_create(struct kms_hsm_session *session, const ui
     forget_error(err); /* "not found" is what was wanted */
     struct kms_p11_template template;
     struct kms_p11_template unwrap_template;
-    master_template(p11, id, label, &unwrap_template, &template);
+    kms_p11_token_keys_master(p11, id, label, &unwrap_template, &template);
+    kms_p11_template_add(&template, CKA_VALUE_LEN, &aes_key_size, sizeof aes_key_size);
     CK_MECHANISM mechanism = {CKM_AES_KEY_GEN, NULL, 0};
     const CK_RV rv =
         p11->ck->C_GenerateKey(session->op, &mechanism, template.attributes, template.count, &key.handle);

@@ -5,6 +5,7 @@
 #include "hsm/p11_objects.h"
 #include "hsm/p11_session.h"
 #include "hsm/p11_template.h"
+#include "hsm/p11_token_keys.h"
 
 enum { DOUBLES_SEEN = 2, INTEGRITY_KEY_SIZE = 32 };
 
@@ -14,7 +15,6 @@ static const CK_KEY_TYPE generic_type = CKK_GENERIC_SECRET;
 static const CK_KEY_TYPE ec_type = CKK_EC;
 static const CK_KEY_TYPE aes_type = CKK_AES;
 static const CK_ULONG backup_key_size = KMS_P11_AES_KEY_SIZE;
-static const CK_MECHANISM_TYPE gcm_only = CKM_AES_GCM;
 static const CK_ULONG integrity_key_size = INTEGRITY_KEY_SIZE;
 /* DER of the object identifier 1.2.840.10045.3.1.7, P-256. */
 static const CK_BYTE p256[] = {0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07};
@@ -50,26 +50,15 @@ static enum kms_status missing(const char *label, struct kms_error *err)
                            label);
 }
 
-/* The integrity key: an HMAC key that cannot be copied or changed. */
+/* The integrity key, made in the token. */
 static enum kms_status create_integrity(struct kms_hsm_session *session, CK_OBJECT_HANDLE *ret_handle,
                                         struct kms_error *err)
 {
     struct kms_p11 *p11 = session->p11;
     const struct kms_uuid id = kms_uuid_random();
-    struct kms_p11_template template = {0};
-    kms_p11_template_add(&template, CKA_CLASS, &secret_key_class, sizeof secret_key_class);
-    kms_p11_template_add(&template, CKA_KEY_TYPE, &generic_type, sizeof generic_type);
-    kms_p11_template_flag(&template, CKA_TOKEN, true);
-    kms_p11_template_flag(&template, CKA_PRIVATE, true);
-    kms_p11_template_flag(&template, CKA_SENSITIVE, true);
-    kms_p11_template_extractable(&template, p11);
-    kms_p11_template_usage(&template, KMS_P11_SIGN);
-    kms_p11_template_flag(&template, CKA_MODIFIABLE, false);
-    if (p11->profile.life_cycle_attributes)
-        kms_p11_template_flag(&template, CKA_COPYABLE, false);
+    struct kms_p11_template template;
+    kms_p11_token_keys_integrity(p11, id.bytes, &template);
     kms_p11_template_add(&template, CKA_VALUE_LEN, &integrity_key_size, sizeof integrity_key_size);
-    kms_p11_template_add(&template, CKA_ID, id.bytes, sizeof id.bytes);
-    kms_p11_template_add(&template, CKA_LABEL, KMS_P11_LABEL_INTEGRITY, strlen(KMS_P11_LABEL_INTEGRITY));
     CK_MECHANISM mechanism = {CKM_GENERIC_SECRET_KEY_GEN, NULL, 0};
     const CK_RV rv =
         p11->ck->C_GenerateKey(session->op, &mechanism, template.attributes, template.count, ret_handle);
@@ -127,27 +116,15 @@ static enum kms_status create_attestation(struct kms_hsm_session *session, struc
     return KMS_OK;
 }
 
-/* The backup key: wraps the keys of backup files by AES-GCM, cannot be copied or changed. */
+/* The backup key, made in the token. */
 static enum kms_status create_backup(struct kms_hsm_session *session, CK_OBJECT_HANDLE *ret_handle,
                                      struct kms_error *err)
 {
     struct kms_p11 *p11 = session->p11;
     const struct kms_uuid id = kms_uuid_random();
-    struct kms_p11_template template = {0};
-    kms_p11_template_aes(&template);
-    kms_p11_template_flag(&template, CKA_TOKEN, true);
-    kms_p11_template_flag(&template, CKA_PRIVATE, true);
-    kms_p11_template_flag(&template, CKA_SENSITIVE, true);
-    kms_p11_template_extractable(&template, p11);
-    kms_p11_template_usage(&template, KMS_P11_ENCRYPT);
-    kms_p11_template_flag(&template, CKA_MODIFIABLE, false);
-    if (p11->profile.life_cycle_attributes)
-        kms_p11_template_flag(&template, CKA_COPYABLE, false);
-    if (p11->profile.allowed_mechanisms)
-        kms_p11_template_add(&template, CKA_ALLOWED_MECHANISMS, &gcm_only, sizeof gcm_only);
+    struct kms_p11_template template;
+    kms_p11_token_keys_backup(p11, id.bytes, &template);
     kms_p11_template_add(&template, CKA_VALUE_LEN, &backup_key_size, sizeof backup_key_size);
-    kms_p11_template_add(&template, CKA_ID, id.bytes, sizeof id.bytes);
-    kms_p11_template_add(&template, CKA_LABEL, KMS_P11_LABEL_BACKUP, strlen(KMS_P11_LABEL_BACKUP));
     CK_MECHANISM mechanism = {CKM_AES_KEY_GEN, NULL, 0};
     const CK_RV rv =
         p11->ck->C_GenerateKey(session->op, &mechanism, template.attributes, template.count, ret_handle);

@@ -30,6 +30,7 @@ enum {
 #define KMS_P11_LABEL_INTEGRITY   "kms/integrity"
 #define KMS_P11_LABEL_ATTESTATION "kms/attestation"
 #define KMS_P11_LABEL_BACKUP      "kms/backup"
+#define KMS_P11_LABEL_TRANSPORT   "kms/transport"
 #define KMS_P11_LABEL_RECOVERY    "kms/recovery/" /* and a fingerprint */
 
 struct kms_p11;

@@ -334,3 +334,27 @@ enum kms_status kms_p11_token_as_officer(struct kms_p11 *p11, const struct kms_r
     kms_p11_token_disconnect(p11);
     return status;
 }
+
+/* Between lock and end of the connection. */
+static enum kms_status work_as_user(struct kms_p11 *p11, kms_hsm_transport_work work, void *context,
+                                    struct kms_error *err)
+{
+    KMS_CLOSE int lock = -1;
+    KMS_TRY(take_startup_lock(p11, &lock, err));
+    KMS_TRY(find_token(p11, err));
+    KMS_TRY(kms_p11_session_open_spare(p11, err));
+    KMS_TRY(login(p11, true, err));
+    KMS_TRY(check_logged_in(p11, err));
+    return work(context, p11->spare, err);
+}
+
+enum kms_status kms_p11_token_as_user(struct kms_p11 *p11, kms_hsm_transport_work work, void *context,
+                                      struct kms_error *err)
+{
+    atomic_store(&p11->lost, false);
+    atomic_fetch_add(&p11->generation, 1);
+    p11->login_tried = false;
+    const enum kms_status status = work_as_user(p11, work, context, err);
+    kms_p11_token_disconnect(p11);
+    return status;
+}

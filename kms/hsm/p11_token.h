@@ -9,6 +9,7 @@
 
 #include "hsm/p11_state.h"
 #include "hsm/rsa_public.h"
+#include "hsm/transport.h"
 
 /** Check the URI of the configuration before anything is loaded. CONFIG_INVALID. */
 enum kms_status kms_p11_token_check_uri(const char *uri, struct kms_error *err) KMS_MUST_USE;
@@ -21,6 +22,12 @@ enum kms_status kms_p11_token_connect(struct kms_p11 *p11, bool starting, struct
 /** End the connection; accepts any half-way state. */
 void kms_p11_token_disconnect(struct kms_p11 *p11);
 
+/**
+ * The user logs in, the work is done in the spare session, and the connection is ended before it returns: for a token that has no
+ * service keys yet. Statuses as kms_hsm_transport_run().
+ */
+enum kms_status kms_p11_token_as_user(struct kms_p11 *p11, kms_hsm_transport_work work, void *context,
+                                      struct kms_error *err) KMS_MUST_USE;
 /**
  * For one thing the security officer logs in, and nobody else: make a recovery public key trusted. The connection is ended before it
  * returns. Statuses as kms_hsm_p11_trust().

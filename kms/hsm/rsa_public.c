@@ -128,3 +128,17 @@ enum kms_status kms_rsa_public_from_numbers(struct kms_slice modulus, struct kms
         key = key_of(modulus, exponent);
     return take_key(key, ret_key, err);
 }
+
+enum kms_status kms_rsa_public_to_pem(const struct kms_rsa_public *key, struct kms_buf *pem,
+                                      struct kms_error *err)
+{
+    KMS_CLEANUP(clear_key)
+    EVP_PKEY *pkey =
+        key_of(kms_slice_of(key->modulus, key->modulus_len), kms_slice_of(key->exponent, key->exponent_len));
+    KMS_CLEANUP(clear_bio) BIO *bio = BIO_new(BIO_s_mem());
+    char *text = NULL;
+    if (pkey == NULL || bio == NULL || PEM_write_bio_PUBKEY(bio, pkey) != 1)
+        return kms_fail(err, KMS_NO_MEMORY, "no memory for a public key");
+    const long len = BIO_get_mem_data(bio, &text);
+    return kms_buf_append(pem, text, (size_t)len);
+}

@@ -23,7 +23,10 @@ struct kms_rsa_public {
 /** One block "PUBLIC KEY" (RFC 7468), RSA of KMS_RSA_BITS_MIN to _MAX bits. INVALID_ARGUMENT with a public text; NO_MEMORY. */
 enum kms_status kms_rsa_public_from_pem(struct kms_slice pem, struct kms_rsa_public *ret_key,
                                         struct kms_error *err) KMS_MUST_USE;
-/** The same from its numbers. */
+/** The key as such a block, appended. NO_MEMORY. */
+enum kms_status kms_rsa_public_to_pem(const struct kms_rsa_public *key, struct kms_buf *pem,
+                                      struct kms_error *err) KMS_MUST_USE;
+/** The same as kms_rsa_public_from_pem() from its numbers. */
 enum kms_status kms_rsa_public_from_numbers(struct kms_slice modulus, struct kms_slice exponent,
                                             struct kms_rsa_public *ret_key,
                                             struct kms_error *err) KMS_MUST_USE;
