@@ -184,6 +184,16 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
     return next(fd, message, held.active && hold(fd) ? flags | MSG_MORE : flags);
 }
 
+/*
+ * grpc_core::Executor::IsThreadedDefault(). Core asks this in one place only: whether a thread that serves a connection, when others
+ * have left work there, may leave the rest to the executor.
+ */
+_Bool executor_is_threaded(void) __asm__("_ZN9grpc_core8Executor17IsThreadedDefaultEv");
+_Bool executor_is_threaded(void)
+{
+    return 0;
+}
+
 static _Thread_local _Bool wipes_itself;
 
 void kms_rpc_interpose_own_thread(void)

@@ -13,6 +13,9 @@
  *               group of replies leaves, they are held together in the kernel (MSG_MORE) and pushed out at its end. And core
  *               calls it while it holds the connection: what other calls of that connection send meanwhile waits, and then
  *               leaves in one piece. kms_rpc_interpose_before_send() tells the moment.
+ *   IsThreadedDefault   of core's executor: replies that were started while core held their connection would be framed, encrypted
+ *               and sent by a thread of core's own, and the reading of that connection would go there, too. Two processors would
+ *               pass the calls to and fro: a unary call costs 4 us less where all of it stays on one thread.
  *   SSL_write   on the server's side the buffer is core's staging buffer for outgoing plaintext: it is wiped once written,
  *               and so is the dead stack of a thread of core's own.
  */

@@ -5,8 +5,10 @@
 #include <stdarg.h>
 
 #include <cmocka.h>
+#include <glob.h>
 #include <google/rpc/error_details.pb-c.h>
 #include <google/rpc/status.pb-c.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 static int setup(void **state)
@@ -247,6 +249,39 @@ static void calls_that_arrive_together_share_a_commit(void **state)
     assert_true(stats.groups < stats.calls);
 }
 
+/* How often threads of core's executor have gone to sleep: once for each time that they were given something to do. */
+static unsigned long executor_sleeps(void)
+{
+    unsigned long sum = 0;
+    glob_t tasks;
+    assert_int_equal(glob("/proc/self/task/*/status", 0, NULL, &tasks), 0);
+    for (size_t i = 0; i < tasks.gl_pathc; i++) {
+        FILE *file = fopen(tasks.gl_pathv[i], "re");
+        char line[128];
+        bool executor = false;
+        while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+            unsigned long count = 0;
+            executor = executor || strncmp(line, "Name:\tdefault-executo", 20) == 0;
+            if (executor && sscanf(line, "voluntary_ctxt_switches: %lu", &count) == 1)
+                sum += count;
+        }
+        if (file != NULL)
+            (void)fclose(file);
+    }
+    globfree(&tasks);
+    return sum;
+}
+
+static void replies_that_leave_together_leave_on_the_thread_that_made_them(void **state)
+{
+    struct site *site = *state;
+    (void)commits_of_calls_together(site);
+    const unsigned long before = executor_sleeps();
+    for (int round = 0; round < 10; round++)
+        (void)commits_of_calls_together(site);
+    assert_int_equal(executor_sleeps(), before);
+}
+
 static void a_deadline_ends_a_handler_on_the_control_lane(void **state)
 {
     struct site *site = *state;
@@ -329,6 +364,7 @@ int main(void)
         cmocka_unit_test(a_failing_commit_turns_good_replies_into_its_failure),
         cmocka_unit_test(no_reply_leaves_before_its_commit),
         cmocka_unit_test(calls_that_arrive_together_share_a_commit),
+        cmocka_unit_test(replies_that_leave_together_leave_on_the_thread_that_made_them),
         cmocka_unit_test(a_deadline_ends_a_handler_on_the_control_lane),
         cmocka_unit_test(a_cancelled_call_is_seen_by_its_handler),
         cmocka_unit_test(a_call_whose_deadline_has_passed_is_not_handled),
