@@ -256,6 +256,51 @@ static enum kms_status is_kept(struct kms_txn *txn, const struct kms_uuid *uuid,
     return status == KMS_NOT_FOUND ? KMS_OK : status;
 }
 
+/* The end of a time that began then; the end of all times when the sum is beyond it. */
+static int64_t end_after(int64_t began_ns, int64_t seconds)
+{
+    int64_t end_ns = 0;
+    if (__builtin_mul_overflow(seconds, KMS_NS_PER_SECOND, &end_ns) ||
+        __builtin_add_overflow(end_ns, began_ns, &end_ns))
+        return INT64_MAX;
+    return end_ns;
+}
+
+enum kms_status ops_shred_retention_end(struct kms_txn *txn, const struct kms_retention_record *retention,
+                                        int64_t *ret_end_ns, struct kms_error *err)
+{
+    struct kms_purpose_record purpose;
+    const enum kms_status status =
+        txn->store->ops->purpose_get(txn->txn, &retention->tenant, retention->purpose, &purpose, err);
+    *ret_end_ns = retention->due_ns;
+    if (status == KMS_NOT_FOUND || (status == KMS_OK && retention->began_ns == 0))
+        return KMS_OK;
+    KMS_TRY(status);
+    const int64_t end_ns = end_after(retention->began_ns, purpose.retention_seconds);
+    if (end_ns > *ret_end_ns)
+        *ret_end_ns = end_ns;
+    return KMS_OK;
+}
+
+/* Those that are due, but are to be kept longer by now, wait until then. */
+static enum kms_status extend(struct kms_txn *txn, struct ended *ended, int64_t now_ns, struct kms_error *err)
+{
+    size_t due = 0;
+    for (size_t i = 0; i < ended->count; i++) {
+        struct kms_retention_record *retention = &ended->list[i];
+        int64_t end_ns = 0;
+        KMS_TRY(ops_shred_retention_end(txn, retention, &end_ns, err));
+        if (end_ns <= now_ns) {
+            ended->list[due++] = *retention;
+            continue;
+        }
+        retention->due_ns = end_ns;
+        KMS_TRY(txn->store->ops->shred.retention_put(txn->txn, retention, err));
+    }
+    ended->count = due;
+    return KMS_OK;
+}
+
 /* Those of one tenant and purpose become one job: `first` and all that are like it. */
 static enum kms_status schedule_like(struct kms_ops *ops, struct kms_txn *txn, struct ended *ended,
                                      size_t first, const struct ops_shred_time *time, struct kms_error *err)
@@ -304,6 +349,7 @@ static enum kms_status end_retentions(struct kms_ops *ops, struct kms_error *err
         return KMS_OK;
     KMS_TXN txn = {0};
     KMS_TRY(kms_txn_begin(ops->store, true, &txn, err));
+    KMS_TRY(extend(&txn, &ended, time.now_ns, err));
     for (size_t i = 0; i < ended.count; i++) {
         if (list[i].due_ns != 0)
             KMS_TRY(schedule_like(ops, &txn, &ended, i, &time, err));
@@ -361,14 +407,12 @@ static enum kms_status begin_retention(struct kms_ops *ops, struct kms_store_txn
     KMS_TRY(ops_shred_window(ops, txn, &customer->tenant, &window, err));
     for (size_t i = 0; i < count && !begun; i++) {
         const int64_t wanted = purposes[i].retention_seconds;
-        int64_t end_ns = 0;
         if (wanted == 0)
             continue;
-        if (__builtin_mul_overflow(wanted > window ? wanted : window, KMS_NS_PER_SECOND, &end_ns) ||
-            __builtin_add_overflow(end_ns, now, &end_ns))
-            end_ns = INT64_MAX;
-        struct kms_retention_record retention = {
-            .tenant = customer->tenant, .customer = customer->uuid, .due_ns = end_ns};
+        struct kms_retention_record retention = {.tenant = customer->tenant,
+                                                 .customer = customer->uuid,
+                                                 .due_ns = end_after(now, wanted > window ? wanted : window),
+                                                 .began_ns = now};
         (void)snprintf(retention.purpose, sizeof retention.purpose, "%s", purposes[i].id);
         KMS_TRY(store->retention_put(txn, &retention, err));
     }

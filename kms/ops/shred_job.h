@@ -116,7 +116,8 @@ enum kms_status ops_shred_submit(struct ops_run *run, const char *job_uid,
 /**
  * In a writing transaction: an active customer becomes RESTRICTED, and the time begins for which the law keeps each of these
  * purposes (those of its tenant), unless it runs already: at least the waiting window, so that nobody destroys keys at once with
- * a law of his own.
+ * a law of his own. A purpose that is to be kept longer by the end of that time is kept longer; a shorter retention is for
+ * customers that are closed later.
  */
 enum kms_status ops_shred_restrict(struct kms_ops *ops, struct kms_store_txn *txn,
                                    struct kms_customer_record *customer,
@@ -130,6 +131,9 @@ enum kms_status ops_shred_restrict(struct kms_ops *ops, struct kms_store_txn *tx
 enum kms_status ops_shred_close(struct kms_ops *ops, struct kms_txn *txn,
                                 struct kms_customer_record *customer, bool *ret_scheduled,
                                 struct kms_error *err) KMS_MUST_USE;
+/** When a retention ends: after what the purpose said when it began, or says by now, whichever is longer. */
+enum kms_status ops_shred_retention_end(struct kms_txn *txn, const struct kms_retention_record *retention,
+                                        int64_t *ret_end_ns, struct kms_error *err) KMS_MUST_USE;
 /* On the runner's thread, about once a second: due jobs, ended retentions, drafts that nobody requests. */
 void ops_shred_tick(struct kms_ops *ops);
 

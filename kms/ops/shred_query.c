@@ -237,6 +237,7 @@ static enum kms_status status_targets(struct ops_run *run, struct kms_txn *txn,
 
 struct retention_page {
     struct kms_call *call;
+    struct kms_txn *txn;
     Kms__V1__ShredStatus *reply;
     const struct kms_uuid *tenant;
 };
@@ -245,12 +246,14 @@ static enum kms_status add_retention(void *context, const struct kms_retention_r
 {
     const struct retention_page *page = context;
     struct kms_arena *arena = page->call->arena;
+    int64_t end_ns = 0;
     if (!kms_uuid_equal(&retention->tenant, page->tenant))
         return KMS_OK;
+    KMS_TRY(ops_shred_retention_end(page->txn, retention, &end_ns, &page->call->error));
     Kms__V1__ShredStatus__Retention *message =
         ops_message_new(arena, &kms__v1__shred_status__retention__descriptor);
     if (message == NULL || (message->purpose = ops_string(arena, retention->purpose)) == NULL ||
-        (message->until = ops_timestamp(arena, retention->due_ns)) == NULL)
+        (message->until = ops_timestamp(arena, end_ns)) == NULL)
         return KMS_NO_MEMORY;
     page->reply->retentions[page->reply->n_retentions++] = message;
     return KMS_OK;
@@ -284,7 +287,7 @@ static enum kms_status get_status(struct ops_run *run, const ProtobufCMessage *m
         reply->hold == NULL)
         return KMS_NO_MEMORY;
     KMS_TRY(status_targets(run, &txn, &tenant, &customer, reply));
-    struct retention_page page = {call, reply, &tenant.uuid};
+    struct retention_page page = {call, &txn, reply, &tenant.uuid};
     KMS_TRY(txn.store->ops->shred.retention_list(txn.txn, &customer, 0, STATUS_RETENTIONS_MAX, add_retention,
                                                  &page, &call->error));
     *ret_reply = &reply->base;

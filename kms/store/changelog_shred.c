@@ -149,7 +149,8 @@ enum kms_status kms_changelog_retention(const struct kms_retention_record *reten
     KMS_TRY(put_uuid(out, &retention->tenant));
     KMS_TRY(put_uuid(out, &retention->customer));
     KMS_TRY(kms_codec_put_text(out, retention->purpose));
-    return kms_codec_put_i64(out, retention->due_ns);
+    KMS_TRY(kms_codec_put_i64(out, retention->due_ns));
+    return retention->began_ns != 0 ? kms_codec_put_i64(out, retention->began_ns) : KMS_OK;
 }
 
 void kms_changelog_take_retention(struct kms_reader *reader, struct kms_retention_record *retention)
@@ -158,6 +159,11 @@ void kms_changelog_take_retention(struct kms_reader *reader, struct kms_retentio
     kms_codec_take_uuid(reader, &retention->customer);
     kms_codec_take_text(reader, retention->purpose, sizeof retention->purpose);
     retention->due_ns = kms_codec_take_i64(reader);
+    if (kms_reader_done(reader))
+        return;
+    retention->began_ns = kms_codec_take_i64(reader);
+    if (retention->began_ns == 0) /* what is not known is left out */
+        reader->failed = true;
 }
 
 enum kms_status kms_changelog_shred_clock(const struct kms_shred_clock_record *clock, struct kms_buf *out)

@@ -12,7 +12,7 @@
  *   CERTIFICATE   = uid 16 | tenant 16 | batch 16 | kind u8 | created time | document_len u32 | document
  *                 | signature_len u8 | signature
  *   SHRED_SETTING = tenant 16 | window_seconds i64 | shred_closed u8 (0, 1)
- *   RETENTION     = tenant 16 | customer 16 | purpose text | due time (0: the entry is removed)
+ *   RETENTION     = tenant 16 | customer 16 | purpose text | due time (0: the entry is removed) [| began time, if it is known]
  *   SHRED_CLOCK   = trusted time | boot i64 | boot_id text
  *
  * All hold the whole record: insert it, or replace the one of the same key.

@@ -76,7 +76,7 @@ const char *kms_retention_problem(const struct kms_retention_record *retention)
 {
     if (!text_fits(retention->purpose, sizeof retention->purpose, 1))
         return "retention purpose: 1..63 bytes of printable UTF-8";
-    return retention->due_ns < 0 ? "retention end: not negative" : NULL;
+    return retention->due_ns < 0 || retention->began_ns < 0 ? "retention times: not negative" : NULL;
 }
 
 const char *kms_shred_clock_problem(const struct kms_shred_clock_record *clock)

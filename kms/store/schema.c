@@ -6,6 +6,7 @@
 #include "store/schema_recovery.h"
 #include "store/schema_shred.h"
 #include "store/schema_rekey.h"
+#include "store/schema_retention.h"
 #include "store/sqlite_error.h"
 
 #include <stdlib.h>
@@ -110,6 +111,7 @@ static const char *const migration_sql[] = {
     kms_schema_rekey,
     kms_schema_policy,
     kms_schema_recovery,
+    kms_schema_retention,
 };
 
 const struct kms_schema_migrations kms_schema_migrations = {migration_sql,

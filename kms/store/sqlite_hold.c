@@ -151,6 +151,7 @@ enum kms_status kms_sqlite_retention_put(struct kms_store_txn *txn,
     if (retention->due_ns != 0) {
         kms_query_i64(&query, tenant_no);
         kms_query_i64(&query, retention->due_ns);
+        kms_query_i64(&query, retention->began_ns);
     }
     KMS_TRY(kms_query_run(&query, "retention", err));
     if (kms_query_changes(&query) == 0)
@@ -180,6 +181,7 @@ enum kms_status kms_sqlite_retention_list(struct kms_store_txn *txn, const struc
         kms_query_take_uuid(&query, &retention.customer);
         kms_query_take_text(&query, retention.purpose, sizeof retention.purpose);
         retention.due_ns = kms_query_take_i64(&query);
+        retention.began_ns = kms_query_take_i64(&query);
         KMS_TRY(kms_query_row_ok(&query, kms_retention_problem(&retention), err));
         KMS_TRY(visit(context, &retention));
     }

@@ -78,14 +78,14 @@
       "ON CONFLICT (tenant_no) DO UPDATE SET window_seconds = ?2, shred_closed = ?3")                        \
     X(SHRED_SETTING_GET, ALL, "SELECT window_seconds, shred_closed FROM shred_setting WHERE tenant_no = ?")  \
     X(RETENTION_PUT, WRITER,                                                                                 \
-      "INSERT INTO retention (customer, purpose, tenant_no, due_ns) VALUES (?1, ?2, ?3, ?4) "                \
-      "ON CONFLICT (customer, purpose) DO UPDATE SET tenant_no = ?3, due_ns = ?4")                           \
+      "INSERT INTO retention (customer, purpose, tenant_no, due_ns, began_ns) VALUES (?1, ?2, ?3, ?4, ?5) "  \
+      "ON CONFLICT (customer, purpose) DO UPDATE SET tenant_no = ?3, due_ns = ?4, began_ns = ?5")            \
     X(RETENTION_REMOVE, WRITER, "DELETE FROM retention WHERE customer = ? AND purpose = ?")                  \
     X(RETENTION_LIST, ALL,                                                                                   \
-      "SELECT t.uuid, r.customer, r.purpose, r.due_ns FROM retention r "                                     \
+      "SELECT t.uuid, r.customer, r.purpose, r.due_ns, r.began_ns FROM retention r "                         \
       "LEFT JOIN tenant t ON t.no = r.tenant_no WHERE r.customer = ? ORDER BY r.purpose LIMIT ?")            \
     X(RETENTION_DUE, ALL,                                                                                    \
-      "SELECT t.uuid, r.customer, r.purpose, r.due_ns FROM retention r "                                     \
+      "SELECT t.uuid, r.customer, r.purpose, r.due_ns, r.began_ns FROM retention r "                         \
       "LEFT JOIN tenant t ON t.no = r.tenant_no WHERE r.due_ns <= ? ORDER BY r.due_ns LIMIT ?")              \
     X(SHRED_CLOCK_PUT, WRITER,                                                                               \
       "INSERT INTO shred_clock (id, trusted_ns, boot_ns, boot_id) VALUES (1, ?1, ?2, ?3) "                   \

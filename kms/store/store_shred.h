@@ -107,7 +107,8 @@ struct kms_retention_record {
     struct kms_uuid tenant;
     struct kms_uuid customer;
     char purpose[KMS_SHRED_PURPOSE_MAX + 1];
-    int64_t due_ns;
+    int64_t due_ns;   /* as the purpose said when it began */
+    int64_t began_ns; /* 0: not known, an older version made it */
 };
 
 /** A moment at which wall clock and machine's own clock were read together. */

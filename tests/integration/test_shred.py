@@ -177,6 +177,37 @@ class Closure(ShredTestCase):
         self.ctl("operator", "purpose", "update", KYC, "--tenant", TENANT, "--retention", "4s")  # longer
         self.ctl("admin", "purpose", "update", KYC, "--tenant", TENANT, "--retention", "3s")
 
+    def test_a_longer_retention_extends_those_that_run_and_a_shorter_one_does_not_shorten_them(self):
+        def until(uid):
+            text = self.status(uid)["retentions"][0]["until"]
+            return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+        def retention(text):
+            self.ctl("admin", "purpose", "update", KYC, "--tenant", TENANT, "--retention", text)
+
+        self.addCleanup(retention, "3s")
+        retention("4s")
+        name, uid, keys = self.new_customer((KYC,))
+        self.ctl("operator", "customer", "close", "--tenant", TENANT, name, "--yes")
+        began = until(uid) - datetime.timedelta(seconds=4)
+        retention("1h")
+        self.assertEqual(until(uid), began + datetime.timedelta(hours=1))
+        for _ in range(2):
+            self.eventually_over(began + datetime.timedelta(seconds=6))  # what held at the closure is over, and the scheduler has looked
+            self.assertEqual(self.status(uid)["targets"], [])
+        self.assertEqual(until(uid), began + datetime.timedelta(hours=1))
+        retention("3s")
+        self.assertEqual(until(uid), began + datetime.timedelta(hours=1))  # it was extended for good by then
+        second, second_uid, _ = self.new_customer((KYC,))
+        retention("1h")
+        self.ctl("operator", "customer", "close", "--tenant", TENANT, second, "--yes")
+        long = until(second_uid)
+        retention("3s")
+        self.assertEqual(until(second_uid), long)
+
+    def eventually_over(self, moment):
+        eventually(lambda: datetime.datetime.now(datetime.timezone.utc) > moment, f"it is {moment}")
+
     def test_a_retention_is_never_shorter_than_the_waiting_window(self):
         self.ctl("operator", "tenant", "update", TENANT, "--shred-window", "1h")
         self.addCleanup(self.ctl, "operator", "tenant", "update", TENANT, "--shred-window", "2s")

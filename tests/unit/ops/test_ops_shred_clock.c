@@ -96,7 +96,7 @@ static bool suspect_after_restart(bool waits)
         .uuid = kms_uuid_random(), .id = "acme", .state = KMS_TENANT_ACTIVE, .revision = 1, .epoch = 1};
     const struct kms_shred_clock_record old = {kms_clock_wall_ns() - 240 * HOUR, HOUR, "an-earlier-start"};
     const struct kms_retention_record retention = {tenant.uuid, kms_uuid_random(), "kyc",
-                                                   kms_clock_wall_ns() + HOUR};
+                                                   kms_clock_wall_ns() + HOUR, 0};
     assert_int_equal(kms_txn_begin(store, true, &txn, NULL), KMS_OK);
     assert_int_equal(store->ops->tenant_insert(txn.txn, &tenant, NULL), KMS_OK);
     assert_int_equal(store->ops->shred.clock_put(txn.txn, &old, NULL), KMS_OK);

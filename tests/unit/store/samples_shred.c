@@ -77,7 +77,8 @@ struct kms_retention_record sample_retention(unsigned tenant, unsigned customer)
     return (struct kms_retention_record){.tenant = sample_tenant(tenant).uuid,
                                          .customer = sample_customer(1, customer).uuid,
                                          .purpose = "kyc",
-                                         .due_ns = A_DAY_NS * (int64_t)customer};
+                                         .due_ns = A_DAY_NS * (int64_t)customer,
+                                         .began_ns = customer % 2 == 0 ? 0 : customer};
 }
 
 struct kms_shred_clock_record sample_shred_clock(void)

@@ -102,7 +102,7 @@ static struct kms_change sample_change(enum kms_change_kind kind)
         change.shred_setting = sample_shred_setting(7);
         break;
     case KMS_CHANGE_RETENTION:
-        change.retention = sample_retention(7, 9);
+        change.retention = sample_retention(7, 8); /* whose beginning is not known */
         break;
     case KMS_CHANGE_SHRED_CLOCK:
         change.shred_clock = sample_shred_clock();
@@ -254,6 +254,26 @@ static void a_truncated_record_is_refused_at_every_length(void **state)
     }
 }
 
+static void the_beginning_of_a_retention_is_there_or_not(void **state)
+{
+    (void)state;
+    struct kms_change change = {.kind = KMS_CHANGE_RETENTION, .retention = sample_retention(7, 9)};
+    struct kms_buf bytes = encode(&change);
+    struct kms_change decoded = {0};
+    struct kms_error err = {0};
+    assert_ok(kms_changelog_decode(kms_buf_slice(&bytes), &decoded, &err));
+    assert_int_equal(decoded.retention.began_ns, 9);
+    assert_ok(kms_changelog_decode(kms_slice_of(bytes.data, bytes.len - 8), &decoded, &err));
+    assert_int_equal(decoded.retention.began_ns, 0);
+    assert_int_equal(decoded.retention.due_ns, change.retention.due_ns);
+    for (size_t len = 0; len < bytes.len; len++)
+        if (len != bytes.len - 8)
+            assert_refused(bytes.data, len, KMS_STORE_CORRUPT);
+    memset(bytes.data + bytes.len - 8, 0, 8); /* not known is left out, and not 0 */
+    assert_refused(bytes.data, bytes.len, KMS_STORE_CORRUPT);
+    kms_buf_clear(&bytes);
+}
+
 static void an_extended_record_is_refused(void **state)
 {
     (void)state;
@@ -385,6 +405,7 @@ int main(void)
         cmocka_unit_test(every_kind_decodes_to_what_was_encoded),
         cmocka_unit_test(members_survive_the_round_trip),
         cmocka_unit_test(a_truncated_record_is_refused_at_every_length),
+        cmocka_unit_test(the_beginning_of_a_retention_is_there_or_not),
         cmocka_unit_test(an_extended_record_is_refused),
         cmocka_unit_test(a_flipped_byte_is_refused_or_decodes_to_another_record),
         cmocka_unit_test(unknown_kinds_and_versions_are_refused),
