@@ -17,8 +17,8 @@ struct kms_backup_restore_result {
 };
 
 /**
- * Verify the target, then apply it to `store`, which is empty, in transactions of bounded size; its change log then goes on behind
- * the newest change. After a failure the store is of no use. A finding of the verification is no failure as long as a base
+ * Verify the target, then apply it to `store`, an empty draft (store/sqlite.h), in one transaction; its change log then goes on
+ * behind the newest change. After a failure the store is of no use. A finding of the verification is no failure as long as a base
  * leads on to the newest log; TAMPERED otherwise. Progress covers both passes. Statuses as kms_backup_verify() and of the store.
  */
 enum kms_status kms_backup_restore(const struct kms_backup_keeper *keeper, const char *directory,

@@ -126,7 +126,7 @@ static enum kms_status open_parts(struct restoring *restoring, bool dry_run, str
 {
     /* random places of the indexes are filled all the time: pages that leave the cache come back */
     const struct kms_store_sqlite_config store = {
-        .path = restoring->draft, .readers = 1, .cache_kib = CACHE_KIB};
+        .path = restoring->draft, .readers = 1, .cache_kib = CACHE_KIB, .draft = true};
     const struct kms_audit_config audit = {.directory = restoring->config->audit.directory};
     KMS_TRY(kms_daemon_open_hsm(restoring->config, false, &restoring->hsm, err));
     if (!dry_run)

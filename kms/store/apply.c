@@ -112,6 +112,15 @@ static enum kms_status apply(struct kms_store *store, struct kms_store_txn *txn,
     return KMS_INTERNAL;
 }
 
+/* What an empty store that is filled in order never says. */
+static enum kms_status contradiction(enum kms_status status)
+{
+    const bool contradicts = status == KMS_NOT_FOUND || status == KMS_ALREADY_EXISTS ||
+                             status == KMS_INVALID_ARGUMENT || status == KMS_OUT_OF_RANGE ||
+                             status == KMS_ABORTED;
+    return contradicts ? KMS_STORE_CORRUPT : status;
+}
+
 enum kms_status kms_store_apply(struct kms_store *store, struct kms_store_txn *txn,
                                 const struct kms_change *change, struct kms_error *err)
 {
@@ -119,9 +128,17 @@ enum kms_status kms_store_apply(struct kms_store *store, struct kms_store_txn *t
     const enum kms_status status = apply(store, txn, change, &cause);
     if (status == KMS_OK)
         return KMS_OK;
-    const bool contradicts = status == KMS_NOT_FOUND || status == KMS_ALREADY_EXISTS ||
-                             status == KMS_INVALID_ARGUMENT || status == KMS_OUT_OF_RANGE ||
-                             status == KMS_ABORTED;
-    return kms_fail(err, contradicts ? KMS_STORE_CORRUPT : status, "change of kind %d of the change log: %s",
-                    change->kind, kms_error_cause(&cause, status));
+    return kms_fail(err, contradiction(status), "change of kind %d of the change log: %s", change->kind,
+                    kms_error_cause(&cause, status));
+}
+
+enum kms_status kms_store_load(struct kms_store *store, struct kms_store_txn *txn,
+                               const struct kms_change *list, size_t count, struct kms_error *err)
+{
+    struct kms_error cause = {0};
+    const enum kms_status status = store->ops->changes.load(txn, list, count, &cause);
+    if (status == KMS_OK)
+        return KMS_OK;
+    return kms_fail(err, contradiction(status), "customers and KEKs of a snapshot: %s",
+                    kms_error_cause(&cause, status));
 }

@@ -15,5 +15,9 @@
  */
 enum kms_status kms_store_apply(struct kms_store *store, struct kms_store_txn *txn,
                                 const struct kms_change *change, struct kms_error *err) KMS_MUST_USE;
+/** Customers and KEKs by the thousand: `changes.load` of store_changes.h, with the statuses of kms_store_apply(). */
+enum kms_status kms_store_load(struct kms_store *store, struct kms_store_txn *txn,
+                               const struct kms_change *list, size_t count,
+                               struct kms_error *err) KMS_MUST_USE;
 
 #endif

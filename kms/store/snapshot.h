@@ -32,10 +32,9 @@ enum kms_status kms_sqlite_tenant_snapshot(struct kms_store_txn *txn, struct kms
                                            struct kms_error *err) KMS_MUST_USE;
 enum kms_status kms_sqlite_purpose_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
                                             struct kms_error *err) KMS_MUST_USE;
+/** With the KEKs of each customer behind it. */
 enum kms_status kms_sqlite_customer_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
                                              struct kms_error *err) KMS_MUST_USE;
-enum kms_status kms_sqlite_kek_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
-                                        struct kms_error *err) KMS_MUST_USE;
 enum kms_status kms_sqlite_page_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
                                          struct kms_error *err) KMS_MUST_USE;
 enum kms_status kms_sqlite_request_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,

@@ -14,6 +14,12 @@ struct kms_store_sqlite_config {
     unsigned busy_timeout_ms; /* how long a writer waits for another process's lock; 0: 2000 */
     unsigned readers;         /* reading connections at most; 0: 4 */
     unsigned cache_kib;       /* page cache of each connection; 0: 8192 */
+    /**
+     * A database under construction: without a journal and without fsync, so that nothing is written twice. After a failure, a
+     * rollback or the end of the process the file is of no use; whoever has built it flushes it and gives it its name. The
+     * commit checks that every row finds what it refers to.
+     */
+    bool draft;
 };
 
 /**

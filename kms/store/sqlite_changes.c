@@ -68,10 +68,10 @@ enum kms_status kms_sqlite_changes_resume(struct kms_store_txn *txn, uint64_t se
 
 /* Parents before children. */
 static const kms_snapshot_family families[] = {
-    kms_sqlite_tenant_snapshot,    kms_sqlite_purpose_snapshot, kms_sqlite_customer_snapshot,
-    kms_sqlite_kek_snapshot,       kms_sqlite_page_snapshot,    kms_sqlite_request_snapshot,
-    kms_sqlite_operation_snapshot, kms_sqlite_shred_snapshot,   kms_sqlite_rekey_snapshot,
-    kms_sqlite_policy_snapshot,    kms_sqlite_freeze_snapshot,  kms_sqlite_recovery_snapshot,
+    kms_sqlite_tenant_snapshot, kms_sqlite_purpose_snapshot,  kms_sqlite_customer_snapshot,
+    kms_sqlite_page_snapshot,   kms_sqlite_request_snapshot,  kms_sqlite_operation_snapshot,
+    kms_sqlite_shred_snapshot,  kms_sqlite_rekey_snapshot,    kms_sqlite_policy_snapshot,
+    kms_sqlite_freeze_snapshot, kms_sqlite_recovery_snapshot,
 };
 
 enum kms_status kms_sqlite_changes_snapshot(struct kms_store_txn *txn, kms_change_visit visit, void *context,

@@ -1,6 +1,5 @@
 #include "store/query.h"
 #include "store/record.h"
-#include "store/snapshot.h"
 
 /* Parameters of insert and update, in the order of the statements. */
 static void bind_customer(struct kms_query *query, int64_t tenant_no,
@@ -16,9 +15,8 @@ static void bind_customer(struct kms_query *query, int64_t tenant_no,
     kms_query_i64(query, customer->updated_ns);
 }
 
-/* One row of KMS_CUSTOMER_COLUMNS; remembers the internal number. */
-static enum kms_status take_customer(struct kms_query *query, struct kms_customer_record *ret_customer,
-                                     struct kms_error *err)
+enum kms_status kms_sqlite_customer_take(struct kms_query *query, struct kms_customer_record *ret_customer,
+                                         struct kms_error *err)
 {
     KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
     const int64_t no = kms_query_take_i64(query);
@@ -74,7 +72,7 @@ static enum kms_status get_customer(struct kms_query *query, struct kms_customer
     const enum kms_status status = kms_query_row(query, err);
     if (status == KMS_NOT_FOUND)
         return kms_fail(err, KMS_NOT_FOUND, "no such customer");
-    return status == KMS_OK ? take_customer(query, ret_customer, err) : status;
+    return status == KMS_OK ? kms_sqlite_customer_take(query, ret_customer, err) : status;
 }
 
 enum kms_status kms_sqlite_customer_by_id(struct kms_store_txn *txn, const struct kms_uuid *tenant,
@@ -145,7 +143,7 @@ static enum kms_status visit_rows(struct kms_query *query, const char *prefix, s
             return KMS_OK;
         KMS_TRY(status);
         KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
-        KMS_TRY(take_customer(query, &customer, err));
+        KMS_TRY(kms_sqlite_customer_take(query, &customer, err));
         if (strncmp(customer.id, prefix != NULL ? prefix : "", prefix_len) != 0)
             return KMS_OK;
         KMS_TRY(visit(context, &customer));
@@ -172,20 +170,4 @@ enum kms_status kms_sqlite_customer_list(struct kms_store_txn *txn, const struct
     const enum kms_status status = visit_rows(&query, filter->id_prefix, limit, visit, context, err);
     txn->listing = false;
     return status;
-}
-
-enum kms_status kms_sqlite_customer_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
-                                             struct kms_error *err)
-{
-    KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_CUSTOMER_ALL);
-    for (;;) {
-        const enum kms_status status = kms_query_row(&query, err);
-        if (status == KMS_NOT_FOUND)
-            return KMS_OK;
-        KMS_TRY(status);
-        KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
-        KMS_TRY(take_customer(&query, &customer, err));
-        KMS_TRY(kms_snapshot_give(snapshot, kms_changelog_customer(&customer, kms_snapshot_payload(snapshot)),
-                                  err));
-    }
 }

@@ -18,6 +18,8 @@
 
 struct kms_sqlite;
 struct kms_sqlite_conn;
+struct kms_sqlite_rows; /* sqlite_load.c */
+struct kms_query;
 
 /* Where a customer's internal number was seen last in this transaction; saves looking it up again. */
 struct kms_sqlite_memo {
@@ -61,6 +63,8 @@ struct kms_sqlite {
     void (*notify)(void *context);
     void *notify_context;
     size_t reservation_count; /* at most KMS_CHANGELOG_RESERVATIONS_MAX */
+
+    struct kms_sqlite_rows *rows; /* of a draft, else NULL; protected by lock */
 
     sem_t free_readers; /* as many as there are readers whose `taken` is false */
     unsigned reader_count;
@@ -138,6 +142,9 @@ enum kms_status kms_sqlite_customer_list(struct kms_store_txn *txn, const struct
                                          const struct kms_customer_filter *filter, const char *after_id,
                                          size_t limit, kms_customer_visit visit, void *context,
                                          struct kms_error *err);
+/** One row of KMS_CUSTOMER_COLUMNS; remembers the internal number. `*ret_customer` is the caller's to clear. */
+enum kms_status kms_sqlite_customer_take(struct kms_query *query, struct kms_customer_record *ret_customer,
+                                         struct kms_error *err) KMS_MUST_USE;
 /** The internal number of a customer; NOT_FOUND. */
 enum kms_status kms_sqlite_customer_no(struct kms_store_txn *txn, const struct kms_uuid *uuid,
                                        int64_t *ret_no, struct kms_error *err) KMS_MUST_USE;

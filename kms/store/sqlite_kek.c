@@ -1,7 +1,5 @@
 #include "store/query.h"
 #include "store/record.h"
-#include "store/snapshot.h"
-#include "store/changelog_rekey.h"
 #include "store/sqlite_rekey.h"
 
 enum kms_status kms_sqlite_kek_take(struct kms_query *query, struct kms_kek_record *ret_kek,
@@ -169,31 +167,4 @@ enum kms_status kms_sqlite_kek_list(struct kms_store_txn *txn, const struct kms_
     *ret_list = (struct kms_kek_record *)(void *)KMS_TAKE(list.data);
     *ret_count = count;
     return KMS_OK;
-}
-
-/* The counter of rewraps has a record of its own, because a KEK is inserted without. */
-static enum kms_status snapshot_rewrapped(struct kms_snapshot *snapshot, const struct kms_kek_record *kek,
-                                          struct kms_error *err)
-{
-    if (kek->rewrapped == 0)
-        return KMS_OK;
-    struct kms_change_rewrapped change = {.rewrapped = kek->rewrapped};
-    memcpy(change.kek_id, kek->kek_id, sizeof change.kek_id);
-    return kms_snapshot_give(snapshot, kms_changelog_rewrapped(&change, kms_snapshot_payload(snapshot)), err);
-}
-
-enum kms_status kms_sqlite_kek_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
-                                        struct kms_error *err)
-{
-    KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_KEK_ALL);
-    for (;;) {
-        const enum kms_status status = kms_query_row(&query, err);
-        if (status == KMS_NOT_FOUND)
-            return KMS_OK;
-        KMS_TRY(status);
-        struct kms_kek_record kek;
-        KMS_TRY(kms_sqlite_kek_take(&query, &kek, err));
-        KMS_TRY(kms_snapshot_give(snapshot, kms_changelog_kek(&kek, kms_snapshot_payload(snapshot)), err));
-        KMS_TRY(snapshot_rewrapped(snapshot, &kek, err));
-    }
 }

@@ -3,6 +3,7 @@
 #include "core/log.h"
 #include "store/query.h"
 #include "store/sqlite_error.h"
+#include "store/sqlite_load.h"
 
 #include <errno.h>
 #include <time.h>
@@ -163,6 +164,8 @@ static enum kms_status commit_locked(struct kms_store_txn *txn, struct kms_error
     KMS_TRY(log_reservations(txn, err));
     if (txn->failed != KMS_OK)
         return kms_fail(err, txn->failed, "the transaction lost a write before: nothing of it is kept");
+    if (txn->store->rows != NULL)
+        KMS_TRY(kms_sqlite_draft_check(txn, err));
     const int rc = run_plain(txn->conn, KMS_STATEMENT_COMMIT);
     return rc == SQLITE_OK ? KMS_OK : kms_sqlite_error(txn->conn->db, rc, "COMMIT", err);
 }

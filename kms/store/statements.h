@@ -77,6 +77,7 @@
       "SELECT " KMS_CUSTOMER_COLUMNS("t.uuid") " FROM customer c LEFT JOIN tenant t ON t.no = c.tenant_no "  \
                                                "WHERE c.uuid = ?")                                           \
     X(CUSTOMER_NO, ALL, "SELECT no FROM customer WHERE uuid = ?")                                            \
+    X(CUSTOMER_NEXT_NO, WRITER, "SELECT coalesce(max(no), 0) + 1 FROM customer")                             \
     X(CUSTOMER_LIST, ALL,                                                                                    \
       "SELECT " KMS_CUSTOMER_COLUMNS(                                                                        \
           "?2") " FROM customer c WHERE c.tenant_no = ?1 "                                                   \

@@ -9,8 +9,11 @@
 
 #include "core/bytes.h"
 
+enum { KMS_STORE_LOAD_MAX = 4096 };
+
 struct kms_store;
 struct kms_store_txn;
+struct kms_change; /* store/changelog.h */
 
 /** One record; the payload is in the format of store/changelog.h. In a snapshot seq and time are 0. */
 struct kms_change_row {
@@ -35,6 +38,9 @@ typedef enum kms_status (*kms_change_visit)(void *context, const struct kms_chan
  * prune            forget rows up to `up_to`, at most `limit` of them; their numbers are never used again.
  * resume           in an empty log: the next change gets the number `seq` + 1, as after a restore.
  * snapshot         every record of the store, as payloads in an order in which kms_store_apply() can take them.
+ * load             in a silent transaction on a draft (store/sqlite.h): customers and KEKs that are not there yet, at most
+ *                  KMS_STORE_LOAD_MAX, several times as fast as one after the other. A KEK's `rewrapped` counts. Statuses as
+ *                  customer_insert and kek_insert; after a failure the transaction cannot be committed.
  * counts           how many records of the main kinds there are.
  * committed        the newest change that is durable in this database; needs no transaction.
  * take_mine        the newest change that this thread has committed since it asked last; 0: none.
@@ -52,6 +58,8 @@ struct kms_store_changes_ops {
     enum kms_status (*resume)(struct kms_store_txn *txn, uint64_t seq, struct kms_error *err);
     enum kms_status (*snapshot)(struct kms_store_txn *txn, kms_change_visit visit, void *context,
                                 struct kms_error *err);
+    enum kms_status (*load)(struct kms_store_txn *txn, const struct kms_change *list, size_t count,
+                            struct kms_error *err);
     void (*silence)(struct kms_store_txn *txn);
     enum kms_status (*counts)(struct kms_store_txn *txn, struct kms_store_counts *ret_counts,
                               struct kms_error *err);

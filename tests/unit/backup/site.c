@@ -116,7 +116,7 @@ void site_assert_restores(struct site *site, const char *directory)
     struct kms_backup_restore_result result;
     struct fixture rebuilt = {0};
     (void)snprintf(rebuilt.path, sizeof rebuilt.path, "%s", fixture_file(site->fixture, "-restored"));
-    fixture_open(&rebuilt);
+    fixture_open_draft(&rebuilt);
     assert_ok(kms_backup_restore(&keeper, directory, rebuilt.store, NULL, &result, &site->err));
     assert_int_equal(result.source.newest_seq, store->ops->changes.committed(store));
     fixture_close(&rebuilt);

@@ -67,7 +67,7 @@ static void assert_no_restore(struct site *site, const char *word)
     struct kms_backup_restore_result result;
     struct fixture rebuilt = {0};
     (void)snprintf(rebuilt.path, sizeof rebuilt.path, "%s", fixture_file(site->fixture, "-restored"));
-    fixture_open(&rebuilt);
+    fixture_open_draft(&rebuilt);
     site->err = (struct kms_error){0};
     assert_status(KMS_TAMPERED,
                   kms_backup_restore(&keeper, site->targets[0], rebuilt.store, NULL, &result, &site->err));

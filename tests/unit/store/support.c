@@ -45,13 +45,24 @@ int fixture_teardown(void **state)
     return 0;
 }
 
-void fixture_open(struct fixture *fixture)
+static void open_as(struct fixture *fixture, bool draft)
 {
-    const struct kms_store_sqlite_config config = {.path = fixture->path, .busy_timeout_ms = 10000};
+    const struct kms_store_sqlite_config config = {
+        .path = fixture->path, .busy_timeout_ms = 10000, .draft = draft};
     struct kms_error err = {0};
     const enum kms_status status = kms_store_sqlite_open(&config, &fixture->store, &err);
     if (status != KMS_OK)
         fail_msg("open: %s: %s", kms_status_name(status), kms_error_cause(&err, status));
+}
+
+void fixture_open(struct fixture *fixture)
+{
+    open_as(fixture, false);
+}
+
+void fixture_open_draft(struct fixture *fixture)
+{
+    open_as(fixture, true);
 }
 
 void fixture_close(struct fixture *fixture)

@@ -26,6 +26,8 @@ int fixture_setup_dir(void **state);
 
 /* Open or close the fixture's store; opening must succeed. */
 void fixture_open(struct fixture *fixture);
+/* A database under construction (store/sqlite.h). */
+void fixture_open_draft(struct fixture *fixture);
 void fixture_close(struct fixture *fixture);
 /* Open with a short busy timeout and return what comes; the store is freed again when it was opened. */
 enum kms_status fixture_try_open(struct fixture *fixture, struct kms_error *err);
