@@ -1,4 +1,5 @@
 /* Backups: made, listed, verified and pruned by the service; restored without it. */
+#include "cli/become.h"
 #include "cli/commands.h"
 #include "cli/connection.h"
 #include "cli/fields.h"
@@ -8,10 +9,7 @@
 #include "cli/terminal.h"
 #include "core/cleanup.h"
 
-#include <errno.h>
 #include <kms/v1/backup.pb-c.h>
-#include <string.h>
-#include <unistd.h>
 
 #define METHOD(name, reply, idempotent)                                                                      \
     {                                                                                                        \
@@ -86,35 +84,17 @@ int kms_cli_backup_status(struct kms_cli *cli)
     return kms_cli_call_show(cli, &status_method, &request.base);
 }
 
-/* kmsd beside this program; elsewhere it is looked for in $PATH. */
-static void find_daemon(char *out, size_t size)
-{
-    const ssize_t len = readlink("/proc/self/exe", out, size - 1);
-    char *slash = NULL;
-    if (len > 0) {
-        out[len] = '\0';
-        slash = strrchr(out, '/');
-    }
-    if (slash != NULL && (size_t)(slash - out) + sizeof "/kmsd" <= size) {
-        memcpy(slash, "/kmsd", sizeof "/kmsd");
-        if (access(out, X_OK) == 0)
-            return;
-    }
-    (void)snprintf(out, size, "kmsd");
-}
-
 int kms_cli_restore(struct kms_cli *cli)
 {
-    char program[4096];
-    char *config = kms_cli_field(kms_cli_value(cli, KMS_CLI_SERVER_CONFIG));
-    char *from = kms_cli_field(kms_cli_value(cli, KMS_CLI_TARGET));
-    char config_option[] = "--config";
-    char restore_option[] = "--restore";
-    char dry_run_option[] = "--dry-run";
-    find_daemon(program, sizeof program);
-    char *arguments[] = {program, config_option, config, restore_option, from, NULL, NULL};
+    const char *capsule = kms_cli_value(cli, KMS_CLI_TRANSPORT_CAPSULE);
+    const char *arguments[8] = {"--config", kms_cli_value(cli, KMS_CLI_SERVER_CONFIG), "--restore",
+                                kms_cli_value(cli, KMS_CLI_TARGET)};
+    size_t count = 4;
     if (kms_cli_given(cli, KMS_CLI_DRY_RUN))
-        arguments[5] = dry_run_option;
-    (void)execvp(program, arguments);
-    return kms_cli_fail(cli, "cannot run kmsd, which does the restoring: %s", strerror(errno));
+        arguments[count++] = "--dry-run";
+    if (capsule != NULL) {
+        arguments[count++] = "--transport-capsule";
+        arguments[count++] = capsule;
+    }
+    return kms_cli_become_daemon(cli, arguments, count);
 }

@@ -10,6 +10,7 @@
 #define AUDIT_FILTER                                                                                         \
     (OWNER | BIT(IDENTITY) | BIT(ACTION) | BIT(OUTCOME) | BIT(FROM) | BIT(UNTIL) | BIT(INDEX_DIR))
 #define CEREMONY (BIT(SHARES) | BIT(THRESHOLD) | BIT(SHARE) | BIT(PUBLIC) | BIT(SEALED))
+#define OPENING  (BIT(CAPSULES) | BIT(SEALED) | BIT(SHARE) | BIT(TRANSPORT_KEY) | BIT(ATTESTATION) | BIT(OUT))
 #define DATAKEY  (KMS_CLI_ONLINE | OWNER | BIT(CONTEXT))
 
 static const char batch_details[] =
@@ -64,7 +65,8 @@ static const char backup_verify_details[] =
 static const char restore_details[] = "Needs the token, kmsd.yaml and an empty place for the database. The "
                                       "target is verified first; always its newest state\n"
                                       "is restored, in one step; a backup that the HSM's master keys "
-                                      "contradict is refused. Prints what is back as JSON.";
+                                      "contradict is refused. Prints what is back as JSON.\nWhen the HSM was "
+                                      "lost, too, --transport-capsule brings its keys into the new token.";
 static const char operation_verify_details[] = "FILE is what \"kmsctl operation show UID --json\" printed; "
                                                "--ca names the certificate authorities of the\n"
                                                "clients. Checks every signature over the document. Exit code "
@@ -117,6 +119,19 @@ static const char ceremony_details[] =
     "tried once before it says that it has succeeded. A key that was made in a disaster-recovery HSM needs "
     "no "
     "ceremony.";
+
+static const char transport_key_details[] = "On the new machine, whose kmsd.yaml names the new token. Writes "
+                                            "the public half to OUT and prints its fingerprint, "
+                                            "which the\n"
+                                            "custodians compare before they open anything for it.";
+static const char open_details[] = "For the machine without a network that the custodians trust. Checks the "
+                                   "capsules against --attestation, the key that "
+                                   "\"kmsctl\n"
+                                   "attestation get\" has shown; opens them with the sealed key and the "
+                                   "shares; wraps them for the transport key; "
+                                   "writes that to\n"
+                                   "OUT for kmsctl restore --transport-capsule, and prints what people "
+                                   "compare. No key is written in plaintext.";
 
 static const struct kms_cli_command commands[] = {
     {"tenant", "create", "TENANT", 1, 1, KMS_CLI_ONLINE | BIT(DISPLAY_NAME) | BIT(REQUEST_ID), 0,
@@ -295,13 +310,19 @@ static const struct kms_cli_command commands[] = {
      "remove bases and logs that nobody needs any more", NULL, kms_cli_backup_prune},
     {"backup", "status", "", 0, 0, KMS_CLI_ONLINE, 0, "show how far each target is", NULL,
      kms_cli_backup_status},
-    {"restore", NULL, "", 0, 0, BIT(SERVER_CONFIG) | BIT(TARGET) | BIT(DRY_RUN),
+    {"restore", NULL, "", 0, 0, BIT(SERVER_CONFIG) | BIT(TARGET) | BIT(TRANSPORT_CAPSULE) | BIT(DRY_RUN),
      BIT(SERVER_CONFIG) | BIT(TARGET), "rebuild the database from a backup target, while no service runs",
      restore_details, kms_cli_restore},
 
     {"recovery", "ceremony", "", 0, 0, CEREMONY, CEREMONY,
      "make a recovery key and split it among custodians, off-line", ceremony_details,
      kms_cli_recovery_ceremony},
+    {"recovery", "transport-key", "", 0, 0, BIT(SERVER_CONFIG) | BIT(OUT), BIT(SERVER_CONFIG) | BIT(OUT),
+     "make the transport key of a new token, after the loss of the old one", transport_key_details,
+     kms_cli_recovery_transport_key},
+    {"recovery", "open", "", 0, 0, OPENING | BIT(YES), OPENING,
+     "open capsules with a recovery key and wrap them for a new token, off-line", open_details,
+     kms_cli_recovery_open},
 
     {"status", NULL, "", 0, 0, KMS_CLI_ONLINE, 0, "show how the service is doing", NULL, kms_cli_status},
     {"health", NULL, "[SERVICE]", 0, 1, KMS_CLI_ONLINE, 0, "ask whether the service serves", health_details,

@@ -92,7 +92,13 @@
     X(THRESHOLD, "threshold", "M", false, "how many of them open the key together")                          \
     X(SHARE, "share", "FILE", true, "the file of one custodian's share; repeat for each")                    \
     X(PUBLIC, "public", "FILE", false, "the public key of a recovery key, PEM")                              \
-    X(SEALED, "sealed", "FILE", false, "the sealed private key, of use only with enough shares")
+    X(SEALED, "sealed", "FILE", false, "the sealed private key, of use only with enough shares")             \
+    X(CAPSULES, "capsules", "DIR", false, "the directory \"recovery\" of a backup target, or a copy of it")  \
+    X(TRANSPORT_KEY, "transport-key", "FILE", false, "the new token's transport key, PEM")                   \
+    X(ATTESTATION, "attestation", "FILE", true,                                                              \
+      "PEM of the lost HSM's attestation key; repeat for older keys")                                        \
+    X(TRANSPORT_CAPSULE, "transport-capsule", "FILE", false,                                                 \
+      "the keys of a lost HSM, wrapped for this new token")
 
 enum kms_cli_option {
 #define KMS_CLI_OPTIONS_ENUM(name, text, argument, repeat, help) KMS_CLI_##name,

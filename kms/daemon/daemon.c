@@ -190,7 +190,7 @@ static enum kms_status open_metrics(struct kms_daemon *daemon, struct kms_error 
 /* Every part in the order in which they need each other. */
 static enum kms_status open_parts(struct kms_daemon *daemon, struct kms_error *err)
 {
-    KMS_TRY(kms_daemon_open_hsm(daemon->config, true, &daemon->hsm, err));
+    KMS_TRY(kms_daemon_open_hsm(daemon->config, daemon->config->hsm.create_service_keys, &daemon->hsm, err));
     KMS_TRY(kms_attestation_open(daemon->hsm, &daemon->attestation, err));
     KMS_TRY(kms_daemon_open_records(daemon->config, &daemon->store, &daemon->audit, err));
     KMS_TRY(kms_daemon_auth_open(daemon->config, daemon->store, daemon->audit, &daemon->auth, err));

@@ -3,11 +3,13 @@
 #include "daemon/daemon.h"
 #include "daemon/open_hsm.h"
 #include "daemon/restore.h"
+#include "daemon/transport.h"
 #include "daemon/policy.h"
 
 #include <popt.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 /* Exit codes, from sysexits where there is one. */
@@ -19,10 +21,23 @@ struct options {
     int check;
     char *restore;
     int dry_run;
+    char *transport_key;
+    char *transport_capsule;
     char *trust;
     char *so_pin_file;
     int version;
 };
+
+static void options_clear(struct options *options)
+{
+    free(options->config);
+    free(options->replace_policy);
+    free(options->restore);
+    free(options->transport_key);
+    free(options->transport_capsule);
+    free(options->trust);
+    free(options->so_pin_file);
+}
 
 /* 0 to go on, else the exit code + 1. */
 static int parse_options(int argc, const char **argv, struct options *options)
@@ -37,6 +52,12 @@ static int parse_options(int argc, const char **argv, struct options *options)
          "rebuild the database from a backup target, then exit; there may be none yet", "DIRECTORY"},
         {"dry-run", 0, POPT_ARG_NONE, &options->dry_run, 0,
          "with --restore: do everything but put the database in its place", NULL},
+        {"transport-key", 0, POPT_ARG_STRING, &options->transport_key, 0,
+         "in a new token: make the key for which a lost token's keys are wrapped, its public half into FILE, "
+         "then exit",
+         "FILE"},
+        {"transport-capsule", 0, POPT_ARG_STRING, &options->transport_capsule, 0,
+         "with --restore, into a new token: the keys of the lost one, from kmsctl recovery open", "FILE"},
         {"trust-recovery-key", 0, POPT_ARG_STRING, &options->trust, 0,
          "as the token's security officer: let it wrap keys for this recovery public key (PEM), then exit",
          "FILE"},
@@ -59,6 +80,9 @@ static int parse_options(int argc, const char **argv, struct options *options)
         code = EXIT_OK + 1;
     } else if (options->config == NULL) {
         (void)fprintf(stderr, "kmsd: --config FILE is required; see kmsd --help\n");
+        code = EXIT_USAGE + 1;
+    } else if (options->transport_capsule != NULL && options->restore == NULL) {
+        (void)fprintf(stderr, "kmsd: --transport-capsule goes with --restore\n");
         code = EXIT_USAGE + 1;
     } else if ((options->trust != NULL) != (options->so_pin_file != NULL)) {
         (void)fprintf(stderr, "kmsd: --trust-recovery-key and --so-pin-file need each other\n");
@@ -92,12 +116,23 @@ static int serve(const struct kms_config *config)
     return EXIT_OK;
 }
 
-static int restore(const struct kms_config *config, const char *directory, bool dry_run)
+static int restore(const struct kms_config *config, const struct options *options)
+{
+    const struct kms_restore_order order = {options->restore, options->transport_capsule,
+                                            options->dry_run != 0};
+    struct kms_error err = {0};
+    enum kms_status status = kms_harden_process(&err);
+    if (status == KMS_OK)
+        status = kms_daemon_restore(config, &order, &err);
+    return status == KMS_OK ? EXIT_OK : fail(&err, status);
+}
+
+static int make_transport_key(const struct kms_config *config, const char *path)
 {
     struct kms_error err = {0};
     enum kms_status status = kms_harden_process(&err);
     if (status == KMS_OK)
-        status = kms_daemon_restore(config, directory, dry_run, &err);
+        status = kms_daemon_transport_key(config, path, &err);
     return status == KMS_OK ? EXIT_OK : fail(&err, status);
 }
 
@@ -112,13 +147,8 @@ static int trust(const struct kms_config *config, const struct options *options)
 
 int main(int argc, char **argv)
 {
-    struct options options = {0};
+    KMS_CLEANUP(options_clear) struct options options = {0};
     const int stop = parse_options(argc, (const char **)(uintptr_t)argv, &options);
-    KMS_FREE char *path = options.config;
-    KMS_FREE char *from = options.restore;
-    KMS_FREE char *replacement = options.replace_policy;
-    KMS_FREE char *recovery_key = options.trust;
-    KMS_FREE char *officer = options.so_pin_file;
     if (stop != 0)
         return stop - 1;
     /* before any thread exists, so that all of them inherit it: signals are waited for in one place */
@@ -133,22 +163,24 @@ int main(int argc, char **argv)
 
     struct kms_error err = {0};
     KMS_CONFIG config = {0};
-    enum kms_status status = kms_config_load(path, &config, &err);
+    enum kms_status status = kms_config_load(options.config, &config, &err);
     if (status == KMS_OK)
         kms_log_set_level(config.log.level);
     if (status == KMS_OK && options.check) {
         status = kms_daemon_check(&config, &err);
         if (status == KMS_OK)
-            (void)printf("%s is good\n", path);
+            (void)printf("%s is good\n", options.config);
         return status == KMS_OK ? EXIT_OK : fail(&err, status);
     }
-    if (status == KMS_OK && replacement != NULL) {
-        status = kms_daemon_policy_replace(&config, replacement, &err);
+    if (status == KMS_OK && options.replace_policy != NULL) {
+        status = kms_daemon_policy_replace(&config, options.replace_policy, &err);
         return status == KMS_OK ? EXIT_OK : fail(&err, status);
     }
-    if (status == KMS_OK && recovery_key != NULL && officer != NULL)
+    if (status == KMS_OK && options.trust != NULL)
         return trust(&config, &options);
-    if (status == KMS_OK && from != NULL)
-        return restore(&config, from, options.dry_run != 0);
+    if (status == KMS_OK && options.transport_key != NULL)
+        return make_transport_key(&config, options.transport_key);
+    if (status == KMS_OK && options.restore != NULL)
+        return restore(&config, &options);
     return status == KMS_OK ? serve(&config) : fail(&err, status);
 }

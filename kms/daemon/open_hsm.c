@@ -2,30 +2,37 @@
 
 #include "core/clock.h"
 #include "core/file.h"
-#include "hsm/p11.h"
 
 #include <stdio.h>
 
 /* How long an operation waits for the HSM to be recovered before it gives up. */
 #define HSM_TIMEOUT_NS (5 * KMS_NS_PER_SECOND)
 
-enum kms_status kms_daemon_open_hsm(const struct kms_config *config, bool may_create,
-                                    struct kms_hsm **ret_hsm, struct kms_error *err)
+enum kms_status kms_daemon_hsm_config(const struct kms_config *config, struct kms_secret *pin,
+                                      struct kms_hsm_p11_config *ret_config, struct kms_error *err)
 {
-    KMS_SECRET pin = {0};
-    KMS_TRY(kms_config_read_pin(config, &pin, err));
-    const struct kms_hsm_p11_config p11 = {
+    KMS_TRY(kms_config_read_pin(config, pin, err));
+    *ret_config = (struct kms_hsm_p11_config){
         .module = config->hsm.module,
         .init_args = config->hsm.init_args,
         .token_uri = config->hsm.token,
         .profile = config->hsm.profile,
-        .pin = &pin,
+        .pin = pin,
         .sessions = config->hsm.sessions,
         .startup_lock = config->hsm.startup_lock,
         .recovery = config->recovery.enabled,
-        .create_service_keys = may_create && config->hsm.create_service_keys,
         .operation_timeout_ns = HSM_TIMEOUT_NS,
     };
+    return KMS_OK;
+}
+
+enum kms_status kms_daemon_open_hsm(const struct kms_config *config, bool create, struct kms_hsm **ret_hsm,
+                                    struct kms_error *err)
+{
+    KMS_SECRET pin = {0};
+    struct kms_hsm_p11_config p11;
+    KMS_TRY(kms_daemon_hsm_config(config, &pin, &p11, err));
+    p11.create_service_keys = create;
     return kms_hsm_p11_open(&p11, ret_hsm, err);
 }
 

@@ -6,6 +6,7 @@
 #include "backup/restore.h"
 #include "core/clock.h"
 #include "daemon/open_hsm.h"
+#include "daemon/transport.h"
 #include "keys/keys.h"
 #include "store/lockfile.h"
 #include "store/sqlite.h"
@@ -28,7 +29,8 @@ struct restoring {
     struct kms_hsm *hsm;
     struct kms_store *store;
     struct kms_audit *audit;
-    int shown; /* per cent */
+    struct kms_transport *transport; /* NULL: the token has the keys */
+    int shown;                       /* per cent */
 };
 
 /* Remove the draft and what SQLite keeps beside it. */
@@ -48,6 +50,7 @@ static void restoring_clear(struct restoring *restoring)
     kms_store_free(restoring->store);
     kms_audit_free(restoring->audit);
     kms_hsm_free(restoring->hsm);
+    kms_transport_free(restoring->transport);
     if (restoring->draft != NULL)
         remove_draft(restoring);
     if (restoring->lock >= 0)
@@ -99,6 +102,26 @@ static enum kms_status claim_place(struct restoring *restoring, struct kms_error
     return KMS_OK;
 }
 
+/* The service's own keys come into the new token, when it is one. */
+static enum kms_status bring_service_keys(struct restoring *restoring, const struct kms_restore_order *order,
+                                          struct kms_error *err)
+{
+    if (order->transport_capsule == NULL)
+        return KMS_OK;
+    return kms_transport_begin(restoring->config, order->transport_capsule, &restoring->transport, err);
+}
+
+/* Now that the database says which master keys it needs: the connection is not for that, and is made anew. */
+static enum kms_status bring_masters(struct restoring *restoring, struct kms_error *err)
+{
+    if (restoring->transport == NULL)
+        return KMS_OK;
+    kms_hsm_free(restoring->hsm);
+    restoring->hsm = NULL;
+    KMS_TRY(kms_transport_bring_masters(restoring->transport, restoring->store, err));
+    return kms_daemon_open_hsm(restoring->config, false, &restoring->hsm, err);
+}
+
 /* The backup may not be older than the HSM: what was shredded since would come back. */
 static enum kms_status compare_with_hsm(struct restoring *restoring, struct kms_error *err)
 {
@@ -128,7 +151,8 @@ static enum kms_status open_parts(struct restoring *restoring, bool dry_run, str
     const struct kms_store_sqlite_config store = {
         .path = restoring->draft, .readers = 1, .cache_kib = CACHE_KIB, .draft = true};
     const struct kms_audit_config audit = {.directory = restoring->config->audit.directory};
-    KMS_TRY(kms_daemon_open_hsm(restoring->config, false, &restoring->hsm, err));
+    /* the attestation key of a lost HSM never comes back: a new token makes its own */
+    KMS_TRY(kms_daemon_open_hsm(restoring->config, restoring->transport != NULL, &restoring->hsm, err));
     if (!dry_run)
         KMS_TRY(kms_audit_open(&audit, &restoring->audit, err));
     return kms_store_sqlite_open(&store, &restoring->store, err);
@@ -171,7 +195,20 @@ static enum kms_status publish(struct restoring *restoring, struct kms_error *er
     return KMS_OK;
 }
 
-enum kms_status kms_daemon_restore(const struct kms_config *config, const char *directory, bool dry_run,
+/* The restore stands: the keys that were brought stay, and the way by which they came is closed. */
+static enum kms_status finish(struct restoring *restoring, const struct kms_restore_order *order,
+                              struct kms_error *err)
+{
+    KMS_TRY(publish(restoring, err));
+    KMS_TRY(record(restoring, order->directory, KMS_OK, err));
+    if (restoring->transport == NULL)
+        return KMS_OK;
+    kms_hsm_free(restoring->hsm);
+    restoring->hsm = NULL;
+    return kms_transport_finish(restoring->transport, err);
+}
+
+enum kms_status kms_daemon_restore(const struct kms_config *config, const struct kms_restore_order *order,
                                    struct kms_error *err)
 {
     KMS_CLEANUP(restoring_clear) struct restoring restoring = {.config = config, .lock = -1, .shown = -1};
@@ -179,13 +216,12 @@ enum kms_status kms_daemon_restore(const struct kms_config *config, const char *
     struct kms_backup_keeper keeper;
     struct kms_backup_restore_result result;
     KMS_TRY(claim_place(&restoring, err));
-    KMS_TRY(open_parts(&restoring, dry_run, err));
+    KMS_TRY(bring_service_keys(&restoring, order, err));
+    KMS_TRY(open_parts(&restoring, order->dry_run, err));
     KMS_TRY(kms_backup_keeper_init(restoring.hsm, &keeper, err));
-    KMS_TRY(kms_backup_restore(&keeper, directory, restoring.store, &options, &result, err));
+    KMS_TRY(kms_backup_restore(&keeper, order->directory, restoring.store, &options, &result, err));
+    KMS_TRY(bring_masters(&restoring, err));
     KMS_TRY(compare_with_hsm(&restoring, err));
-    KMS_TRY(report(&restoring, &result, dry_run, err));
-    if (dry_run)
-        return KMS_OK;
-    KMS_TRY(publish(&restoring, err));
-    return record(&restoring, directory, KMS_OK, err);
+    KMS_TRY(report(&restoring, &result, order->dry_run, err));
+    return order->dry_run ? KMS_OK : finish(&restoring, order, err);
 }

@@ -2,20 +2,29 @@
  * Purpose:   kmsd --restore: rebuild the database from a backup target, while no service runs.
  * Owns:      nothing.
  * Threads:   main thread, instead of a daemon.
- * Never:     touches an existing database; leaves a half-made one under its name; makes or destroys a key.
+ * Never:     touches an existing database; leaves a half-made one under its name; destroys a key that it has not brought itself.
  */
 #ifndef KMS_DAEMON_RESTORE_H
 #define KMS_DAEMON_RESTORE_H
 
 #include "daemon/config.h"
 
+struct kms_restore_order {
+    const char *directory; /* the target */
+    const char *
+        transport_capsule; /* file with the keys of a lost HSM, for this new token; NULL: the token has them */
+    bool dry_run;
+};
+
 /**
- * Restore from the target in `directory` to config->store.path, where nothing may be: built beside it, compared with the HSM, and
- * renamed at the end. With `dry_run` everything but the rename is done. Prints one JSON object on standard output that says what
+ * Restore from the target to config->store.path, where nothing may be: built beside it, compared with the HSM, and
+ * renamed at the end. With a transport capsule its keys come into the token first, a new
+ * attestation key is made there, and what this has brought is taken away again unless all succeeds. With `dry_run` everything but the
+ * rename is done. Prints one JSON object on standard output that says what
  * is (or would be) back, and progress on standard error when that is a terminal. FAILED_PRECONDITION: there is a database already,
  * or the HSM holds a newer epoch of a tenant than the backup: the text says what to do. Else as kms_backup_restore().
  */
-enum kms_status kms_daemon_restore(const struct kms_config *config, const char *directory, bool dry_run,
+enum kms_status kms_daemon_restore(const struct kms_config *config, const struct kms_restore_order *order,
                                    struct kms_error *err) KMS_MUST_USE;
 
 #endif

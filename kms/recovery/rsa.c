@@ -167,25 +167,26 @@ enum kms_status kms_rsa_fingerprint(const struct kms_rsa *key, uint8_t ret[KMS_R
     return hashed ? KMS_OK : kms_fail(err, KMS_NO_MEMORY, "no memory to name a key");
 }
 
-/* OpenSSL's OAEP is with SHA-1 for both hashes unless told otherwise. */
-static bool set_oaep(EVP_PKEY_CTX *context)
+/* MGF1 takes the same hash unless told otherwise. */
+static bool set_oaep(EVP_PKEY_CTX *context, bool sha256)
 {
-    return EVP_PKEY_CTX_set_rsa_padding(context, RSA_PKCS1_OAEP_PADDING) == 1;
+    return EVP_PKEY_CTX_set_rsa_padding(context, RSA_PKCS1_OAEP_PADDING) == 1 &&
+           EVP_PKEY_CTX_set_rsa_oaep_md(context, sha256 ? EVP_sha256() : EVP_sha1()) == 1;
 }
 
-enum kms_status kms_rsa_wrap(const struct kms_rsa *key, const struct kms_secret *plain,
+enum kms_status kms_rsa_wrap(const struct kms_rsa *key, bool sha256, const struct kms_secret *plain,
                              uint8_t ret_wrapped[KMS_RSA_BYTES], struct kms_error *err)
 {
     CONTEXT *context = EVP_PKEY_CTX_new(key->pkey, NULL);
     size_t len = KMS_RSA_BYTES;
     KMS_ASSERT(plain->len > 0 && plain->len <= KMS_RSA_WRAPPED_KEY_MAX);
-    if (context == NULL || EVP_PKEY_encrypt_init(context) != 1 || !set_oaep(context) ||
+    if (context == NULL || EVP_PKEY_encrypt_init(context) != 1 || !set_oaep(context, sha256) ||
         EVP_PKEY_encrypt(context, ret_wrapped, &len, plain->data, plain->len) != 1 || len != KMS_RSA_BYTES)
         return kms_fail(err, KMS_INTERNAL, "a key could not be wrapped");
     return KMS_OK;
 }
 
-enum kms_status kms_rsa_unwrap(const struct kms_rsa *key, const uint8_t wrapped[KMS_RSA_BYTES],
+enum kms_status kms_rsa_unwrap(const struct kms_rsa *key, bool sha256, const uint8_t wrapped[KMS_RSA_BYTES],
                                struct kms_secret *ret_plain, struct kms_error *err)
 {
     CONTEXT *context = EVP_PKEY_CTX_new(key->pkey, NULL);
@@ -193,7 +194,7 @@ enum kms_status kms_rsa_unwrap(const struct kms_rsa *key, const uint8_t wrapped[
     size_t len = KMS_RSA_BYTES;
     if (kms_secret_new(KMS_RSA_BYTES, &plain) != KMS_OK)
         return kms_fail(err, KMS_NO_MEMORY, "no locked memory for a key");
-    if (context == NULL || EVP_PKEY_decrypt_init(context) != 1 || !set_oaep(context))
+    if (context == NULL || EVP_PKEY_decrypt_init(context) != 1 || !set_oaep(context, sha256))
         return kms_fail(err, KMS_INTERNAL, "a key cannot be unwrapped");
     if (EVP_PKEY_decrypt(context, plain.data, &len, wrapped, KMS_RSA_BYTES) != 1 || len == 0 ||
         len > KMS_RSA_WRAPPED_KEY_MAX)

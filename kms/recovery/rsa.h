@@ -4,8 +4,8 @@
  * Threads:   main thread only.
  * Never:     leaves private bytes behind in memory that it gives back; writes a private key anywhere.
  *
- * Keys are wrapped by RSAES-OAEP with SHA-1 and MGF1-SHA-1 (RFC 8017), because that is what PKCS#11 tokens have in common. OAEP needs no
- * resistance to collisions of its hash.
+ * Keys are wrapped by RSAES-OAEP (RFC 8017) with an empty label and one hash, SHA-1 or SHA-256, also in MGF1: SHA-1 is what PKCS#11 tokens
+ * have in common, and OAEP needs no resistance to collisions.
  */
 #ifndef KMS_RECOVERY_RSA_H
 #define KMS_RECOVERY_RSA_H
@@ -49,11 +49,11 @@ enum kms_status kms_rsa_public_pem(const struct kms_rsa *key, struct kms_buf *ou
 enum kms_status kms_rsa_fingerprint(const struct kms_rsa *key, uint8_t ret[KMS_RSA_FINGERPRINT_SIZE],
                                     struct kms_error *err) KMS_MUST_USE;
 
-/** Wrap a key of at most KMS_RSA_WRAPPED_KEY_MAX bytes. */
-enum kms_status kms_rsa_wrap(const struct kms_rsa *key, const struct kms_secret *plain,
+/** Wrap a key of at most KMS_RSA_WRAPPED_KEY_MAX bytes. `sha256`: OAEP with SHA-256, else SHA-1. */
+enum kms_status kms_rsa_wrap(const struct kms_rsa *key, bool sha256, const struct kms_secret *plain,
                              uint8_t ret_wrapped[KMS_RSA_BYTES], struct kms_error *err) KMS_MUST_USE;
 /** Unwrap; TAMPERED when it was not wrapped for this key. */
-enum kms_status kms_rsa_unwrap(const struct kms_rsa *key, const uint8_t wrapped[KMS_RSA_BYTES],
+enum kms_status kms_rsa_unwrap(const struct kms_rsa *key, bool sha256, const uint8_t wrapped[KMS_RSA_BYTES],
                                struct kms_secret *ret_plain, struct kms_error *err) KMS_MUST_USE;
 
 #endif

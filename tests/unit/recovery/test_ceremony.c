@@ -93,13 +93,17 @@ static void the_files_open_the_key_that_was_published(void **state)
     uint8_t wrapped[KMS_RSA_BYTES];
     assert_int_equal(kms_secret_new(32, &plain), KMS_OK);
     memset(plain.data, 'p', plain.len = 32);
-    assert_int_equal(kms_rsa_wrap(public, &plain, wrapped, NULL), KMS_OK);
-    assert_int_equal(kms_rsa_unwrap(private, wrapped, &opened, NULL), KMS_OK);
-    assert_int_equal(opened.len, 32);
-    assert_memory_equal(opened.data, plain.data, 32);
     struct kms_secret none = {0};
-    wrapped[100] ^= 1;
-    assert_int_equal(kms_rsa_unwrap(private, wrapped, &none, NULL), KMS_TAMPERED);
+    for (int sha256 = 0; sha256 < 2; sha256++) {
+        assert_int_equal(kms_rsa_wrap(public, sha256 == 1, &plain, wrapped, NULL), KMS_OK);
+        assert_int_equal(kms_rsa_unwrap(private, sha256 == 0, wrapped, &none, NULL), KMS_TAMPERED);
+        assert_int_equal(kms_rsa_unwrap(private, sha256 == 1, wrapped, &opened, NULL), KMS_OK);
+        assert_int_equal(opened.len, 32);
+        assert_memory_equal(opened.data, plain.data, 32);
+        kms_secret_clear(&opened);
+        wrapped[100] ^= 1;
+        assert_int_equal(kms_rsa_unwrap(private, sha256 == 1, wrapped, &none, NULL), KMS_TAMPERED);
+    }
     assert_null(none.data);
     kms_rsa_free(private);
     kms_rsa_free(public);
