@@ -3,11 +3,36 @@
 #include "audit/checkpoint.h"
 #include "core/cleanup.h"
 #include "core/clock.h"
+#include "core/file.h"
 #include "core/log.h"
 
 /* How long signing a last checkpoint, and bringing it into the second directory, may hold up the end. */
 #define SIGN_PATIENCE_NS   (10 * KMS_NS_PER_SECOND)
 #define OUTBOX_PATIENCE_NS (3 * KMS_NS_PER_SECOND)
+
+enum kms_status kms_predecessors_load(const struct kms_config *config, struct kms_predecessors *predecessors,
+                                      struct kms_error *err)
+{
+    for (uint32_t i = 0; i < config->hsm.attestation_predecessors_count; i++) {
+        const char *path = config->hsm.attestation_predecessors[i];
+        struct kms_buf *pem = &predecessors->pem[predecessors->count];
+        char key_id[KMS_EVIDENCE_KEY_ID_SIZE];
+        KMS_TRY(kms_file_read(path, KMS_EVIDENCE_PEM_MAX, pem, err));
+        if (kms_signature_key_id(kms_buf_slice(pem), key_id, NULL) != KMS_OK)
+            return kms_fail_public(err, KMS_CONFIG_INVALID,
+                                   "hsm.attestation_predecessors: %s holds no public key of an HSM (PEM)",
+                                   path);
+        predecessors->list[predecessors->count++] = kms_buf_slice(pem);
+    }
+    return KMS_OK;
+}
+
+void kms_predecessors_clear(struct kms_predecessors *predecessors)
+{
+    for (size_t i = 0; i < KMS_PREDECESSORS_MAX; i++)
+        kms_buf_clear(&predecessors->pem[i]);
+    predecessors->count = 0;
+}
 
 enum kms_status kms_attestation_open(struct kms_hsm *hsm, struct kms_attestation *ret_attestation,
                                      struct kms_error *err)

@@ -12,6 +12,18 @@
 #include "evidence/signature.h"
 #include "hsm/hsm.h"
 
+enum { KMS_PREDECESSORS_MAX = 16 };
+/** Public keys of HSMs that were lost: what they have signed counts. Zero-initialised = none. */
+struct kms_predecessors {
+    struct kms_buf pem[KMS_PREDECESSORS_MAX];
+    struct kms_slice list[KMS_PREDECESSORS_MAX];
+    size_t count;
+};
+/** Those that the configuration names; in place, for the list points into it. CONFIG_INVALID: a file is no such key. */
+enum kms_status kms_predecessors_load(const struct kms_config *config, struct kms_predecessors *predecessors,
+                                      struct kms_error *err) KMS_MUST_USE;
+void kms_predecessors_clear(struct kms_predecessors *predecessors);
+
 struct kms_attestation {
     struct kms_hsm *hsm;
     struct kms_uuid start_id; /* of this start of the daemon, in the audit log */

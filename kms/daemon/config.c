@@ -10,6 +10,7 @@ enum {
     LONGEST_PATH = 4096,
     MOST_LISTENERS = 16,
     MOST_TARGETS = 8,
+    MOST_PREDECESSORS = 16,
     LONGEST_WORD = 1024,
     LONGEST_PIN = 4096,
     MOST_CANARIES = 1000
@@ -20,6 +21,9 @@ enum {
 #define SECTION(name)                  __typeof__(((struct kms_config *)NULL)->name)
 #define NUMBER(key, type, member)      CYAML_FIELD_UINT(key, CYAML_FLAG_OPTIONAL, type, member)
 #define MAPPING(name, flags, fields)   CYAML_FIELD_MAPPING(#name, flags, struct kms_config, name, fields)
+
+static const cyaml_schema_value_t path_entry = {
+    CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 1, LONGEST_PATH)};
 
 static const cyaml_schema_field_t tls_fields[] = {
     PATH("certificate", 0, SECTION(tls), certificate), PATH("private_key", 0, SECTION(tls), private_key),
@@ -37,6 +41,8 @@ static const cyaml_schema_field_t hsm_fields[] = {
     PATH("startup_lock", CYAML_FLAG_OPTIONAL, SECTION(hsm), startup_lock),
     NUMBER("sessions", SECTION(hsm), sessions),
     CYAML_FIELD_BOOL("create_service_keys", CYAML_FLAG_OPTIONAL, SECTION(hsm), create_service_keys),
+    CYAML_FIELD_SEQUENCE("attestation_predecessors", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, SECTION(hsm),
+                         attestation_predecessors, &path_entry, 1, MOST_PREDECESSORS),
     CYAML_FIELD_END};
 
 static const cyaml_schema_field_t store_fields[] = {PATH("path", 0, SECTION(store), path), CYAML_FIELD_END};
@@ -54,10 +60,8 @@ static const cyaml_schema_field_t audit_fields[] = {
     CYAML_FIELD_END};
 
 static const cyaml_strval_t durability_words[] = {{"sync", 1}, {"async", 2}};
-static const cyaml_schema_value_t target_entry = {
-    CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 1, LONGEST_PATH)};
 static const cyaml_schema_field_t backup_fields[] = {
-    CYAML_FIELD_SEQUENCE("targets", CYAML_FLAG_POINTER, SECTION(backup), targets, &target_entry, 1,
+    CYAML_FIELD_SEQUENCE("targets", CYAML_FLAG_POINTER, SECTION(backup), targets, &path_entry, 1,
                          MOST_TARGETS),
     CYAML_FIELD_ENUM("durability", CYAML_FLAG_STRICT | CYAML_FLAG_OPTIONAL, SECTION(backup), durability_word,
                      durability_words, CYAML_ARRAY_LEN(durability_words)),
@@ -283,6 +287,8 @@ static enum kms_status settle_paths(struct kms_config *config, const char *direc
         if (!path_rules[i].search || strchr(*path, '/') != NULL)
             KMS_TRY(resolve(path, 0, directory));
     }
+    for (uint32_t i = 0; i < config->hsm.attestation_predecessors_count; i++)
+        KMS_TRY(resolve(&config->hsm.attestation_predecessors[i], 0, directory));
     return KMS_OK;
 }
 

@@ -31,16 +31,18 @@ struct kms_config {
     char *policy;          /* the first policy, when the store has none; NULL: not said */
     char *bootstrap_admin; /* or who may apply the first one; NULL: not said; at most one of the two */
     struct {
-        char *module;             /* without a slash: left to the dynamic loader's search */
-        char *init_args;          /* NULL: none */
-        char *token;              /* RFC 7512 URI without a PIN in it */
-        char *profile;            /* path of a profile file */
-        char *pin_file;           /* exactly one of these three is set */
-        char *pin_env;            /* name of an environment variable */
-        char *pin_credential;     /* name within $CREDENTIALS_DIRECTORY */
-        char *startup_lock;       /* NULL: none */
-        uint32_t sessions;        /* 0: the profile's */
-        bool create_service_keys; /* make the integrity and attestation keys when the token has none */
+        char *module;                    /* without a slash: left to the dynamic loader's search */
+        char *init_args;                 /* NULL: none */
+        char *token;                     /* RFC 7512 URI without a PIN in it */
+        char *profile;                   /* path of a profile file */
+        char *pin_file;                  /* exactly one of these three is set */
+        char *pin_env;                   /* name of an environment variable */
+        char *pin_credential;            /* name within $CREDENTIALS_DIRECTORY */
+        char *startup_lock;              /* NULL: none */
+        uint32_t sessions;               /* 0: the profile's */
+        bool create_service_keys;        /* make the integrity and attestation keys when the token has none */
+        char **attestation_predecessors; /* PEM files: the public keys of lost HSMs; NULL: none */
+        uint32_t attestation_predecessors_count;
     } hsm;
     struct {
         char *path;

@@ -36,6 +36,7 @@ struct kms_daemon {
     struct kms_audit *audit;
     struct kms_detection detection;
     struct kms_attestation attestation;
+    struct kms_predecessors predecessors;
     struct kms_keys *keys;
     struct kms_auth *auth;
     struct kms_rpc_server *server;
@@ -56,6 +57,8 @@ static enum kms_status open_keys(struct kms_daemon *daemon, struct kms_error *er
         .absolute_limit_ns = config->cache.absolute_seconds * KMS_NS_PER_SECOND,
         .durable = ops_backup_gate,
         .durable_context = &daemon->ops,
+        .predecessors = daemon->predecessors.list,
+        .predecessor_count = daemon->predecessors.count,
     };
     daemon->ops.store = daemon->store; /* what the gate looks at, before the operations are there */
     daemon->ops.backup = daemon->backup;
@@ -191,6 +194,7 @@ static enum kms_status open_metrics(struct kms_daemon *daemon, struct kms_error 
 static enum kms_status open_parts(struct kms_daemon *daemon, struct kms_error *err)
 {
     KMS_TRY(kms_daemon_open_hsm(daemon->config, daemon->config->hsm.create_service_keys, &daemon->hsm, err));
+    KMS_TRY(kms_predecessors_load(daemon->config, &daemon->predecessors, err));
     KMS_TRY(kms_attestation_open(daemon->hsm, &daemon->attestation, err));
     KMS_TRY(kms_daemon_open_records(daemon->config, &daemon->store, &daemon->audit, err));
     KMS_TRY(kms_daemon_auth_open(daemon->config, daemon->store, daemon->audit, &daemon->auth, err));
@@ -329,6 +333,7 @@ bool kms_daemon_close(struct kms_daemon *daemon)
     kms_detection_free(&daemon->detection);
     ops_shred_free(daemon->ops.shred);
     kms_keys_free(daemon->keys);
+    kms_predecessors_clear(&daemon->predecessors);
     kms_backup_free(daemon->backup);
     kms_audit_free(daemon->audit);
     kms_store_free(daemon->store);

@@ -5,6 +5,7 @@
 #include "backup/keeper.h"
 #include "backup/restore.h"
 #include "core/clock.h"
+#include "daemon/attestation.h"
 #include "daemon/open_hsm.h"
 #include "daemon/transport.h"
 #include "keys/keys.h"
@@ -30,7 +31,8 @@ struct restoring {
     struct kms_store *store;
     struct kms_audit *audit;
     struct kms_transport *transport; /* NULL: the token has the keys */
-    int shown;                       /* per cent */
+    struct kms_predecessors predecessors;
+    int shown; /* per cent */
 };
 
 /* Remove the draft and what SQLite keeps beside it. */
@@ -51,6 +53,7 @@ static void restoring_clear(struct restoring *restoring)
     kms_audit_free(restoring->audit);
     kms_hsm_free(restoring->hsm);
     kms_transport_free(restoring->transport);
+    kms_predecessors_clear(&restoring->predecessors);
     if (restoring->draft != NULL)
         remove_draft(restoring);
     if (restoring->lock >= 0)
@@ -106,8 +109,14 @@ static enum kms_status claim_place(struct restoring *restoring, struct kms_error
 static enum kms_status bring_service_keys(struct restoring *restoring, const struct kms_restore_order *order,
                                           struct kms_error *err)
 {
+    KMS_TRY(kms_predecessors_load(restoring->config, &restoring->predecessors, err));
     if (order->transport_capsule == NULL)
         return KMS_OK;
+    if (restoring->predecessors.count == 0)
+        return kms_fail_public(
+            err, KMS_CONFIG_INVALID,
+            "the attestation key of the lost HSM is gone, and a new one is made: name its public half "
+            "in hsm.attestation_predecessors, so that what it has signed still counts");
     return kms_transport_begin(restoring->config, order->transport_capsule, &restoring->transport, err);
 }
 
@@ -125,9 +134,10 @@ static enum kms_status bring_masters(struct restoring *restoring, struct kms_err
 /* The backup may not be older than the HSM: what was shredded since would come back. */
 static enum kms_status compare_with_hsm(struct restoring *restoring, struct kms_error *err)
 {
-    static const struct kms_keys_config defaults;
+    const struct kms_keys_config config = {.predecessors = restoring->predecessors.list,
+                                           .predecessor_count = restoring->predecessors.count};
     struct kms_keys *keys = NULL;
-    KMS_TRY(kms_keys_new(restoring->hsm, restoring->store, &defaults, &keys, err));
+    KMS_TRY(kms_keys_new(restoring->hsm, restoring->store, &config, &keys, err));
     const enum kms_status status = kms_keys_compare_roots(keys, err);
     kms_keys_free(keys);
     return status;

@@ -105,6 +105,20 @@ static enum kms_status refuse(const struct kms_batch_record *batch, const char *
         uuid, why);
 }
 
+/* By this HSM's key, or by that of one that was lost. */
+static enum kms_status verify_signature(struct kms_keys *keys, const struct kms_batch_record *batch,
+                                        struct kms_error *err)
+{
+    KMS_FREE char *pem = NULL;
+    KMS_TRY(keys->hsm->ops->attestation_public_pem(keys->hsm, &pem, err));
+    const struct kms_slice document = kms_slice_of(batch->document, batch->document_len);
+    const struct kms_slice signature = kms_slice_of(batch->signature, batch->signature_len);
+    enum kms_status status = kms_signature_verify(kms_slice_str(pem), document, signature, err);
+    for (size_t i = 0; i < keys->config.predecessor_count && status == KMS_TAMPERED; i++)
+        status = kms_signature_verify(keys->config.predecessors[i], document, signature, err);
+    return status;
+}
+
 enum kms_status kms_intent_verify(struct kms_keys *keys, const struct kms_batch_record *batch,
                                   struct kms_error *err)
 {
@@ -113,12 +127,11 @@ enum kms_status kms_intent_verify(struct kms_keys *keys, const struct kms_batch_
         return kms_fail(err, KMS_NO_MEMORY, "no memory to check the intent of a batch");
     if (batch->document_len <= head.len || memcmp(batch->document, head.data, head.len) != 0)
         return refuse(batch, "it is not of this row", err);
-    KMS_FREE char *pem = NULL;
-    KMS_TRY(keys->hsm->ops->attestation_public_pem(keys->hsm, &pem, err));
-    const enum kms_status status =
-        kms_signature_verify(kms_slice_str(pem), kms_slice_of(batch->document, batch->document_len),
-                             kms_slice_of(batch->signature, batch->signature_len), err);
+    const enum kms_status status = verify_signature(keys, batch, err);
     if (status == KMS_TAMPERED || status == KMS_INVALID_ARGUMENT)
-        return refuse(batch, "its signature is not by the HSM's attestation key", err);
+        return refuse(
+            batch,
+            "its signature is not by the HSM's attestation key, nor by one of hsm.attestation_predecessors",
+            err);
     return status;
 }

@@ -24,7 +24,7 @@ enum kms_status kms_intent_make(struct kms_keys *keys, struct kms_batch_record *
                                 struct kms_error *err) KMS_MUST_USE;
 /**
  * FAILED_PRECONDITION, with an alarm in the log, unless the document is this row's and its signature is by the attestation key
- * of this HSM.
+ * of this HSM or of a lost one that the configuration names.
  */
 enum kms_status kms_intent_verify(struct kms_keys *keys, const struct kms_batch_record *batch,
                                   struct kms_error *err) KMS_MUST_USE;

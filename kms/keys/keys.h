@@ -28,6 +28,9 @@ struct kms_keys_config {
      */
     enum kms_status (*durable)(void *context, const struct kms_batch_record *batch, struct kms_error *err);
     void *durable_context;
+    /* PEM, borrowed as long as the kms_keys: attestation keys of HSMs that were lost. An intent that one of them has signed holds. */
+    const struct kms_slice *predecessors;
+    size_t predecessor_count;
     uint64_t wrap_limit; /* a KEK version wraps no more than this; then it is rotated. 0: 2^31 */
 };
 
@@ -73,7 +76,10 @@ struct kms_rekey_hooks; /* keys/rekey.h */
 enum kms_status kms_keys_check_roots(struct kms_keys *keys, const struct kms_rekey_hooks *hooks,
                                      struct kms_error *err) KMS_MUST_USE;
 
-/** The comparison alone: as kms_keys_check_roots(), but changes nothing anywhere. */
+/**
+ * The comparison alone: as kms_keys_check_roots(), but changes nothing anywhere. Of batches that are not at their end the intents are
+ * verified, so that whoever restores learns of it before the service starts.
+ */
 enum kms_status kms_keys_compare_roots(struct kms_keys *keys, struct kms_error *err) KMS_MUST_USE;
 
 /** One KEK to make in bulk: `status` is per item; ALREADY_EXISTS when (customer, purpose) has a version

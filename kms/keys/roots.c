@@ -1,4 +1,5 @@
 /* The roots of the key trees: master keys in the HSM and what the database says of them. */
+#include "keys/intent.h"
 #include "keys/keys_internal.h"
 #include "keys/settle.h"
 #include "keys/tree.h"
@@ -295,6 +296,8 @@ static enum kms_status check_root(struct kms_keys_work *work, const struct roots
     KMS_TRY(explain_roots(roots, tenant, &batch, err));
     if (!check->only_compare)
         KMS_TRY(settle_batch(work, tenant, &batch, check->hooks, err));
+    else if (batch.state != 0)
+        KMS_TRY(kms_intent_verify(work->keys, &batch, err));
     return check_master(work, tenant, err);
 }
 

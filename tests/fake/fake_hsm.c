@@ -412,6 +412,13 @@ static enum kms_status fake_public_pem(struct kms_hsm *hsm, char **ret_pem, stru
     return *ret_pem == NULL ? kms_fail(err, KMS_NO_MEMORY, "fake: no public key") : KMS_OK;
 }
 
+void kms_fake_hsm_replace_attestation(struct kms_hsm *hsm)
+{
+    EVP_PKEY_free(fake_of(hsm)->attestation);
+    fake_of(hsm)->attestation = EVP_EC_gen("P-256");
+    KMS_ASSERT(fake_of(hsm)->attestation != NULL);
+}
+
 static enum kms_status fake_ping(struct kms_hsm *hsm, struct kms_error *err)
 {
     (void)hsm;

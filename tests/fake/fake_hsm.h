@@ -40,6 +40,8 @@ struct kms_hsm *kms_fake_hsm_new(unsigned sessions);
 void kms_fake_hsm_fail_after(struct kms_hsm *hsm, unsigned n, enum kms_status status);
 /** True when the failure that was ordered has not happened yet. */
 bool kms_fake_hsm_failure_is_pending(struct kms_hsm *hsm);
+/** Another attestation key, as after the loss of a token whose other keys came into a new one. */
+void kms_fake_hsm_replace_attestation(struct kms_hsm *hsm);
 /** The connection is lost and comes back at once: session keys are gone, sessions that are out are dead. */
 void kms_fake_hsm_lose(struct kms_hsm *hsm);
 /** As kms_fake_hsm_lose(), in the middle of the n-th operation from now. */

@@ -319,6 +319,18 @@ static void backups_are_off_unless_configured_and_safe_by_default(void **state)
     assert_int_equal(config.backup.keep_bases, 2);
 }
 
+static void keys_of_lost_hsms_are_files(void **state)
+{
+    (void)state;
+    KMS_CONFIG config = {0};
+    parse_good(12, "  attestation_predecessors: [lost.pem, /old/one.pem]", &config);
+    assert_int_equal(config.hsm.attestation_predecessors_count, 2);
+    assert_string_equal(config.hsm.attestation_predecessors[0], "/etc/kms/lost.pem");
+    assert_string_equal(config.hsm.attestation_predecessors[1], "/old/one.pem");
+    expect_refusal(12, "  attestation_predecessors: lost.pem", "attestation_predecessors");
+    expect_refusal(12, "  attestation_predecessors: [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q]", "");
+}
+
 static void a_backup_section_in_doubt_is_refused(void **state)
 {
     (void)state;
@@ -354,6 +366,7 @@ int main(void)
         cmocka_unit_test(senseless_detection_is_refused),
         cmocka_unit_test(metrics_are_served_only_where_they_are_asked_for),
         cmocka_unit_test(backups_are_off_unless_configured_and_safe_by_default),
+        cmocka_unit_test(keys_of_lost_hsms_are_files),
         cmocka_unit_test(a_backup_section_in_doubt_is_refused),
         cmocka_unit_test(values_that_yaml_or_c_would_bend_are_refused),
         cmocka_unit_test(the_commented_example_is_good),

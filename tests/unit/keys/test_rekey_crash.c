@@ -314,6 +314,45 @@ static void nothing_is_destroyed_on_the_word_of_an_intent_that_does_not_hold(voi
     assert_false(check_invariants());
 }
 
+/* The keys once more, with attestation keys of lost HSMs. */
+static void reopen(const struct kms_slice *predecessors, size_t count)
+{
+    struct kms_keys_config config = f.config;
+    config.predecessors = predecessors;
+    config.predecessor_count = count;
+    kms_keys_free(f.keys);
+    assert_int_equal(kms_keys_new(f.hsm, f.store, &config, &f.keys, &f.err), KMS_OK);
+}
+
+static void what_a_lost_hsm_has_signed_holds_when_its_key_is_named(void **state)
+{
+    (void)state;
+    char *lost = NULL;
+    char *other = NULL;
+    die_at(KMS_FAKE_MASTER_CREATE); /* INTENT, signed by the HSM that is lost now */
+    assert_int_equal(f.hsm->ops->attestation_public_pem(f.hsm, &lost, &f.err), KMS_OK);
+    kms_fake_hsm_replace_attestation(f.hsm);
+    assert_int_equal(f.hsm->ops->attestation_public_pem(f.hsm, &other, &f.err), KMS_OK);
+    kms_fake_hsm_replace_attestation(f.hsm);
+    const struct kms_slice predecessors[] = {kms_slice_str(other), kms_slice_str(lost)};
+    assert_int_equal(start(), KMS_FAILED_PRECONDITION);
+    assert_int_equal(kms_keys_compare_roots(f.keys, &f.err),
+                     KMS_FAILED_PRECONDITION); /* a restore says so, too */
+    assert_non_null(strstr(f.err.public_text, "hsm.attestation_predecessors"));
+    reopen(predecessors, 1);
+    assert_int_equal(start(), KMS_FAILED_PRECONDITION);
+    assert_int_equal(kms_fake_hsm_masters(f.hsm), 2);
+    reopen(predecessors, 2);
+    assert_int_equal(kms_keys_compare_roots(f.keys, &f.err), KMS_OK);
+    assert_int_equal(kms_fake_hsm_masters(f.hsm), 2);
+    assert_int_equal(start(), KMS_OK);
+    assert_int_equal(kms_fake_hsm_masters(f.hsm), 1);
+    reopen(NULL, 0);
+    free(lost);
+    free(other);
+    assert_false(check_invariants());
+}
+
 /* Start over and over, dying ever later, until the start comes to the destruction: it must have written something before. */
 static void check_start_writes_before_it_destroys(void)
 {
@@ -437,6 +476,7 @@ int main(void)
         SWEPT(a_shred_survives_every_failure),
         SWEPT(a_shred_survives_the_loss_of_the_device),
         SWEPT(nothing_is_destroyed_on_the_word_of_an_intent_that_does_not_hold),
+        SWEPT(what_a_lost_hsm_has_signed_holds_when_its_key_is_named),
         SWEPT(a_state_is_durable_before_a_key_is_destroyed_on_its_word),
         SWEPT(the_new_master_key_stays_when_the_old_one_does_not_work),
         SWEPT(a_torn_new_master_key_is_cleared_away),
