@@ -66,8 +66,8 @@ enum kms_status kms_auth_check_governable(struct kms_auth *auth, struct kms_erro
 /**
  * Identity of a client certificate in PEM (the leaf; the TLS layer has verified the chain). Cached by the
  * certificate's SHA-256. Checks validity dates and the CRL on every call, cached or not. UNAUTHENTICATED with
- * the cause: no usable name, expired, not yet valid, revoked, no current CRL of its issuer (fail closed when one is
- * configured), too many identities. NO_MEMORY.
+ * the cause: no usable name, expired, not yet valid, revoked, issued by a revoked authority, no current CRL of its issuer or of
+ * one above it in the file of client CAs (fail closed when one is configured), too many identities. NO_MEMORY.
  */
 enum kms_status kms_auth_identify(struct kms_auth *auth, struct kms_slice pem,
                                   const struct kms_identity **ret_identity,

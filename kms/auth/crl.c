@@ -19,11 +19,21 @@ struct issuer {
     int64_t until_ns; /* nextUpdate */
 };
 
+/* One of the client CAs. */
+struct authority {
+    uint8_t name[KMS_IDENTITY_KEY_SIZE];
+    uint8_t key_id[KMS_IDENTITY_KEY_SIZE]; /* zero: it has none */
+    bool revoked, unlisted; /* it, or one above it, is on a list, or of an issuer without one */
+    int64_t until_ns;       /* the first end of the lists that say so */
+};
+
 struct kms_crl {
     struct issuer issuers[KMS_CRL_LISTS_MAX];
     size_t issuer_count;
     uint8_t (*revoked)[KMS_IDENTITY_KEY_SIZE]; /* sorted digests of issuer and serial number */
     size_t revoked_count, revoked_capacity;
+    struct authority *authorities;
+    size_t authority_count;
 };
 
 /* What one load works on. */
@@ -82,6 +92,12 @@ static enum kms_status read_authorities(struct load *load, struct kms_slice pem)
         return KMS_NO_MEMORY;
     X509 *authority = NULL;
     while ((authority = PEM_read_bio_X509(bio, NULL, kms_identity_no_password, NULL)) != NULL) {
+        if (sk_X509_num(load->authorities) == KMS_CRL_AUTHORITIES_MAX) {
+            X509_free(authority);
+            return kms_fail_public(load->err, KMS_CONFIG_INVALID,
+                                   "the file of client CAs holds more than %d certificates",
+                                   KMS_CRL_AUTHORITIES_MAX);
+        }
         if (sk_X509_push(load->authorities, authority) <= 0) {
             X509_free(authority);
             return KMS_NO_MEMORY;
@@ -240,6 +256,90 @@ static int compare_digests(const void *a, const void *b)
     return memcmp(a, b, KMS_IDENTITY_KEY_SIZE);
 }
 
+/* What the lists say of one certificate; `*ret_until_ns` is the end of its issuer's. Lists that have expired do not count here. */
+static enum kms_crl_answer look_up(const struct kms_crl *crl, const uint8_t issuer[KMS_IDENTITY_KEY_SIZE],
+                                   const uint8_t revoked[KMS_IDENTITY_KEY_SIZE], int64_t *ret_until_ns)
+{
+    size_t i = 0;
+    while (i < crl->issuer_count && memcmp(crl->issuers[i].key, issuer, KMS_IDENTITY_KEY_SIZE) != 0)
+        i++;
+    if (i == crl->issuer_count)
+        return KMS_CRL_NO_LIST;
+    *ret_until_ns = crl->issuers[i].until_ns;
+    return crl->revoked_count > 0 && bsearch(revoked, crl->revoked, crl->revoked_count, KMS_IDENTITY_KEY_SIZE,
+                                             compare_digests) != NULL
+               ? KMS_CRL_REVOKED
+               : KMS_CRL_GOOD;
+}
+
+/* May the authority at `parent` have issued the one at `child`? */
+static bool is_parent(const struct load *load, int parent, int child)
+{
+    X509 *of = sk_X509_value(load->authorities, child);
+    return parent != child && (X509_get_extension_flags(of) & EXFLAG_SS) == 0 &&
+           X509_check_issued(sk_X509_value(load->authorities, parent), of) == X509_V_OK;
+}
+
+/* One authority by itself, under the list of its issuer if that is in the file. */
+static enum kms_status judge_authority(const struct load *load, int at, struct authority *ret_authority)
+{
+    X509 *certificate = sk_X509_value(load->authorities, at);
+    uint8_t issuer[KMS_IDENTITY_KEY_SIZE];
+    uint8_t serial[KMS_IDENTITY_KEY_SIZE];
+    struct authority authority = {.until_ns = INT64_MAX};
+    if (!kms_identity_issuer_key(X509_get_subject_name(certificate), authority.name) ||
+        !kms_identity_key_id(X509_get0_subject_key_id(certificate), authority.key_id) ||
+        !kms_identity_issuer_key(X509_get_issuer_name(certificate), issuer))
+        return KMS_NO_MEMORY;
+    int parent = 0;
+    while (parent < sk_X509_num(load->authorities) && !is_parent(load, parent, at))
+        parent++;
+    if (parent < sk_X509_num(load->authorities)) {
+        if (!kms_identity_serial_key(issuer, X509_get0_serialNumber(certificate), serial))
+            return kms_fail_public(load->err, KMS_CONFIG_INVALID,
+                                   "the file of client CAs holds one with a serial number of over %d bytes",
+                                   KMS_IDENTITY_SERIAL_MAX);
+        const enum kms_crl_answer answer = look_up(load->crl, issuer, serial, &authority.until_ns);
+        authority.revoked = answer == KMS_CRL_REVOKED;
+        authority.unlisted = answer == KMS_CRL_NO_LIST;
+    }
+    *ret_authority = authority;
+    return KMS_OK;
+}
+
+/* What is true of an authority is true of those below it. */
+static bool inherit(struct authority *child, const struct authority *parent)
+{
+    const struct authority before = *child;
+    child->revoked = child->revoked || parent->revoked;
+    child->unlisted = child->unlisted || parent->unlisted;
+    child->until_ns = parent->until_ns < child->until_ns ? parent->until_ns : child->until_ns;
+    return child->revoked != before.revoked || child->unlisted != before.unlisted ||
+           child->until_ns != before.until_ns;
+}
+
+/* All authorities, each with what is true of those above it; they may have certified each other in a circle. */
+static enum kms_status judge_authorities(const struct load *load)
+{
+    struct kms_crl *crl = load->crl;
+    const int count = sk_X509_num(load->authorities);
+    crl->authorities = calloc((size_t)count, sizeof *crl->authorities);
+    if (crl->authorities == NULL)
+        return KMS_NO_MEMORY;
+    crl->authority_count = (size_t)count;
+    for (int i = 0; i < count; i++)
+        KMS_TRY(judge_authority(load, i, &crl->authorities[i]));
+    for (bool changed = true;
+         changed;) { /* ends: a member changes in one direction only, among finitely many values */
+        changed = false;
+        for (int child = 0; child < count; child++)
+            for (int parent = 0; parent < count; parent++)
+                if (is_parent(load, parent, child))
+                    changed |= inherit(&crl->authorities[child], &crl->authorities[parent]);
+    }
+    return KMS_OK;
+}
+
 enum kms_status kms_crl_parse(const char *name, struct kms_slice crl_pem, struct kms_slice ca_pem,
                               int64_t now_ns, struct kms_crl **ret_crl, struct kms_error *err)
 {
@@ -255,6 +355,7 @@ enum kms_status kms_crl_parse(const char *name, struct kms_slice crl_pem, struct
     KMS_TRY(read_lists(&load, crl_pem));
     if (crl->revoked_count > 0)
         qsort(crl->revoked, crl->revoked_count, KMS_IDENTITY_KEY_SIZE, compare_digests);
+    KMS_TRY(judge_authorities(&load));
     *ret_crl = KMS_TAKE(crl);
     return KMS_OK;
 }
@@ -278,24 +379,41 @@ void kms_crl_free(struct kms_crl *crl)
     if (crl == NULL)
         return;
     free(crl->revoked);
+    free(crl->authorities);
     free(crl);
+}
+
+/* Did this authority issue the certificate, as far as names and key identifiers tell? */
+static bool issued(const struct authority *authority, const struct kms_certificate *certificate)
+{
+    static const uint8_t none[KMS_IDENTITY_KEY_SIZE];
+    return memcmp(authority->name, certificate->issuer, sizeof none) == 0 &&
+           (memcmp(authority->key_id, none, sizeof none) == 0 ||
+            memcmp(certificate->authority, none, sizeof none) == 0 ||
+            memcmp(authority->key_id, certificate->authority, sizeof none) == 0);
 }
 
 enum kms_crl_answer kms_crl_check(const struct kms_crl *crl, const struct kms_certificate *certificate,
                                   int64_t now_ns, int64_t *ret_until_ns)
 {
-    size_t i = 0;
-    while (i < crl->issuer_count &&
-           memcmp(crl->issuers[i].key, certificate->issuer, KMS_IDENTITY_KEY_SIZE) != 0)
-        i++;
-    if (i == crl->issuer_count)
+    struct authority chain = {.until_ns = INT64_MAX};
+    bool known = false;
+    const enum kms_crl_answer own = look_up(crl, certificate->issuer, certificate->revoked, &chain.until_ns);
+    if (own != KMS_CRL_GOOD)
+        return own;
+    for (size_t i = 0; i < crl->authority_count; i++) {
+        if (!issued(&crl->authorities[i], certificate))
+            continue;
+        known = true;
+        (void)inherit(&chain, &crl->authorities[i]);
+    }
+    if (chain.revoked)
+        return KMS_CRL_CHAIN_REVOKED;
+    if (!known || chain.unlisted)
         return KMS_CRL_NO_LIST;
-    if (crl->revoked_count > 0 && bsearch(certificate->revoked, crl->revoked, crl->revoked_count,
-                                          KMS_IDENTITY_KEY_SIZE, compare_digests) != NULL)
-        return KMS_CRL_REVOKED;
-    if (crl->issuers[i].until_ns < now_ns)
+    if (chain.until_ns < now_ns)
         return KMS_CRL_EXPIRED;
-    *ret_until_ns = crl->issuers[i].until_ns;
+    *ret_until_ns = chain.until_ns;
     return KMS_CRL_GOOD;
 }
 

@@ -215,6 +215,13 @@ bool kms_identity_serial_key(const uint8_t issuer[KMS_IDENTITY_KEY_SIZE], const 
     return EVP_Digest(both, KMS_IDENTITY_KEY_SIZE + (size_t)len, ret_key, NULL, EVP_sha256(), NULL) == 1;
 }
 
+bool kms_identity_key_id(const ASN1_OCTET_STRING *id, uint8_t ret_key[KMS_IDENTITY_KEY_SIZE])
+{
+    memset(ret_key, 0, KMS_IDENTITY_KEY_SIZE);
+    return id == NULL || EVP_Digest(ASN1_STRING_get0_data(id), (size_t)ASN1_STRING_length(id), ret_key, NULL,
+                                    EVP_sha256(), NULL) == 1;
+}
+
 bool kms_identity_time(const ASN1_TIME *time, int64_t *ret_ns)
 {
     struct tm utc;
@@ -227,8 +234,7 @@ bool kms_identity_time(const ASN1_TIME *time, int64_t *ret_ns)
 }
 
 /* What revocation and expiry need. */
-static enum kms_status take_facts(const X509 *certificate, struct kms_certificate *facts,
-                                  struct kms_error *err)
+static enum kms_status take_facts(X509 *certificate, struct kms_certificate *facts, struct kms_error *err)
 {
     const ASN1_INTEGER *serial = X509_get0_serialNumber(certificate);
     const int serial_len = ASN1_STRING_length(serial);
@@ -240,7 +246,8 @@ static enum kms_status take_facts(const X509 *certificate, struct kms_certificat
         !kms_identity_time(X509_get0_notAfter(certificate), &facts->identity.not_after_ns))
         return refuse(err, "the certificate's dates are damaged");
     if (!kms_identity_issuer_key(X509_get_issuer_name(certificate), facts->issuer) ||
-        !kms_identity_serial_key(facts->issuer, serial, facts->revoked))
+        !kms_identity_serial_key(facts->issuer, serial, facts->revoked) ||
+        !kms_identity_key_id(X509_get0_authority_key_id(certificate), facts->authority))
         return refuse(err, "the certificate's issuer cannot be read");
     return KMS_OK;
 }

@@ -17,9 +17,10 @@ enum { KMS_IDENTITY_PEM_MAX = 64 * 1024, KMS_IDENTITY_SERIAL_MAX = 20, KMS_IDENT
 /** What is read from a certificate once. */
 struct kms_certificate {
     struct kms_identity identity;
-    int64_t not_before_ns;                  /* wall clock */
-    uint8_t issuer[KMS_IDENTITY_KEY_SIZE];  /* kms_identity_issuer_key() */
-    uint8_t revoked[KMS_IDENTITY_KEY_SIZE]; /* kms_identity_serial_key() */
+    int64_t not_before_ns;                    /* wall clock */
+    uint8_t issuer[KMS_IDENTITY_KEY_SIZE];    /* kms_identity_issuer_key() */
+    uint8_t revoked[KMS_IDENTITY_KEY_SIZE];   /* kms_identity_serial_key() */
+    uint8_t authority[KMS_IDENTITY_KEY_SIZE]; /* kms_identity_key_id() of its authority key identifier */
 };
 
 /**
@@ -45,6 +46,8 @@ int kms_identity_no_password(char *buffer, int size, int writing, void *context)
 bool kms_identity_issuer_key(const X509_NAME *issuer, uint8_t ret_key[KMS_IDENTITY_KEY_SIZE]);
 bool kms_identity_serial_key(const uint8_t issuer[KMS_IDENTITY_KEY_SIZE], const ASN1_INTEGER *serial,
                              uint8_t ret_key[KMS_IDENTITY_KEY_SIZE]);
+/** SHA-256 of an authority's or a subject's key identifier; zero when there is none. False: no memory. */
+bool kms_identity_key_id(const ASN1_OCTET_STRING *id, uint8_t ret_key[KMS_IDENTITY_KEY_SIZE]);
 /** Wall-clock nanoseconds of an ASN.1 time, INT64_MAX when it is after the year 2262. False when it is malformed. */
 bool kms_identity_time(const ASN1_TIME *time, int64_t *ret_ns);
 

@@ -103,17 +103,22 @@ static enum kms_status answer_crl(enum kms_crl_answer answer, struct kms_error *
         return KMS_OK;
     case KMS_CRL_REVOKED:
         return kms_fail(err, KMS_UNAUTHENTICATED, "the certificate is revoked");
+    case KMS_CRL_CHAIN_REVOKED:
+        return kms_fail(err, KMS_UNAUTHENTICATED, "an authority above the certificate is revoked");
     case KMS_CRL_NO_LIST:
-        kms_log_error("auth",
-                      "clients are refused: there is no revocation list of their issuer in the CRL file");
-        return kms_fail(err, KMS_UNAUTHENTICATED, "there is no revocation list of the certificate's issuer");
+        kms_log_error(
+            "auth",
+            "clients are refused: there is no revocation list of their issuer, or of one above it, in "
+            "the CRL file");
+        return kms_fail(err, KMS_UNAUTHENTICATED,
+                        "there is no revocation list of the certificate's issuer, or of one above it");
     case KMS_CRL_EXPIRED:
     default:
         kms_log_error("auth",
-                      "clients are refused: the revocation list of their issuer has expired; put a new one "
-                      "in place and reload");
+                      "clients are refused: the revocation list of their issuer, or of one above it, has "
+                      "expired; put a new one in place and reload");
         return kms_fail(err, KMS_UNAUTHENTICATED,
-                        "the revocation list of the certificate's issuer has expired");
+                        "the revocation list of the certificate's issuer, or of one above it, has expired");
     }
 }
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import ssl
 import socket
+import subprocess
 import unittest
 
 import grpc
@@ -185,6 +186,84 @@ class Roles(IdentityTestCase):
         results = client.keys.BatchGenerateDataKey(batch, timeout=DEADLINE).results
         self.assertEqual([r.WhichOneof("result") for r in results], ["response", "error"])
         self.assertEqual(results[1].error.code, DENIED.value[0])
+
+
+class Intermediate(IdentityTestCase):
+    """Clients of an authority below the one at the top; both stand in the file of client CAs."""
+
+    CONFIGURATION = """
+[ca]
+default_ca = below
+[below]
+database = {below}/index.txt
+new_certs_dir = {below}
+certificate = {pki}/below.pem
+private_key = {pki}/below.key
+crlnumber = {below}/crlnumber
+rand_serial = yes
+default_md = sha256
+default_days = 30
+default_crl_days = 30
+policy = any
+[any]
+commonName = supplied
+[authority]
+basicConstraints = critical,CA:TRUE
+keyUsage = critical,keyCertSign,cRLSign
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+[client]
+basicConstraints = critical,CA:FALSE
+keyUsage = critical,digitalSignature
+extendedKeyUsage = clientAuth
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+subjectAltName = URI:spiffe://kms.example/app/below
+"""
+
+    @classmethod
+    def openssl(cls, *arguments):
+        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, cwd=cls.pki)
+
+    @classmethod
+    def issue(cls, name, section, configuration):
+        cls.openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
+                    "-keyout", f"{name}.key", "-out", f"{name}.csr")  # fmt: skip
+        cls.openssl("ca", "-batch", "-config", configuration, "-extfile", "below.cnf", "-extensions", section, "-notext",
+                    "-in", f"{name}.csr", "-out", f"{name}.pem")  # fmt: skip
+
+    @classmethod
+    def prepare(cls, home):
+        cls.pki = home.path / "pki"
+        below = cls.pki / "below"
+        below.mkdir()
+        (below / "index.txt").write_text("")
+        (below / "crlnumber").write_text("1000\n")
+        (cls.pki / "below.cnf").write_text(cls.CONFIGURATION.format(below=below, pki=cls.pki))
+        cls.issue("below", "authority", "ca/ca.cnf")
+        cls.issue("member", "client", "below.cnf")
+        cls.openssl("ca", "-config", "below.cnf", "-gencrl", "-out", "below.crl")
+        home.bindings.append({"identity": "spiffe://kms.example/app/below", "role": "application", "tenants": ["*"], "purposes": ["*"]})
+        with (cls.pki / "ca.pem").open("a") as authorities:
+            authorities.write((cls.pki / "below.pem").read_text())
+        cls.add_list()
+
+    @classmethod
+    def add_list(cls):
+        with (cls.pki / "ca.crl").open("a") as lists:
+            lists.write((cls.pki / "below.crl").read_text())
+
+    def test_the_revocation_of_an_authority_reaches_its_clients(self):
+        client = self.connect("member")
+        self.assertEqual(len(self.generate(client).plaintext), 32)
+        self.home.pki("revoke", "below")
+        self.add_list()
+        self.reload()
+        self.assertRefused(UNAUTHENTICATED, client.keys.GenerateDataKey, generate_request())
+        self.assertRefused(UNAUTHENTICATED, self.connect("member").keys.GenerateDataKey, generate_request())
+        reasons = [r["reason"] for r in self.home.audit_records() if r.get("outcome") == "UNAUTHENTICATED"]
+        self.assertEqual(set(reasons), {"an authority above the certificate is revoked"})
+        self.assertEqual(len(self.generate(self.connect("app")).plaintext), 32)
 
 
 class Reload(IdentityTestCase):

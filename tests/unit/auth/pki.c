@@ -60,23 +60,40 @@ static void add_extension(X509 *certificate, X509 *issuer, int nid, const char *
     X509_EXTENSION_free(extension);
 }
 
-struct pki_ca pki_ca_new(const char *name, bool may_sign_crls)
+/* A CA of that issuer, NULL: of itself. */
+static struct pki_ca make_ca(const struct pki_ca *issuer, const char *name, const char *serial,
+                             bool may_sign_crls, bool identified)
 {
     struct pki_ca ca = {.certificate = X509_new(), .key = EVP_EC_gen("P-256")};
     KMS_ASSERT(ca.certificate != NULL && ca.key != NULL);
+    const struct pki_ca *by = issuer != NULL ? issuer : &ca;
     (void)X509_set_version(ca.certificate, X509_VERSION_3);
-    set_serial(X509_get_serialNumber(ca.certificate), "4711");
+    set_serial(X509_get_serialNumber(ca.certificate), serial);
     add_cn(X509_get_subject_name(ca.certificate), name, 0);
-    (void)X509_set_issuer_name(ca.certificate, X509_get_subject_name(ca.certificate));
+    (void)X509_set_issuer_name(ca.certificate, X509_get_subject_name(by->certificate));
     (void)X509_gmtime_adj(X509_getm_notBefore(ca.certificate), -HOUR);
     (void)X509_gmtime_adj(X509_getm_notAfter(ca.certificate), HOUR);
     (void)X509_set_pubkey(ca.certificate, ca.key);
-    add_extension(ca.certificate, ca.certificate, NID_basic_constraints, "critical,CA:TRUE");
-    add_extension(ca.certificate, ca.certificate, NID_key_usage,
+    add_extension(ca.certificate, by->certificate, NID_basic_constraints, "critical,CA:TRUE");
+    add_extension(ca.certificate, by->certificate, NID_key_usage,
                   may_sign_crls ? "critical,keyCertSign,cRLSign" : "critical,keyCertSign");
-    KMS_ASSERT(X509_sign(ca.certificate, ca.key, EVP_sha256()) > 0);
+    if (identified)
+        add_extension(ca.certificate, by->certificate, NID_subject_key_identifier, "hash");
+    if (identified && X509_get0_subject_key_id(by->certificate) != NULL)
+        add_extension(ca.certificate, by->certificate, NID_authority_key_identifier, "keyid");
+    KMS_ASSERT(X509_sign(ca.certificate, by->key, EVP_sha256()) > 0);
     ca.pem = certificate_pem(ca.certificate);
     return ca;
+}
+
+struct pki_ca pki_ca_new(const char *name, bool may_sign_crls)
+{
+    return make_ca(NULL, name, "4711", may_sign_crls, false);
+}
+
+struct pki_ca pki_ca_below(const struct pki_ca *parent, const char *name, const char *serial, bool identified)
+{
+    return make_ca(parent, name, serial, true, identified);
 }
 
 void pki_ca_clear(struct pki_ca *ca)
@@ -135,6 +152,8 @@ char *pki_leaf_pem(const struct pki_ca *issuer, const struct pki_leaf *leaf)
         add_broken_san(certificate);
     if (leaf->is_ca)
         add_extension(certificate, issuer->certificate, NID_basic_constraints, "critical,CA:TRUE");
+    if (leaf->identified)
+        add_extension(certificate, issuer->certificate, NID_authority_key_identifier, "keyid");
     KMS_ASSERT(X509_sign(certificate, issuer->key, EVP_sha256()) > 0);
     char *pem = certificate_pem(certificate);
     X509_free(certificate);

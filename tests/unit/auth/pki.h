@@ -22,6 +22,9 @@ struct pki_ca {
 
 /** A self-signed P-256 CA, with or without the right to sign CRLs. */
 struct pki_ca pki_ca_new(const char *name, bool may_sign_crls);
+/** One below it, with key identifiers when `identified`; it may sign CRLs. */
+struct pki_ca pki_ca_below(const struct pki_ca *parent, const char *name, const char *serial,
+                           bool identified);
 void pki_ca_clear(struct pki_ca *ca);
 
 /** One subject alternative name; `len` 0: strlen(text). */
@@ -41,6 +44,7 @@ struct pki_leaf {
     bool is_ca;
     bool broken_san; /* the extension's bytes are garbage */
     bool far_end;    /* notAfter 9999-12-31, "no end" */
+    bool identified; /* with the identifier of the issuer's key */
 };
 /** PEM text; free(). */
 char *pki_leaf_pem(const struct pki_ca *issuer, const struct pki_leaf *leaf);

@@ -215,6 +215,166 @@ static void every_flipped_byte_is_refused(void **state)
     free(good);
 }
 
+/* A root, two authorities below it and one below the first of these, with the lists of all. */
+struct tree {
+    struct pki_ca root, first, second, deep;
+    char cas[16384], lists[16384];
+};
+
+/* Revoked are the serials that are given: of those below the root, and below the first. */
+static void plant(struct tree *tree, const char *below_root, const char *below_first, bool identified)
+{
+    *tree = (struct tree){.root = pki_ca_new("Root", true)};
+    tree->first = pki_ca_below(&tree->root, "First", "21", identified);
+    tree->second = pki_ca_below(&tree->root, "Second", "22", identified);
+    tree->deep = pki_ca_below(&tree->first, "Deep", "31", identified);
+    char *of_root = pki_crl_pem(&tree->root, &tree->root, &(struct pki_crl){.serials = {below_root}});
+    char *of_first = pki_crl_pem(&tree->first, &tree->first, &(struct pki_crl){.serials = {below_first}});
+    char *of_second = pki_crl_pem(&tree->second, &tree->second, &(struct pki_crl){0});
+    char *of_deep = pki_crl_pem(&tree->deep, &tree->deep, &(struct pki_crl){0});
+    (void)snprintf(tree->cas, sizeof tree->cas, "%s%s%s%s", tree->deep.pem, tree->first.pem, tree->second.pem,
+                   tree->root.pem);
+    (void)snprintf(tree->lists, sizeof tree->lists, "%s%s%s%s", of_root, of_first, of_second, of_deep);
+    free(of_root);
+    free(of_first);
+    free(of_second);
+    free(of_deep);
+}
+
+static void fell(struct tree *tree)
+{
+    pki_ca_clear(&tree->root);
+    pki_ca_clear(&tree->first);
+    pki_ca_clear(&tree->second);
+    pki_ca_clear(&tree->deep);
+}
+
+static void an_authority_that_is_revoked_takes_all_below_it_along(void **state)
+{
+    (void)state;
+    for (int identified = 0; identified < 2; identified++) {
+        struct tree tree;
+        plant(&tree, "21", NULL, identified);
+        struct kms_crl *crl = load_good(tree.lists, tree.cas);
+        assert_int_equal(answer(crl, &tree.root, "1"), KMS_CRL_GOOD);
+        assert_int_equal(answer(crl, &tree.first, "1"), KMS_CRL_CHAIN_REVOKED);
+        assert_int_equal(answer(crl, &tree.deep, "1"), KMS_CRL_CHAIN_REVOKED);
+        assert_int_equal(answer(crl, &tree.second, "1"), KMS_CRL_GOOD);
+        kms_crl_free(crl);
+        fell(&tree);
+    }
+}
+
+static void one_in_the_middle_takes_only_those_below_it(void **state)
+{
+    (void)state;
+    struct tree tree;
+    plant(&tree, NULL, "31", true);
+    struct kms_crl *crl = load_good(tree.lists, tree.cas);
+    assert_int_equal(answer(crl, &tree.first, "1"), KMS_CRL_GOOD);
+    assert_int_equal(answer(crl, &tree.deep, "1"), KMS_CRL_CHAIN_REVOKED);
+    kms_crl_free(crl);
+    fell(&tree);
+}
+
+static void a_tree_of_good_authorities_serves(void **state)
+{
+    (void)state;
+    struct tree tree;
+    plant(&tree, "99", "99", true);
+    struct kms_crl *crl = load_good(tree.lists, tree.cas);
+    assert_int_equal(answer(crl, &tree.deep, "1"), KMS_CRL_GOOD);
+    assert_int_equal(answer(crl, &tree.first, "99"), KMS_CRL_REVOKED);
+    kms_crl_free(crl);
+    fell(&tree);
+}
+
+static void an_authority_without_a_list_above_it_fails_closed(void **state)
+{
+    (void)state;
+    struct tree tree;
+    plant(&tree, NULL, NULL, true);
+    char *own = pki_crl_pem(&tree.first, &tree.first, &(struct pki_crl){0});
+    struct kms_crl *crl = load_good(own, tree.cas);
+    assert_int_equal(answer(crl, &tree.first, "1"), KMS_CRL_NO_LIST);
+    kms_crl_free(crl);
+    crl = load_good(own, tree.first.pem); /* where the operator's trust begins, nobody is above */
+    assert_int_equal(answer(crl, &tree.first, "1"), KMS_CRL_GOOD);
+    kms_crl_free(crl);
+    free(own);
+    fell(&tree);
+}
+
+static void the_first_list_of_a_chain_that_ends_ends_the_answer(void **state)
+{
+    (void)state;
+    struct tree tree;
+    plant(&tree, NULL, NULL, true);
+    char *soon = pki_crl_pem(&tree.root, &tree.root, &(struct pki_crl){.next_update = 60});
+    char lists[sizeof tree.lists + 4096];
+    (void)snprintf(lists, sizeof lists, "%s%s", tree.lists, soon);
+    struct kms_crl *crl = load_good(lists, tree.cas);
+    int64_t until_ns = 0;
+    const struct kms_certificate certificate = certificate_of(&tree.deep, "1");
+    assert_int_equal(kms_crl_check(crl, &certificate, kms_clock_wall_ns(), &until_ns), KMS_CRL_GOOD);
+    assert_true(until_ns <= kms_clock_wall_ns() + 60 * KMS_NS_PER_SECOND);
+    assert_int_equal(kms_crl_check(crl, &certificate, until_ns + 1, &until_ns), KMS_CRL_EXPIRED);
+    kms_crl_free(crl);
+    free(soon);
+    fell(&tree);
+}
+
+/* What a leaf of `issuer` is answered, with the identifier of the issuer's key in it. */
+static enum kms_crl_answer answer_identified(const struct kms_crl *crl, const struct pki_ca *issuer)
+{
+    struct kms_certificate certificate;
+    int64_t until_ns = 0;
+    char *pem = pki_leaf_pem(issuer, &(struct pki_leaf){.cn = "app", .identified = true});
+    assert_int_equal(kms_identity_parse(kms_slice_str(pem), &certificate, NULL), KMS_OK);
+    free(pem);
+    return kms_crl_check(crl, &certificate, kms_clock_wall_ns(), &until_ns);
+}
+
+static void of_two_authorities_of_one_name_the_key_tells_which(void **state)
+{
+    (void)state;
+    struct pki_ca root = pki_ca_new("Root", true);
+    struct pki_ca old = pki_ca_below(&root, "Same", "21", true);
+    struct pki_ca new = pki_ca_below(&root, "Same", "22", true);
+    struct pki_ca stranger = pki_ca_below(&root, "Same", "23", true);
+    char *of_root = pki_crl_pem(&root, &root, &(struct pki_crl){.serials = {"21"}});
+    char *of_same = pki_crl_pem(&new, &new, &(struct pki_crl){0});
+    char cas[16384];
+    char lists[8192];
+    (void)snprintf(cas, sizeof cas, "%s%s%s", root.pem, old.pem, new.pem);
+    (void)snprintf(lists, sizeof lists, "%s%s", of_root, of_same);
+    struct kms_crl *crl = load_good(lists, cas);
+    assert_int_equal(answer_identified(crl, &new), KMS_CRL_GOOD);
+    assert_int_equal(answer_identified(crl, &old), KMS_CRL_CHAIN_REVOKED);
+    assert_int_equal(answer_identified(crl, &stranger), KMS_CRL_NO_LIST); /* it is not in the file */
+    assert_int_equal(answer(crl, &new, "1"), KMS_CRL_CHAIN_REVOKED);      /* whose it is cannot be told */
+    kms_crl_free(crl);
+    free(of_root);
+    free(of_same);
+    pki_ca_clear(&root);
+    pki_ca_clear(&old);
+    pki_ca_clear(&new);
+    pki_ca_clear(&stranger);
+}
+
+static void too_many_authorities_are_refused(void **state)
+{
+    (void)state;
+    const size_t len = strlen(ca.pem);
+    char *many = malloc((KMS_CRL_AUTHORITIES_MAX + 1) * len + 1);
+    assert_non_null(many);
+    many[0] = '\0';
+    for (size_t i = 0; i <= KMS_CRL_AUTHORITIES_MAX; i++)
+        memcpy(many + i * len, ca.pem, len + 1);
+    expect_refusal(pki_crl_pem(&ca, &ca, &(struct pki_crl){0}), many, "more than 1000");
+    free(many);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -229,6 +389,13 @@ int main(void)
         cmocka_unit_test(partial_lists_are_refused),
         cmocka_unit_test(damaged_files_are_refused),
         cmocka_unit_test(every_flipped_byte_is_refused),
+        cmocka_unit_test(an_authority_that_is_revoked_takes_all_below_it_along),
+        cmocka_unit_test(one_in_the_middle_takes_only_those_below_it),
+        cmocka_unit_test(a_tree_of_good_authorities_serves),
+        cmocka_unit_test(an_authority_without_a_list_above_it_fails_closed),
+        cmocka_unit_test(the_first_list_of_a_chain_that_ends_ends_the_answer),
+        cmocka_unit_test(of_two_authorities_of_one_name_the_key_tells_which),
+        cmocka_unit_test(too_many_authorities_are_refused),
     };
     return cmocka_run_group_tests_name("crl", tests, make_cas, drop_cas);
 }
