@@ -125,6 +125,8 @@ struct kms_hsm_ops {
                                 struct kms_error *err);
     enum kms_status (*mac)(struct kms_hsm_session *session, struct kms_slice data,
                            uint8_t ret_mac[KMS_HSM_MAC_SIZE], struct kms_error *err);
+    enum kms_status (*mac_alone)(struct kms_hsm *hsm, struct kms_slice data,
+                                 uint8_t ret_mac[KMS_HSM_MAC_SIZE], struct kms_error *err);
     enum kms_status (*backup_key)(struct kms_hsm_session *session, struct kms_hsm_key *ret_key,
                                   uint8_t ret_id[KMS_HSM_KEY_ID_SIZE], struct kms_error *err);
     enum kms_status (*service_keys)(struct kms_hsm_session *session,
@@ -296,6 +298,16 @@ static inline enum kms_status kms_hsm_mac(struct kms_hsm *hsm, struct kms_hsm_se
                                           struct kms_error *err)
 {
     return hsm->ops->mac(session, data, ret_mac, err);
+}
+
+/**
+ * The same for whoever may hold a session already, or none: it needs none. One at a time, and as a signature waits for a recovery.
+ * Take no lock below HSM_POOL in core/lock.h's table around it.
+ */
+static inline enum kms_status kms_hsm_mac_alone(struct kms_hsm *hsm, struct kms_slice data,
+                                                uint8_t ret_mac[KMS_HSM_MAC_SIZE], struct kms_error *err)
+{
+    return hsm->ops->mac_alone(hsm, data, ret_mac, err);
 }
 
 /**

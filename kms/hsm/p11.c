@@ -85,6 +85,7 @@ static const struct kms_hsm_ops p11_ops = {
     .gcm_seal = kms_p11_crypto_gcm_seal,
     .gcm_open = kms_p11_crypto_gcm_open,
     .mac = kms_p11_crypto_mac,
+    .mac_alone = kms_p11_crypto_mac_alone,
     .backup_key = kms_p11_service_backup_key,
     .service_keys = kms_p11_service_keys,
     .recovery_find = kms_p11_trusted_find,

@@ -126,3 +126,13 @@ enum kms_status kms_p11_crypto_mac(struct kms_hsm_session *session, struct kms_s
     return kms_fail(err, KMS_HSM_UNAVAILABLE, "%s with the integrity key: %s", function,
                     kms_ckr_name(rv, text));
 }
+
+enum kms_status kms_p11_crypto_mac_alone(struct kms_hsm *hsm, struct kms_slice data,
+                                         uint8_t ret_mac[KMS_HSM_MAC_SIZE], struct kms_error *err)
+{
+    struct kms_p11 *p11 = kms_p11_of(hsm);
+    KMS_TRY(kms_p11_session_take_spare(p11, kms_clock_mono_ns() + p11->operation_timeout_ns, err));
+    const enum kms_status status = kms_p11_crypto_mac(p11->spare, data, ret_mac, err);
+    kms_p11_session_return_spare(p11);
+    return status;
+}

@@ -20,5 +20,9 @@ enum kms_status kms_p11_crypto_gcm_open(struct kms_hsm_session *session, struct 
                                         uint8_t *ret_plaintext, struct kms_error *err) KMS_MUST_USE;
 enum kms_status kms_p11_crypto_mac(struct kms_hsm_session *session, struct kms_slice data,
                                    uint8_t ret_mac[KMS_HSM_MAC_SIZE], struct kms_error *err) KMS_MUST_USE;
+/** As kms_hsm_mac_alone(): with the spare session. */
+enum kms_status kms_p11_crypto_mac_alone(struct kms_hsm *hsm, struct kms_slice data,
+                                         uint8_t ret_mac[KMS_HSM_MAC_SIZE],
+                                         struct kms_error *err) KMS_MUST_USE;
 
 #endif

@@ -394,6 +394,17 @@ static enum kms_status fake_mac(struct kms_hsm_session *session, struct kms_slic
     return status;
 }
 
+static enum kms_status fake_mac_alone(struct kms_hsm *hsm, struct kms_slice data,
+                                      uint8_t ret_mac[KMS_HSM_MAC_SIZE], struct kms_error *err)
+{
+    (void)err;
+    unsigned len = 0;
+    const struct fake_hsm *fake = fake_of(hsm);
+    KMS_ASSERT(HMAC(EVP_sha256(), fake->integrity, sizeof fake->integrity, data.data, data.len, ret_mac,
+                    &len) != NULL);
+    return KMS_OK;
+}
+
 static enum kms_status fake_sign(struct kms_hsm *hsm, struct kms_slice message,
                                  uint8_t ret_signature[KMS_HSM_SIGNATURE_MAX], size_t *ret_len,
                                  struct kms_error *err)
@@ -471,6 +482,7 @@ static const struct kms_hsm_ops fake_ops = {
     .gcm_seal = fake_gcm_seal,
     .gcm_open = fake_gcm_open,
     .mac = fake_mac,
+    .mac_alone = fake_mac_alone,
     .backup_key = fake_backup_key,
     .service_keys = kms_fake_service_keys,
     .recovery_find = kms_fake_recovery_find,
