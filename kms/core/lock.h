@@ -35,6 +35,7 @@
     X(CLIENT, "the client library's data-key cache")                                                         \
     X(RPC_TLS, "the certificate, key and client CA that new connections get")                                \
     X(METRICS, "which connections read metrics")                                                             \
+    X(SEALS, "the hashes of sealed records, from a commit to what is remembered of it")                      \
     X(LOG, "the log's rate limits and its output")
 
 enum kms_lock_place {

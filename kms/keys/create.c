@@ -58,6 +58,7 @@ static enum kms_status read_state(struct kms_keys *keys, const struct kms_uuid *
 {
     KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
     KMS_TRY(kms_txn_begin(keys->store, false, &txn, err));
+    txn.store->ops->seal.trust(txn.txn); /* it is read again where it is written */
     KMS_TRY(txn.store->ops->tenant_by_uuid(txn.txn, tenant_uuid, ret_tenant, err));
     KMS_FREE struct kms_kek_record *any = NULL;
     size_t count = 0;

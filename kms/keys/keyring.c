@@ -211,6 +211,7 @@ static enum kms_status read_for_wrap(struct kms_keys_work *work, const struct km
     KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
     KMS_TRY(kms_txn_begin(work->keys->store, false, &txn, err));
     const struct kms_store_ops *store = txn.store->ops;
+    store->seal.trust(txn.txn);
     enum kms_status status = store->tenant_by_id(txn.txn, owner->tenant, &rows->tenant, err);
     if (status == KMS_NOT_FOUND)
         return kms_fail_public(err, status, "tenant '%s' does not exist", owner->tenant);
@@ -300,6 +301,7 @@ static enum kms_status read_for_unwrap(struct kms_keys_work *work, const struct 
     KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
     KMS_TRY(kms_txn_begin(keys->store, false, &txn, err));
     const struct kms_store_ops *store = txn.store->ops;
+    store->seal.trust(txn.txn);
     const enum kms_status status = store->kek_by_id(txn.txn, kek_id, &rows->kek, err);
     if (status == KMS_NOT_FOUND)
         return kms_keyring_refuse(keys, err, "no KEK has the id in the blob");

@@ -119,6 +119,7 @@ static enum kms_status check_same_root(struct kms_txn *txn, const struct kms_ten
                                        struct kms_error *err)
 {
     struct kms_tenant_record now;
+    txn->store->ops->seal.trust(txn->txn);
     KMS_TRY(txn->store->ops->tenant_by_uuid(txn->txn, &tenant->uuid, &now, err));
     return now.epoch == tenant->epoch ? KMS_OK : moved(err);
 }

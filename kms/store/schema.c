@@ -7,6 +7,7 @@
 #include "store/schema_shred.h"
 #include "store/schema_rekey.h"
 #include "store/schema_retention.h"
+#include "store/schema_seal.h"
 #include "store/sqlite_error.h"
 
 #include <stdlib.h>
@@ -112,6 +113,7 @@ static const char *const migration_sql[] = {
     kms_schema_policy,
     kms_schema_recovery,
     kms_schema_retention,
+    kms_schema_seal,
 };
 
 const struct kms_schema_migrations kms_schema_migrations = {migration_sql,

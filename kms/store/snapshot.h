@@ -35,6 +35,9 @@ enum kms_status kms_sqlite_purpose_snapshot(struct kms_store_txn *txn, struct km
 /** With the KEKs of each customer behind it. */
 enum kms_status kms_sqlite_customer_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
                                              struct kms_error *err) KMS_MUST_USE;
+/** Those that are not active only, without KEKs; no family of a backup. */
+enum kms_status kms_sqlite_customer_snapshot_closed(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
+                                                    struct kms_error *err) KMS_MUST_USE;
 enum kms_status kms_sqlite_page_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
                                          struct kms_error *err) KMS_MUST_USE;
 enum kms_status kms_sqlite_request_snapshot(struct kms_store_txn *txn, struct kms_snapshot *snapshot,

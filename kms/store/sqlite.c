@@ -10,6 +10,7 @@
 #include "store/sqlite_operation.h"
 #include "store/sqlite_policy.h"
 #include "store/sqlite_recovery.h"
+#include "store/sqlite_seal.h"
 #include "store/sqlite_shred.h"
 #include "store/sqlite_rekey.h"
 
@@ -123,6 +124,12 @@ static const struct kms_store_ops sqlite_ops = {
             .clock_get = kms_sqlite_shred_clock_get,
         },
     .rekey = KMS_SQLITE_REKEY_OPS,
+    .seal =
+        {
+            .begin = kms_sqlite_seal_begin,
+            .trust = kms_sqlite_seal_trust,
+            .generation = kms_sqlite_seal_generation,
+        },
 };
 
 /* Frees a store in any state of being opened; the writer last, so that it empties the write-ahead log. */
@@ -137,6 +144,7 @@ static void sqlite_free(struct kms_store *base)
     (void)pthread_rwlock_destroy(&store->notify_lock);
     kms_mutex_clear(&store->lock);
     kms_buf_clear(&store->payload);
+    kms_sqlite_seal_free(store->seals);
     free(store->reservations);
     free(store->readers);
     free(store->path);

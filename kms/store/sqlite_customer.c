@@ -1,5 +1,7 @@
 #include "store/query.h"
 #include "store/record.h"
+#include "store/snapshot.h"
+#include "store/sqlite_seal.h"
 
 /* Parameters of insert and update, in the order of the statements. */
 static void bind_customer(struct kms_query *query, int64_t tenant_no,
@@ -72,7 +74,13 @@ static enum kms_status get_customer(struct kms_query *query, struct kms_customer
     const enum kms_status status = kms_query_row(query, err);
     if (status == KMS_NOT_FOUND)
         return kms_fail(err, KMS_NOT_FOUND, "no such customer");
-    return status == KMS_OK ? kms_sqlite_customer_take(query, ret_customer, err) : status;
+    KMS_TRY(status);
+    KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
+    KMS_TRY(kms_sqlite_customer_take(query, &customer, err));
+    KMS_TRY(KMS_SQLITE_SEAL_CHECK(query->txn, KMS_CHANGE_CUSTOMER, customer, &customer, err));
+    *ret_customer = customer;
+    customer.labels = NULL;
+    return KMS_OK;
 }
 
 enum kms_status kms_sqlite_customer_by_id(struct kms_store_txn *txn, const struct kms_uuid *tenant,
@@ -170,4 +178,20 @@ enum kms_status kms_sqlite_customer_list(struct kms_store_txn *txn, const struct
     const enum kms_status status = visit_rows(&query, filter->id_prefix, limit, visit, context, err);
     txn->listing = false;
     return status;
+}
+
+enum kms_status kms_sqlite_customer_snapshot_closed(struct kms_store_txn *txn, struct kms_snapshot *snapshot,
+                                                    struct kms_error *err)
+{
+    KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_CUSTOMER_ALL_CLOSED);
+    for (;;) {
+        const enum kms_status status = kms_query_row(&query, err);
+        if (status == KMS_NOT_FOUND)
+            return KMS_OK;
+        KMS_TRY(status);
+        KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
+        KMS_TRY(kms_sqlite_customer_take(&query, &customer, err));
+        KMS_TRY(kms_snapshot_give(snapshot, kms_changelog_customer(&customer, kms_snapshot_payload(snapshot)),
+                                  err));
+    }
 }

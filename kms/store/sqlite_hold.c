@@ -1,6 +1,7 @@
 /* Legal holds, what a tenant has settled about shredding, retention, and the clock of waiting windows. */
 #include "store/changelog_shred.h"
 #include "store/query.h"
+#include "store/sqlite_seal.h"
 #include "store/sqlite_shred.h"
 
 enum kms_status kms_sqlite_hold_put(struct kms_store_txn *txn, const struct kms_hold_record *hold,
@@ -40,6 +41,7 @@ static enum kms_status take_hold(struct kms_query *query, struct kms_hold_record
     kms_query_take_text(query, hold.released_by, sizeof hold.released_by);
     hold.released_ns = kms_query_take_i64(query);
     KMS_TRY(kms_query_row_ok(query, kms_hold_problem(&hold), err));
+    KMS_TRY(KMS_SQLITE_SEAL_CHECK(query->txn, KMS_CHANGE_HOLD, hold, &hold, err));
     *ret_hold = hold;
     return KMS_OK;
 }
@@ -63,10 +65,35 @@ enum kms_status kms_sqlite_hold_get(struct kms_store_txn *txn, const struct kms_
     return find_hold(txn, KMS_STATEMENT_HOLD_GET, uid, ret_hold, err);
 }
 
+/* What the holds that were ever placed on a customer are looked at with. */
+struct placed {
+    struct kms_store_txn *txn;
+    const struct kms_uuid *customer;
+    struct kms_error *err;
+};
+
+/* A hold that is sealed is there, and as it was sealed. */
+static enum kms_status look_at_hold(void *context, struct kms_slice uid)
+{
+    const struct placed *placed = context;
+    struct kms_change sealed = {.kind = KMS_CHANGE_HOLD, .hold = {.customer = *placed->customer}};
+    struct kms_hold_record hold;
+    if (uid.len != KMS_UUID_SIZE)
+        return kms_fail(placed->err, KMS_TAMPERED, "the seal of a hold has a key of %zu bytes", uid.len);
+    memcpy(sealed.hold.uid.bytes, uid.data, KMS_UUID_SIZE);
+    const enum kms_status status =
+        find_hold(placed->txn, KMS_STATEMENT_HOLD_GET, &sealed.hold.uid, &hold, placed->err);
+    return status == KMS_NOT_FOUND ? kms_sqlite_seal_check_absent(placed->txn, &sealed, placed->err) : status;
+}
+
 enum kms_status kms_sqlite_hold_on(struct kms_store_txn *txn, const struct kms_uuid *customer,
                                    struct kms_hold_record *ret_hold, struct kms_error *err)
 {
-    return find_hold(txn, KMS_STATEMENT_HOLD_ON, customer, ret_hold, err);
+    struct placed placed = {txn, customer, err};
+    const enum kms_status status = find_hold(txn, KMS_STATEMENT_HOLD_ON, customer, ret_hold, err);
+    if (status == KMS_NOT_FOUND) /* that nothing holds it must be as sure as that something does */
+        KMS_TRY(kms_sqlite_seal_each(txn, KMS_CHANGE_HOLD, customer, look_at_hold, &placed, err));
+    return status;
 }
 
 enum kms_status kms_sqlite_hold_list(struct kms_store_txn *txn, const struct kms_uuid *tenant,
@@ -125,13 +152,17 @@ enum kms_status kms_sqlite_shred_setting_get(struct kms_store_txn *txn, const st
     KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_SHRED_SETTING_GET);
     kms_query_i64(&query, tenant_no);
     const enum kms_status status = kms_query_row(&query, err);
-    if (status == KMS_NOT_FOUND)
-        return kms_fail(err, KMS_NOT_FOUND, "nothing was settled about shredding");
-    KMS_TRY(status);
     struct kms_shred_setting_record setting = {.tenant = *tenant};
+    if (status == KMS_NOT_FOUND) {
+        const struct kms_change none = {.kind = KMS_CHANGE_SHRED_SETTING, .shred_setting = setting};
+        KMS_TRY(kms_sqlite_seal_check_absent(txn, &none, err));
+        return kms_fail(err, KMS_NOT_FOUND, "nothing was settled about shredding");
+    }
+    KMS_TRY(status);
     setting.window_seconds = kms_query_take_i64(&query);
     setting.shred_closed = kms_query_take_i64(&query) != 0;
     KMS_TRY(kms_query_row_ok(&query, kms_shred_setting_problem(&setting), err));
+    KMS_TRY(KMS_SQLITE_SEAL_CHECK(txn, KMS_CHANGE_SHRED_SETTING, shred_setting, &setting, err));
     *ret_setting = setting;
     return KMS_OK;
 }
@@ -183,6 +214,7 @@ enum kms_status kms_sqlite_retention_list(struct kms_store_txn *txn, const struc
         retention.due_ns = kms_query_take_i64(&query);
         retention.began_ns = kms_query_take_i64(&query);
         KMS_TRY(kms_query_row_ok(&query, kms_retention_problem(&retention), err));
+        KMS_TRY(KMS_SQLITE_SEAL_CHECK(txn, KMS_CHANGE_RETENTION, retention, &retention, err));
         KMS_TRY(visit(context, &retention));
     }
 }
@@ -207,14 +239,18 @@ enum kms_status kms_sqlite_shred_clock_get(struct kms_store_txn *txn,
 {
     KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_SHRED_CLOCK_GET);
     const enum kms_status status = kms_query_row(&query, err);
-    if (status == KMS_NOT_FOUND)
-        return kms_fail(err, KMS_NOT_FOUND, "no clock was kept");
-    KMS_TRY(status);
     struct kms_shred_clock_record clock = {0};
+    if (status == KMS_NOT_FOUND) {
+        KMS_TRY(kms_sqlite_seal_check_absent(txn, &(const struct kms_change){.kind = KMS_CHANGE_SHRED_CLOCK},
+                                             err));
+        return kms_fail(err, KMS_NOT_FOUND, "no clock was kept");
+    }
+    KMS_TRY(status);
     clock.trusted_ns = kms_query_take_i64(&query);
     clock.boot_ns = kms_query_take_i64(&query);
     kms_query_take_text(&query, clock.boot_id, sizeof clock.boot_id);
     KMS_TRY(kms_query_row_ok(&query, kms_shred_clock_problem(&clock), err));
+    KMS_TRY(KMS_SQLITE_SEAL_CHECK(txn, KMS_CHANGE_SHRED_CLOCK, shred_clock, &clock, err));
     *ret_clock = clock;
     return KMS_OK;
 }

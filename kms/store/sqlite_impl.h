@@ -20,6 +20,7 @@ struct kms_sqlite;
 struct kms_sqlite_conn;
 struct kms_sqlite_rows; /* sqlite_load.c */
 struct kms_query;
+struct kms_sqlite_seals; /* sqlite_seal.c */
 
 /* Where a customer's internal number was seen last in this transaction; saves looking it up again. */
 struct kms_sqlite_memo {
@@ -38,6 +39,12 @@ struct kms_store_txn {
     uint64_t logged_seq;    /* of the last change that was logged; 0: none */
     int64_t now_ns;         /* wall clock of a write transaction */
     struct kms_sqlite_memo tenant, customer;
+    bool seal_trusts;               /* places are not checked */
+    bool seal_anew;                 /* nothing is checked: what is there is being sealed */
+    bool seal_seen;                 /* seal_generation is read */
+    uint64_t seal_floor;            /* generation of the seals when it began */
+    uint64_t seal_generation;       /* what a reader sees */
+    uint8_t seal_checked[1024 / 8]; /* buckets whose entries are known to be good in this transaction */
 };
 
 struct kms_sqlite_conn {
@@ -57,6 +64,7 @@ struct kms_sqlite {
     struct kms_sqlite_conn writer;
     int wal_frames;                              /* pages in the write-ahead log after the last commit */
     struct kms_buf payload;                      /* the change record being written */
+    struct kms_sqlite_seals *seals;              /* NULL: records are not sealed */
     struct kms_change_reservation *reservations; /* of this transaction, not yet in the change log */
     _Atomic uint64_t committed_seq;              /* the newest change that is durable */
     pthread_rwlock_t notify_lock; /* held for reading while `notify` runs, for writing to change it */

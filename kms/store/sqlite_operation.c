@@ -3,6 +3,7 @@
 #include "store/changelog_operation.h"
 #include "store/query.h"
 #include "store/snapshot.h"
+#include "store/sqlite_seal.h"
 
 /* What of an operation may change, in the order of insert and update. */
 static void bind_progress(struct kms_query *query, const struct kms_operation_record *operation)
@@ -135,7 +136,14 @@ static enum kms_status first_whole(struct kms_query *query, struct kms_operation
     const enum kms_status status = kms_query_row(query, err);
     if (status == KMS_NOT_FOUND)
         return kms_fail(err, KMS_NOT_FOUND, "no such operation");
-    return status == KMS_OK ? take_operation(query, true, ret_operation, err) : status;
+    KMS_TRY(status);
+    KMS_CLEANUP(kms_operation_record_clear) struct kms_operation_record operation = {0};
+    KMS_TRY(take_operation(query, true, &operation, err));
+    KMS_TRY(KMS_SQLITE_SEAL_CHECK(query->txn, KMS_CHANGE_OPERATION, operation, &operation, err));
+    KMS_TRY(KMS_SQLITE_SEAL_CHECK(query->txn, KMS_CHANGE_OPERATION_STATE, operation, &operation, err));
+    *ret_operation = operation;
+    operation = (struct kms_operation_record){0};
+    return KMS_OK;
 }
 
 enum kms_status kms_sqlite_operation_get(struct kms_store_txn *txn, const struct kms_uuid *uuid,

@@ -3,6 +3,7 @@
 #include "store/changelog_policy.h"
 #include "store/query.h"
 #include "store/snapshot.h"
+#include "store/sqlite_seal.h"
 
 #include <stdlib.h>
 
@@ -12,6 +13,8 @@ enum kms_status kms_sqlite_policy_insert(struct kms_store_txn *txn, const struct
     const char *problem = kms_policy_record_problem(policy);
     if (problem != NULL)
         return kms_fail(err, KMS_INVALID_ARGUMENT, "%s", problem);
+    const struct kms_change same = {.kind = KMS_CHANGE_POLICY, .policy = {.version = policy->version}};
+    KMS_TRY(kms_sqlite_seal_check_absent(txn, &same, err));
     KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_POLICY_INSERT);
     kms_query_u64(&query, policy->version);
     kms_query_blob(&query, policy->sha256, sizeof policy->sha256);
@@ -55,10 +58,19 @@ enum kms_status kms_sqlite_policy_get(struct kms_store_txn *txn, uint64_t versio
     KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_POLICY_GET);
     kms_query_u64(&query, version);
     const enum kms_status status = kms_query_row(&query, err);
+    if (status == KMS_NOT_FOUND && version == 0)
+        KMS_TRY(kms_sqlite_seal_check_count(txn, KMS_CHANGE_POLICY, NULL, 0, err));
     if (status == KMS_NOT_FOUND)
         return kms_fail(err, KMS_NOT_FOUND, "no such version of the policy");
     KMS_TRY(status);
-    return take_policy(&query, true, ret_policy, err);
+    KMS_CLEANUP(kms_policy_record_clear) struct kms_policy_record policy = {0};
+    KMS_TRY(take_policy(&query, true, &policy, err));
+    KMS_TRY(KMS_SQLITE_SEAL_CHECK(txn, KMS_CHANGE_POLICY, policy, &policy, err));
+    if (version == 0) /* versions have no gaps: as many as are sealed */
+        KMS_TRY(kms_sqlite_seal_check_count(txn, KMS_CHANGE_POLICY, NULL, policy.version, err));
+    *ret_policy = policy;
+    policy = (struct kms_policy_record){0};
+    return KMS_OK;
 }
 
 enum kms_status kms_sqlite_policy_list(struct kms_store_txn *txn, uint64_t before, size_t limit,
@@ -139,10 +151,12 @@ enum kms_status kms_sqlite_freeze_list(struct kms_store_txn *txn, const struct k
     kms_query_text(&query, after != NULL ? after->tenant : "");
     kms_query_text(&query, after != NULL ? after->name : "");
     kms_query_u64(&query, limit < INT64_MAX ? limit : INT64_MAX);
-    for (;;) {
+    for (size_t count = 0;; count++) {
         const enum kms_status status = kms_query_row(&query, err);
         if (status == KMS_NOT_FOUND)
-            return KMS_OK;
+            return after == NULL && count < limit
+                       ? kms_sqlite_seal_check_count(txn, KMS_CHANGE_FREEZE, NULL, count, err)
+                       : KMS_OK;
         KMS_TRY(status);
         struct kms_freeze_record freeze = {0};
         freeze.scope = kms_query_take_state(&query);
@@ -152,6 +166,7 @@ enum kms_status kms_sqlite_freeze_list(struct kms_store_txn *txn, const struct k
         kms_query_take_text(&query, freeze.identity, sizeof freeze.identity);
         freeze.created_ns = kms_query_take_i64(&query);
         KMS_TRY(kms_query_row_ok(&query, kms_freeze_record_problem(&freeze), err));
+        KMS_TRY(KMS_SQLITE_SEAL_CHECK(txn, KMS_CHANGE_FREEZE, freeze, &freeze, err));
         KMS_TRY(visit(context, &freeze));
     }
 }

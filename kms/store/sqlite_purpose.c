@@ -1,6 +1,7 @@
 #include "store/query.h"
 #include "store/record.h"
 #include "store/snapshot.h"
+#include "store/sqlite_seal.h"
 
 /* Parameters of insert and update, in the order of the statements. */
 static void bind_purpose(struct kms_query *query, int64_t tenant_no, const struct kms_purpose_record *purpose)
@@ -84,7 +85,12 @@ enum kms_status kms_sqlite_purpose_get(struct kms_store_txn *txn, const struct k
     const enum kms_status status = kms_query_row(&query, err);
     if (status == KMS_NOT_FOUND)
         return kms_fail(err, KMS_NOT_FOUND, "no such purpose");
-    return status == KMS_OK ? take_purpose(&query, tenant, ret_purpose, err) : status;
+    KMS_TRY(status);
+    struct kms_purpose_record purpose;
+    KMS_TRY(take_purpose(&query, tenant, &purpose, err));
+    KMS_TRY(KMS_SQLITE_SEAL_CHECK(txn, KMS_CHANGE_PURPOSE, purpose, &purpose, err));
+    *ret_purpose = purpose;
+    return KMS_OK;
 }
 
 enum kms_status kms_sqlite_purpose_list(struct kms_store_txn *txn, const struct kms_uuid *tenant,
@@ -107,9 +113,12 @@ enum kms_status kms_sqlite_purpose_list(struct kms_store_txn *txn, const struct 
         KMS_TRY(status);
         struct kms_purpose_record purpose;
         KMS_TRY(take_purpose(&query, tenant, &purpose, err));
+        KMS_TRY(KMS_SQLITE_SEAL_CHECK(txn, KMS_CHANGE_PURPOSE, purpose, &purpose, err));
         if (kms_buf_append(&list, &purpose, sizeof purpose) != KMS_OK)
             return kms_fail(err, KMS_NO_MEMORY, "no memory for a list of purposes");
     }
+    if (after_id == NULL && count < limit)
+        KMS_TRY(kms_sqlite_seal_check_count(txn, KMS_CHANGE_PURPOSE, tenant, count, err));
     *ret_list = (struct kms_purpose_record *)(void *)KMS_TAKE(list.data);
     *ret_count = count;
     return KMS_OK;

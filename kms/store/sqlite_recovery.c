@@ -3,6 +3,7 @@
 #include "store/changelog_recovery.h"
 #include "store/query.h"
 #include "store/snapshot.h"
+#include "store/sqlite_seal.h"
 
 enum kms_status kms_sqlite_recovery_key_put(struct kms_store_txn *txn,
                                             const struct kms_recovery_key_record *key, struct kms_error *err)
@@ -55,6 +56,7 @@ static enum kms_status take_key(struct kms_query *query, struct kms_recovery_key
     kms_query_take_text(query, key.drill_by, sizeof key.drill_by);
     key.drill_customers = kms_query_take_u64(query);
     KMS_TRY(kms_query_row_ok(query, kms_recovery_key_problem(&key), err));
+    KMS_TRY(KMS_SQLITE_SEAL_CHECK(query->txn, KMS_CHANGE_RECOVERY_KEY, recovery_key, &key, err));
     *ret_key = key;
     return KMS_OK;
 }
@@ -74,10 +76,10 @@ enum kms_status kms_sqlite_recovery_key_list(struct kms_store_txn *txn, kms_reco
                                              void *context, struct kms_error *err)
 {
     KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_RECOVERY_KEY_LIST);
-    for (;;) {
+    for (size_t count = 0;; count++) {
         const enum kms_status status = kms_query_row(&query, err);
         if (status == KMS_NOT_FOUND)
-            return KMS_OK;
+            return kms_sqlite_seal_check_count(txn, KMS_CHANGE_RECOVERY_KEY, NULL, count, err);
         KMS_TRY(status);
         struct kms_recovery_key_record key;
         KMS_TRY(take_key(&query, &key, err));
@@ -114,9 +116,18 @@ enum kms_status kms_sqlite_recovery_cover_get(struct kms_store_txn *txn, uint64_
     KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_RECOVERY_COVER_GET);
     kms_query_u64(&query, recovery_epoch);
     kms_query_i64(&query, tenant_no);
-    KMS_TRY(kms_query_row(&query, err));
+    struct kms_recovery_cover_record cover = {.recovery_epoch = recovery_epoch, .tenant = *tenant};
+    const enum kms_status status = kms_query_row(&query, err);
+    if (status == KMS_NOT_FOUND) { /* that nothing is open any more is what a certificate says */
+        const struct kms_change none = {.kind = KMS_CHANGE_RECOVERY_COVER, .recovery_cover = cover};
+        KMS_TRY(kms_sqlite_seal_check_absent(txn, &none, err));
+        return status;
+    }
+    KMS_TRY(status);
     const uint64_t first_epoch = kms_query_take_u64(&query);
     KMS_TRY(kms_query_row_ok(&query, first_epoch == 0 ? "recovery cover: epoch from 1" : NULL, err));
+    cover.first_epoch = first_epoch;
+    KMS_TRY(KMS_SQLITE_SEAL_CHECK(txn, KMS_CHANGE_RECOVERY_COVER, recovery_cover, &cover, err));
     *ret_first_epoch = first_epoch;
     return KMS_OK;
 }

@@ -5,6 +5,7 @@
 #include "store/query.h"
 #include "store/record.h"
 #include "store/snapshot.h"
+#include "store/sqlite_seal.h"
 
 /* The members that are replaced, in the order of both statements. */
 static void bind_progress(struct kms_query *query, const struct kms_batch_record *batch)
@@ -101,6 +102,7 @@ static enum kms_status take_batch(struct kms_query *query, bool whole, struct km
     batch.sealed_ns = kms_query_take_i64(query);
     KMS_TRY(
         kms_query_row_ok(query, whole ? kms_batch_problem(&batch) : kms_batch_progress_problem(&batch), err));
+    KMS_TRY(KMS_SQLITE_SEAL_CHECK(query->txn, KMS_CHANGE_BATCH_STATE, batch, &batch, err));
     *ret_batch = batch;
     batch.document = NULL;
     return KMS_OK;

@@ -1,6 +1,7 @@
 /* Shred jobs and their targets. */
 #include "store/changelog_shred.h"
 #include "store/query.h"
+#include "store/sqlite_seal.h"
 #include "store/sqlite_shred.h"
 
 /* A list's end as SQLite counts. */
@@ -74,6 +75,7 @@ static enum kms_status take_job(struct kms_query *query, struct kms_shred_job_re
     kms_query_take_uuid(query, &job.operation);
     kms_query_take_blob(query, job.list_hash, sizeof job.list_hash);
     KMS_TRY(kms_query_row_ok(query, kms_shred_job_problem(&job), err));
+    KMS_TRY(KMS_SQLITE_SEAL_CHECK(query->txn, KMS_CHANGE_SHRED_JOB, shred_job, &job, err));
     *ret_job = job;
     return KMS_OK;
 }
@@ -153,6 +155,7 @@ static enum kms_status take_target(struct kms_query *query, struct kms_shred_tar
     target.changed_ns = kms_query_take_i64(query);
     kms_query_take_text(query, target.reason, sizeof target.reason);
     KMS_TRY(kms_query_row_ok(query, kms_shred_target_problem(&target), err));
+    KMS_TRY(KMS_SQLITE_SEAL_CHECK(query->txn, KMS_CHANGE_SHRED_TARGET, shred_target, &target, err));
     *ret_target = target;
     return KMS_OK;
 }

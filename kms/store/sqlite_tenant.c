@@ -1,6 +1,7 @@
 #include "store/query.h"
 #include "store/record.h"
 #include "store/snapshot.h"
+#include "store/sqlite_seal.h"
 
 /* Parameters of insert and update, in the order of the statements. */
 static void bind_tenant(struct kms_query *query, const struct kms_tenant_record *tenant)
@@ -76,7 +77,12 @@ static enum kms_status get_tenant(struct kms_query *query, struct kms_tenant_rec
     const enum kms_status status = kms_query_row(query, err);
     if (status == KMS_NOT_FOUND)
         return kms_fail(err, KMS_NOT_FOUND, "no such tenant");
-    return status == KMS_OK ? take_tenant(query, ret_tenant, err) : status;
+    KMS_TRY(status);
+    struct kms_tenant_record tenant;
+    KMS_TRY(take_tenant(query, &tenant, err));
+    KMS_TRY(KMS_SQLITE_SEAL_CHECK(query->txn, KMS_CHANGE_TENANT, tenant, &tenant, err));
+    *ret_tenant = tenant;
+    return KMS_OK;
 }
 
 enum kms_status kms_sqlite_tenant_by_id(struct kms_store_txn *txn, const char *id,
@@ -111,6 +117,7 @@ enum kms_status kms_sqlite_tenant_list(struct kms_store_txn *txn, const char *af
         KMS_TRY(status);
         struct kms_tenant_record tenant;
         KMS_TRY(take_tenant(&query, &tenant, err));
+        KMS_TRY(KMS_SQLITE_SEAL_CHECK(txn, KMS_CHANGE_TENANT, tenant, &tenant, err));
         if (kms_buf_append(&list, &tenant, sizeof tenant) != KMS_OK)
             return kms_fail(err, KMS_NO_MEMORY, "no memory for a list of tenants");
     }

@@ -4,6 +4,7 @@
 #include "store/query.h"
 #include "store/sqlite_error.h"
 #include "store/sqlite_load.h"
+#include "store/sqlite_seal.h"
 
 #include <errno.h>
 #include <time.h>
@@ -74,6 +75,7 @@ static enum kms_status begin_read(struct kms_sqlite *store, struct kms_store_txn
         return status;
     }
     conn->txn = (struct kms_store_txn){.store = store, .conn = conn};
+    kms_sqlite_seal_mark(&conn->txn);
     *ret_txn = &conn->txn;
     return KMS_OK;
 }
@@ -96,6 +98,7 @@ static enum kms_status begin_write(struct kms_sqlite *store, struct kms_store_tx
     store->reservation_count = 0;
     conn->txn =
         (struct kms_store_txn){.store = store, .conn = conn, .write = true, .now_ns = kms_clock_wall_ns()};
+    kms_sqlite_seal_mark(&conn->txn);
     *ret_txn = &conn->txn;
     return KMS_OK;
 }
@@ -119,6 +122,11 @@ enum kms_status kms_sqlite_log(struct kms_store_txn *txn, enum kms_change_kind k
     if (encoded != KMS_OK) {
         txn->failed = encoded;
         return kms_fail(err, encoded, "no memory to encode a change record");
+    }
+    const enum kms_status sealed = kms_sqlite_seal_note(txn, kind, err);
+    if (sealed != KMS_OK) {
+        txn->failed = sealed;
+        return sealed;
     }
     if (txn->silent)
         return KMS_OK;
@@ -164,9 +172,12 @@ static enum kms_status commit_locked(struct kms_store_txn *txn, struct kms_error
     KMS_TRY(log_reservations(txn, err));
     if (txn->failed != KMS_OK)
         return kms_fail(err, txn->failed, "the transaction lost a write before: nothing of it is kept");
-    if (txn->store->rows != NULL)
+    if (txn->store->rows != NULL && txn->silent) /* and not when what was restored is sealed */
         KMS_TRY(kms_sqlite_draft_check(txn, err));
+    KMS_TRY(kms_sqlite_seal_close(txn, err));
+    kms_sqlite_seal_hold(txn);
     const int rc = run_plain(txn->conn, KMS_STATEMENT_COMMIT);
+    kms_sqlite_seal_release(txn, rc == SQLITE_OK);
     return rc == SQLITE_OK ? KMS_OK : kms_sqlite_error(txn->conn->db, rc, "COMMIT", err);
 }
 

@@ -14,6 +14,7 @@
 #include "store/statements_recovery.h"
 #include "store/statements_shred.h"
 #include "store/statements_rekey.h"
+#include "store/statements_seal.h"
 
 /* wraps_reserved is kept plus this number: see schema.c */
 #define KMS_WRAPS_BIAS "1099511627776"
@@ -139,6 +140,9 @@
     X(CUSTOMER_ALL, ALL,                                                                                     \
       "SELECT " KMS_CUSTOMER_COLUMNS("t.uuid") " FROM customer c LEFT JOIN tenant t ON t.no = c.tenant_no "  \
                                                "ORDER BY c.no")                                              \
+    X(CUSTOMER_ALL_CLOSED, ALL,                                                                              \
+      "SELECT " KMS_CUSTOMER_COLUMNS("t.uuid") " FROM customer c LEFT JOIN tenant t ON t.no = c.tenant_no "  \
+                                               "WHERE c.state <> 1 ORDER BY c.no")                           \
     X(KEK_ALL, ALL,                                                                                          \
       "SELECT " KMS_KEK_COLUMNS("c.uuid") " " KMS_KEK_TENANT "LEFT JOIN customer c ON c.no = k.customer_no " \
                                           "ORDER BY k.customer_no, k.purpose, k.version")                    \
@@ -152,7 +156,8 @@
     KMS_STATEMENT_TABLE_SHRED(X)                                                                             \
     KMS_STATEMENT_TABLE_REKEY(X)                                                                             \
     KMS_STATEMENT_TABLE_RECOVERY(X)                                                                          \
-    KMS_STATEMENT_TABLE_POLICY(X)
+    KMS_STATEMENT_TABLE_POLICY(X)                                                                            \
+    KMS_STATEMENT_TABLE_SEAL(X)
 
 enum kms_statement {
 #define KMS_STATEMENT_ENUM(name, who, sql) KMS_STATEMENT_##name,

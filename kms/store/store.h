@@ -19,6 +19,7 @@
 #include "store/store_operation.h"
 #include "store/store_policy.h"
 #include "store/store_recovery.h"
+#include "store/store_seal.h"
 #include "store/store_shred.h"
 #include "store/store_rekey.h"
 
@@ -215,6 +216,7 @@ struct kms_store_ops {
     struct kms_store_policy_ops policy;
     struct kms_store_freeze_ops freeze;
     struct kms_store_recovery_ops recovery;
+    struct kms_store_seal_ops seal;
 };
 
 struct kms_store {

@@ -58,7 +58,7 @@ struct kms_shred_job_record {
     int64_t window_seconds;
     int64_t due_ns;            /* 0 until it is scheduled */
     struct kms_uuid operation; /* that was approved; zero: none */
-    uint8_t list_hash[32]; /* SHA-256 over "<uuid>\n" of its targets in ascending order; zero while a draft */
+    uint8_t list_hash[32];     /* over its targets, as ops/shred_list.h says; zero while a draft */
 };
 
 struct kms_shred_target_record {

@@ -193,6 +193,25 @@ static enum kms_status fault_changes_prune(struct kms_store_txn *txn, uint64_t u
     return txn->store->inner->ops->changes.prune(txn->inner, up_to, limit, ret_removed, err);
 }
 
+/* Seals are the inner store's. */
+static void fault_seal_trust(struct kms_store_txn *txn)
+{
+    txn->store->inner->ops->seal.trust(txn->inner);
+}
+
+static enum kms_status fault_seal_begin(struct kms_store *store, const struct kms_store_sealer *sealer,
+                                        bool anew, struct kms_error *err)
+{
+    struct kms_store *inner = fault_of(store)->inner;
+    return inner->ops->seal.begin(inner, sealer, anew, err);
+}
+
+static uint64_t fault_seal_generation(struct kms_store *store)
+{
+    struct kms_store *inner = fault_of(store)->inner;
+    return inner->ops->seal.generation(inner);
+}
+
 /* Without the topics, which kms_fault_store_set_topics() adds. */
 static const struct kms_store_ops fault_ops = {
     .free = fault_free,
@@ -223,6 +242,7 @@ static const struct kms_store_ops fault_ops = {
     .page_put = fault_page_put,
     .request_get = fault_request_get,
     .request_put = fault_request_put,
+    .seal = {.begin = fault_seal_begin, .trust = fault_seal_trust, .generation = fault_seal_generation},
     .changes =
         {
             .committed = fault_changes_committed,
