@@ -2,24 +2,35 @@
 
 #include "core/clock.h"
 #include "core/testpoint.h"
+#include "ops/shred_list.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 enum { KEKS_READ_MAX = 100000 };
 
-/* What the visitor of a list carries. */
+/* What the visitor of a list carries, from one portion to the next. */
 struct ordering {
     struct ops_shred_batch *batch;
     struct kms_txn *txn;
     struct kms_error *err;
+    struct ops_shred_hasher hasher; /* over everybody on the list */
+    struct kms_uuid last;
+    size_t seen; /* in this portion */
+    bool any;
 };
 
 /* The customer with the slot of its first key; one without keys comes first. */
 static enum kms_status add_place(void *context, const struct kms_shred_target_record *target)
 {
-    const struct ordering *ordering = context;
+    struct ordering *ordering = context;
     struct ops_shred_batch *batch = ordering->batch;
+    ops_shred_hasher_add(&ordering->hasher, &target->customer);
+    ordering->last = target->customer;
+    ordering->any = true;
+    ordering->seen++;
+    if (target->state != KMS_SHRED_TARGET_PENDING)
+        return KMS_OK;
     KMS_FREE struct kms_kek_record *kek = NULL;
     size_t count = 0;
     const enum kms_status status = ordering->txn->store->ops->kek_list(
@@ -47,24 +58,51 @@ static int compare_places(const void *left, const void *right)
     return (a->slot > b->slot) - (a->slot < b->slot);
 }
 
-/* Everything that is pending, in the order of the tree; a thousand to a transaction. */
-static enum kms_status put_in_order(struct ops_shred_batch *batch, struct kms_error *err)
+/* Everybody on the list, a thousand to a transaction. */
+static enum kms_status read_list(struct ordering *ordering)
 {
-    const struct kms_shred_target_filter filter = {.job = &batch->job->uid,
-                                                   .state = KMS_SHRED_TARGET_PENDING};
-    size_t before;
+    const struct ops_shred_batch *batch = ordering->batch;
+    const struct kms_shred_target_filter filter = {.job = &batch->job->uid};
     do {
         KMS_TXN txn = {0};
-        struct ordering ordering = {batch, &txn, err};
-        before = batch->order_count;
-        const struct kms_uuid after = before > 0 ? batch->order[before - 1].customer : (struct kms_uuid){0};
-        KMS_TRY(kms_txn_begin(batch->ops->store, false, &txn, err));
-        KMS_TRY(txn.store->ops->shred.target_list(txn.txn, &filter, before > 0 ? &after : NULL,
-                                                  KMS_REKEY_TARGETS_ADVISED, add_place, &ordering, err));
-    } while (batch->order_count - before == KMS_REKEY_TARGETS_ADVISED);
-    if (batch->order_count > 0)
-        qsort(batch->order, batch->order_count, sizeof *batch->order, compare_places);
+        const struct kms_uuid after = ordering->last;
+        ordering->txn = &txn;
+        ordering->seen = 0;
+        KMS_TRY(kms_txn_begin(batch->ops->store, false, &txn, ordering->err));
+        KMS_TRY(txn.store->ops->shred.target_list(txn.txn, &filter, ordering->any ? &after : NULL,
+                                                  KMS_REKEY_TARGETS_ADVISED, add_place, ordering,
+                                                  ordering->err));
+    } while (ordering->seen == KMS_REKEY_TARGETS_ADVISED);
     return KMS_OK;
+}
+
+/* The list is the one that the job was made with. Jobs of the service's own had no hash in earlier versions. */
+static enum kms_status check_list(struct ordering *ordering)
+{
+    static const uint8_t none[OPS_SHRED_LIST_HASH_SIZE];
+    const struct kms_shred_job_record *job = ordering->batch->job;
+    uint8_t hash[OPS_SHRED_LIST_HASH_SIZE];
+    KMS_TRY(ops_shred_hasher_end(&ordering->hasher, hash));
+    if (memcmp(hash, job->list_hash, sizeof hash) == 0 ||
+        (job->origin != KMS_SHRED_BY_OPERATOR && memcmp(none, job->list_hash, sizeof none) == 0))
+        return KMS_OK;
+    (void)kms_fail(ordering->err, KMS_TAMPERED, "the list of customers of a shred job was changed");
+    return kms_fail_public(ordering->err, KMS_TAMPERED,
+                           "the list of customers in the database is not the one that the shred job was made "
+                           "with: somebody else has written to the database; nobody on it is shredded");
+}
+
+/* Everything that is pending, in the order of the tree. From here on it is this list that counts, and not the database's. */
+static enum kms_status put_in_order(struct ops_shred_batch *batch, struct kms_error *err)
+{
+    struct ordering ordering = {.batch = batch, .err = err, .hasher = ops_shred_hasher_begin()};
+    enum kms_status status = read_list(&ordering);
+    if (status == KMS_OK)
+        status = check_list(&ordering);
+    ops_shred_hasher_clear(&ordering.hasher);
+    if (status == KMS_OK && batch->order_count > 0)
+        qsort(batch->order, batch->order_count, sizeof *batch->order, compare_places);
+    return status;
 }
 
 enum kms_status ops_shred_batch_begin(struct kms_ops *ops, const struct kms_shred_job_record *job,

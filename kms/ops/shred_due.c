@@ -2,6 +2,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "ops/shred_job.h"
+#include "ops/shred_list.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -246,6 +247,16 @@ static struct kms_shred_job_record own_job(const struct kms_uuid *tenant, enum k
     return job;
 }
 
+/* Everybody is on the list of a job of the service's own: from now on its hash says who. */
+static enum kms_status close_own(struct kms_txn *txn, struct kms_shred_job_record *job, struct kms_error *err)
+{
+    struct ops_shred_list list = {0};
+    KMS_TRY(ops_shred_hash_list(txn, &job->uid, &list, err));
+    json_decref(list.first);
+    memcpy(job->list_hash, list.hash, sizeof list.hash);
+    return txn->store->ops->shred.job_put(txn->txn, job, err);
+}
+
 /* A customer that is active again, or gone, has nothing to wait for. */
 static enum kms_status is_kept(struct kms_txn *txn, const struct kms_uuid *uuid, bool *ret_kept,
                                struct kms_error *err)
@@ -327,7 +338,7 @@ static enum kms_status schedule_like(struct kms_ops *ops, struct kms_txn *txn, s
         retention->due_ns = 0; /* removed, and done */
         KMS_TRY(store->retention_put(txn->txn, retention, err));
     }
-    return KMS_OK;
+    return close_own(txn, &job, err);
 }
 
 static enum kms_status end_retentions(struct kms_ops *ops, struct kms_error *err)
@@ -467,7 +478,7 @@ static enum kms_status schedule_closed(struct kms_ops *ops, struct kms_txn *txn,
     int64_t window = 0;
     KMS_TRY(ops_shred_window(ops, txn->txn, &customer->tenant, &window, err));
     const struct ops_shred_time time = ops_shred_now(ops->shred);
-    const struct kms_shred_job_record job =
+    struct kms_shred_job_record job =
         own_job(&customer->tenant, KMS_SHRED_BY_CLOSURE, "", "the customer was closed", window, &time);
     const struct kms_shred_target_record target = {.job = job.uid,
                                                    .customer = customer->uuid,
@@ -475,6 +486,7 @@ static enum kms_status schedule_closed(struct kms_ops *ops, struct kms_txn *txn,
                                                    .changed_ns = time.wall_ns};
     KMS_TRY(store->job_put(txn->txn, &job, err));
     KMS_TRY(store->target_put(txn->txn, &target, err));
+    KMS_TRY(close_own(txn, &job, err));
     *ret_scheduled = true;
     return KMS_OK;
 }

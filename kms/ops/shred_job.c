@@ -4,8 +4,8 @@
 #include "ops/checks.h"
 #include "ops/directory.h"
 #include "ops/messages.h"
+#include "ops/shred_list.h"
 
-#include <openssl/evp.h>
 #include <stdio.h>
 
 enum kms_status ops_shred_find_job(struct kms_call *call, struct kms_txn *txn, const char *uid,
@@ -102,37 +102,36 @@ enum kms_status ops_shred_window(struct kms_ops *ops, struct kms_store_txn *txn,
 
 /* What the visitor of a list carries. */
 struct hashing {
-    EVP_MD_CTX *digest;
+    struct ops_shred_hasher hasher;
     struct ops_shred_list *list;
 };
 
 static enum kms_status hash_target(void *context, const struct kms_shred_target_record *target)
 {
     struct hashing *hashing = context;
-    char line[KMS_UUID_TEXT_SIZE];
-    (void)kms_uuid_format(&target->customer, line);
+    char uid[KMS_UUID_TEXT_SIZE];
     if (hashing->list->count < OPS_SHRED_NAMED_MAX &&
-        json_array_append_new(hashing->list->first, json_string(line)) != 0)
+        json_array_append_new(hashing->list->first, json_string(kms_uuid_format(&target->customer, uid))) !=
+            0)
         return KMS_NO_MEMORY;
-    line[KMS_UUID_TEXT_SIZE - 1] = '\n';
     hashing->list->count++;
-    return EVP_DigestUpdate(hashing->digest, line, sizeof line) == 1 ? KMS_OK : KMS_INTERNAL;
+    ops_shred_hasher_add(&hashing->hasher, &target->customer);
+    return KMS_OK;
 }
 
 enum kms_status ops_shred_hash_list(struct kms_txn *txn, const struct kms_uuid *job,
                                     struct ops_shred_list *ret_list, struct kms_error *err)
 {
     struct ops_shred_list list = {.first = json_array()};
-    struct hashing hashing = {EVP_MD_CTX_new(), &list};
+    struct hashing hashing = {ops_shred_hasher_begin(), &list};
     const struct kms_shred_target_filter filter = {.job = job};
     enum kms_status status = KMS_NO_MEMORY;
-    if (list.first != NULL && hashing.digest != NULL &&
-        EVP_DigestInit_ex(hashing.digest, EVP_sha256(), NULL) == 1)
+    if (list.first != NULL)
         status =
             txn->store->ops->shred.target_list(txn->txn, &filter, NULL, SIZE_MAX, hash_target, &hashing, err);
-    if (status == KMS_OK && EVP_DigestFinal_ex(hashing.digest, list.hash, NULL) != 1)
-        status = KMS_INTERNAL;
-    EVP_MD_CTX_free(hashing.digest);
+    if (status == KMS_OK)
+        status = ops_shred_hasher_end(&hashing.hasher, list.hash);
+    ops_shred_hasher_clear(&hashing.hasher);
     if (status == KMS_OK)
         *ret_list = list;
     else
