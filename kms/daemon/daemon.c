@@ -9,6 +9,7 @@
 #include "daemon/pinger.h"
 #include "daemon/policy.h"
 #include "daemon/records.h"
+#include "daemon/seals.h"
 #include "daemon/services.h"
 #include "kms_descriptor_set.h"
 #include "metrics/endpoint.h"
@@ -32,6 +33,7 @@ struct kms_daemon {
     const struct kms_config *config;
     struct kms_hsm *hsm;
     struct kms_store *store;
+    struct kms_seals seals;
     struct kms_backup *backup; /* NULL: none is configured */
     struct kms_audit *audit;
     struct kms_detection detection;
@@ -197,6 +199,7 @@ static enum kms_status open_parts(struct kms_daemon *daemon, struct kms_error *e
     KMS_TRY(kms_predecessors_load(daemon->config, &daemon->predecessors, err));
     KMS_TRY(kms_attestation_open(daemon->hsm, &daemon->attestation, err));
     KMS_TRY(kms_daemon_open_records(daemon->config, &daemon->store, &daemon->audit, err));
+    KMS_TRY(kms_seals_begin(&daemon->seals, daemon->hsm, daemon->audit, daemon->store, false, err));
     KMS_TRY(kms_daemon_auth_open(daemon->config, daemon->store, daemon->audit, &daemon->auth, err));
     KMS_TRY(kms_daemon_open_backup(daemon->config, daemon->hsm, daemon->store, &daemon->backup, err));
     KMS_TRY(open_keys(daemon, err));

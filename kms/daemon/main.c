@@ -3,6 +3,7 @@
 #include "daemon/daemon.h"
 #include "daemon/open_hsm.h"
 #include "daemon/restore.h"
+#include "daemon/seals.h"
 #include "daemon/transport.h"
 #include "daemon/policy.h"
 
@@ -19,6 +20,7 @@ struct options {
     char *config;
     char *replace_policy;
     int check;
+    int seal_records;
     char *restore;
     int dry_run;
     char *transport_key;
@@ -48,6 +50,8 @@ static int parse_options(int argc, const char **argv, struct options *options)
          "check configuration, policy and revocation list, then exit", NULL},
         {"replace-policy", 0, POPT_ARG_STRING, &options->replace_policy, 0,
          "with the service stopped: make FILE the policy, unfreeze identities, then exit", "FILE"},
+        {"seal-records", 0, POPT_ARG_NONE, &options->seal_records, 0,
+         "with the service stopped: seal the records in the database as they are, then exit", NULL},
         {"restore", 0, POPT_ARG_STRING, &options->restore, 0,
          "rebuild the database from a backup target, then exit; there may be none yet", "DIRECTORY"},
         {"dry-run", 0, POPT_ARG_NONE, &options->dry_run, 0,
@@ -178,6 +182,10 @@ int main(int argc, char **argv)
     }
     if (status == KMS_OK && options.trust != NULL)
         return trust(&config, &options);
+    if (status == KMS_OK && options.seal_records) {
+        status = kms_daemon_seal_records(&config, &err);
+        return status == KMS_OK ? EXIT_OK : fail(&err, status);
+    }
     if (status == KMS_OK && options.transport_key != NULL)
         return make_transport_key(&config, options.transport_key);
     if (status == KMS_OK && options.restore != NULL)

@@ -7,6 +7,7 @@
 #include "core/clock.h"
 #include "daemon/attestation.h"
 #include "daemon/open_hsm.h"
+#include "daemon/seals.h"
 #include "daemon/transport.h"
 #include "keys/keys.h"
 #include "store/lockfile.h"
@@ -32,7 +33,8 @@ struct restoring {
     struct kms_audit *audit;
     struct kms_transport *transport; /* NULL: the token has the keys */
     struct kms_predecessors predecessors;
-    int shown; /* per cent */
+    struct kms_seals seals; /* what came out of a backup is authentic: it is sealed as it is */
+    int shown;              /* per cent */
 };
 
 /* Remove the draft and what SQLite keeps beside it. */
@@ -232,6 +234,7 @@ enum kms_status kms_daemon_restore(const struct kms_config *config, const struct
     KMS_TRY(kms_backup_restore(&keeper, order->directory, restoring.store, &options, &result, err));
     KMS_TRY(bring_masters(&restoring, err));
     KMS_TRY(compare_with_hsm(&restoring, err));
+    KMS_TRY(kms_seals_begin(&restoring.seals, restoring.hsm, restoring.audit, restoring.store, true, err));
     KMS_TRY(report(&restoring, &result, order->dry_run, err));
     return order->dry_run ? KMS_OK : finish(&restoring, order, err);
 }

@@ -27,6 +27,7 @@ struct engine {
     const char *home;
     struct kms_hsm *hsm;
     struct kms_store *store;
+    struct kms_store_sealer sealer;
     struct kms_keys *keys;
     char **words;
     int count;
@@ -41,6 +42,13 @@ static const char *path_of(const struct engine *engine, const char *name)
     char *path = ring[next++ % 4];
     (void)snprintf(path, PATH_MAX, "%s/%s", engine->home, name);
     return path;
+}
+
+/* The seal of the store's records, as kmsd has it. */
+static enum kms_status make_seal(void *context, struct kms_slice message,
+                                 uint8_t ret_mac[KMS_STORE_SEAL_SIZE], struct kms_error *err)
+{
+    return kms_hsm_mac_alone(context, message, ret_mac, err);
 }
 
 /* As kmsd opens them, with the layout of the tests' homes. */
@@ -59,6 +67,8 @@ static enum kms_status open_parts(struct engine *engine)
     KMS_TRY(kms_hsm_p11_open(&p11, &engine->hsm, err));
     const struct kms_store_sqlite_config store = {.path = path_of(engine, "kms.db")};
     KMS_TRY(kms_store_sqlite_open(&store, &engine->store, err));
+    engine->sealer = (struct kms_store_sealer){.mac = make_seal, .context = engine->hsm};
+    KMS_TRY(engine->store->ops->seal.begin(engine->store, &engine->sealer, false, err));
     const struct kms_keys_config keys = {0};
     KMS_TRY(kms_keys_new(engine->hsm, engine->store, &keys, &engine->keys, err));
     return kms_keys_check_roots(engine->keys, NULL, err);

@@ -326,7 +326,7 @@ class Beginnings(KmsTestCase):
             database.execute("UPDATE policy SET document = CAST(document || ' ' AS BLOB)")
         code, log = Daemon(self.home).refuse()
         self.assertNotEqual(code, 0)
-        self.assertIn("is not what was stored", log)
+        self.assertIn("policy version 1: it is not what was sealed", log)
 
 
 if __name__ == "__main__":
