@@ -69,6 +69,7 @@ static const cyaml_schema_field_t backup_fields[] = {
     NUMBER("wait_ms", SECTION(backup), wait_ms),
     NUMBER("keep_bases", SECTION(backup), keep_bases),
     NUMBER("base_hours", SECTION(backup), base_hours),
+    NUMBER("keep_changes", SECTION(backup), keep_changes),
     CYAML_FIELD_END};
 
 static const cyaml_schema_field_t recovery_fields[] = {
@@ -78,6 +79,15 @@ static const cyaml_schema_field_t cache_fields[] = {
     NUMBER("keks", SECTION(cache), keks), NUMBER("pages", SECTION(cache), pages),
     NUMBER("idle_seconds", SECTION(cache), idle_seconds),
     NUMBER("absolute_seconds", SECTION(cache), absolute_seconds), CYAML_FIELD_END};
+
+static const cyaml_schema_field_t keys_fields[] = {NUMBER("wrap_limit", SECTION(keys), wrap_limit),
+                                                   NUMBER("wrap_block", SECTION(keys), wrap_block),
+                                                   CYAML_FIELD_END};
+
+static const cyaml_schema_field_t operations_fields[] = {
+    NUMBER("unfinished", SECTION(operations), unfinished),
+    NUMBER("unfinished_of_one", SECTION(operations), unfinished_of_one),
+    NUMBER("kept_days", SECTION(operations), kept_days), CYAML_FIELD_END};
 
 static const cyaml_schema_field_t limits_fields[] = {
     NUMBER("threads", SECTION(limits), threads),
@@ -160,6 +170,8 @@ static const cyaml_schema_field_t config_fields[] = {
     MAPPING(backup, CYAML_FLAG_OPTIONAL, backup_fields),
     MAPPING(recovery, CYAML_FLAG_OPTIONAL, recovery_fields),
     MAPPING(cache, CYAML_FLAG_OPTIONAL, cache_fields),
+    MAPPING(keys, CYAML_FLAG_OPTIONAL, keys_fields),
+    MAPPING(operations, CYAML_FLAG_OPTIONAL, operations_fields),
     MAPPING(limits, CYAML_FLAG_OPTIONAL, limits_fields),
     MAPPING(detection, CYAML_FLAG_OPTIONAL, detection_fields),
     MAPPING(metrics, CYAML_FLAG_OPTIONAL, metrics_fields),
@@ -189,10 +201,16 @@ static const struct number_rule {
     RULE(backup, wait_ms, 10, 60000, 5000),
     RULE(backup, keep_bases, 1, 10000, 7),
     RULE(backup, base_hours, 1, 8760, 24),
+    RULE(backup, keep_changes, 1000, 1000000000, 2000000),
     RULE(cache, keks, 1, 10000000, 20000),
     RULE(cache, pages, 1, 10000000, 4000),
     RULE(cache, idle_seconds, 1, 86400, 600),
     RULE(cache, absolute_seconds, 1, 604800, 3600),
+    RULE(keys, wrap_limit, 1, 2147483648, 2147483648),
+    RULE(keys, wrap_block, 1, 16777216, 65536),
+    RULE(operations, unfinished, 10, 100000, 1000),
+    RULE(operations, unfinished_of_one, 1, 100000, 250),
+    RULE(operations, kept_days, 1, 36500, 3650),
     RULE(limits, threads, 1, 64, 1),
     RULE(limits, max_message_bytes, 65536, 67108864, 4194304),
     RULE(limits, max_live_calls, 1, 1000000, 4096),
@@ -259,6 +277,9 @@ static enum kms_status settle_numbers(struct kms_config *config, const struct km
     if (config->cache.absolute_seconds < config->cache.idle_seconds)
         return kms_yaml_fail(document, "cache.absolute_seconds", err,
                              "must not be smaller than idle_seconds (%u)", config->cache.idle_seconds);
+    if (config->operations.unfinished_of_one > config->operations.unfinished)
+        return kms_yaml_fail(document, "operations.unfinished_of_one", err,
+                             "must not be greater than unfinished (%u)", config->operations.unfinished);
     return KMS_OK;
 }
 

@@ -58,7 +58,7 @@ struct kms_config {
         uint32_t targets_count;
         bool async;          /* durability: async */
         int durability_word; /* as loaded: 1 sync, 2 async; 0: absent, sync */
-        uint32_t log_mib, wait_ms, keep_bases, base_hours;
+        uint32_t log_mib, wait_ms, keep_bases, base_hours, keep_changes;
     } backup;
     struct {
         bool enabled; /* keys can be wrapped for recovery keys; needs targets, where capsules lie */
@@ -66,6 +66,12 @@ struct kms_config {
     struct {
         uint32_t keks, pages, idle_seconds, absolute_seconds;
     } cache;
+    struct {
+        uint32_t wrap_limit, wrap_block;
+    } keys;
+    struct {
+        uint32_t unfinished, unfinished_of_one, kept_days;
+    } operations;
     struct {
         uint32_t threads, max_message_bytes, max_live_calls, group, connection_age_seconds, drain_seconds;
     } limits;

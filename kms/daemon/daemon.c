@@ -29,6 +29,8 @@
 
 enum { ARENA_PER_MESSAGE = 4 };
 
+#define A_DAY_NS (INT64_C(24) * 3600 * KMS_NS_PER_SECOND)
+
 struct kms_daemon {
     const struct kms_config *config;
     struct kms_hsm *hsm;
@@ -61,6 +63,8 @@ static enum kms_status open_keys(struct kms_daemon *daemon, struct kms_error *er
         .durable_context = &daemon->ops,
         .predecessors = daemon->predecessors.list,
         .predecessor_count = daemon->predecessors.count,
+        .wrap_limit = config->keys.wrap_limit,
+        .wrap_block = config->keys.wrap_block,
     };
     daemon->ops.store = daemon->store; /* what the gate looks at, before the operations are there */
     daemon->ops.backup = daemon->backup;
@@ -102,6 +106,12 @@ static enum kms_status open_ops(struct kms_daemon *daemon, struct kms_error *err
         .call_stats_context = daemon,
         .kinds = ops_operation_kinds,
         .client_ca_path = daemon->config->tls.client_ca,
+        .operation_settings =
+            {
+                .unfinished = daemon->config->operations.unfinished,
+                .unfinished_of_one = daemon->config->operations.unfinished_of_one,
+                .kept_ns = daemon->config->operations.kept_days * A_DAY_NS,
+            },
         .backup = daemon->backup,
         .backup_settings =
             {

@@ -28,6 +28,7 @@ enum kms_status kms_daemon_open_backup(const struct kms_config *config, struct k
         .count = config->backup.targets_count,
         .log_bytes = (uint64_t)config->backup.log_mib << 20,
         .wait_ns = config->backup.wait_ms * KMS_NS_PER_MS,
+        .keep_changes = config->backup.keep_changes,
     };
     return kms_backup_open(&backup, hsm, store, config->store.path, ret_backup, err);
 }

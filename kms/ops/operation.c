@@ -12,6 +12,8 @@
 #include <openssl/evp.h>
 #include <stdio.h>
 
+enum { OPEN_MAX = 1000, OF_ONE_MAX = 250 };
+
 /* The service's own operations wait for nobody; this is for those that were not run for days because it was down. */
 #define SERVICE_TTL_NS (INT64_C(7) * 24 * 3600 * KMS_NS_PER_SECOND)
 
@@ -89,19 +91,22 @@ static enum kms_status ask_policy(struct kms_ops *ops, const struct ops_operatio
 }
 
 /* Are there too many already? */
-static enum kms_status check_room(struct kms_txn *txn, const char *requester, struct kms_error *err)
+static enum kms_status check_room(const struct kms_ops_operation_settings *settings, struct kms_txn *txn,
+                                  const char *requester, struct kms_error *err)
 {
+    const uint32_t open_max = settings->unfinished != 0 ? settings->unfinished : OPEN_MAX;
+    const uint32_t of_one_max = settings->unfinished_of_one != 0 ? settings->unfinished_of_one : OF_ONE_MAX;
     uint64_t open = 0;
     uint64_t of_requester = 0;
     KMS_TRY(txn->store->ops->operation.count_open(txn->txn, requester, &open, &of_requester, err));
-    if (of_requester >= KMS_OPERATIONS_OPEN_OF_ONE_MAX && !ops_is_service(requester))
+    if (of_requester >= of_one_max && !ops_is_service(requester))
         return kms_fail_public(err, KMS_RESOURCE_EXHAUSTED,
-                               "%d operations that you have requested are unfinished: cancel some first",
-                               KMS_OPERATIONS_OPEN_OF_ONE_MAX);
-    if (open >= KMS_OPERATIONS_OPEN_MAX)
+                               "%u operations that you have requested are unfinished: cancel some first",
+                               of_one_max);
+    if (open >= open_max)
         return kms_fail_public(err, KMS_RESOURCE_EXHAUSTED,
-                               "%d operations are unfinished: approve, reject or cancel some first",
-                               KMS_OPERATIONS_OPEN_MAX);
+                               "%u operations are unfinished: approve, reject or cancel some first",
+                               open_max);
     return KMS_OK;
 }
 
@@ -112,7 +117,7 @@ static enum kms_status insert(struct kms_ops *ops, struct ops_run *run,
 {
     KMS_TXN txn = {0};
     KMS_TRY(kms_txn_begin(ops->store, true, &txn, err));
-    KMS_TRY(check_room(&txn, operation->requester, err));
+    KMS_TRY(check_room(&ops->operation_settings, &txn, operation->requester, err));
     const enum kms_status status = ops->store->ops->operation.insert(txn.txn, operation, err);
     if (status == KMS_ALREADY_EXISTS) /* of a request that is forgotten by now */
         return ops_request_used(err);

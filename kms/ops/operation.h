@@ -23,15 +23,6 @@
 
 #define KMS_OPS_OPERATION_FORMAT "kms.operation.v1"
 
-enum {
-    KMS_OPERATIONS_OPEN_MAX =
-        1000, /* unfinished at most: requesters must not fill the database with what nobody approves */
-    KMS_OPERATIONS_OPEN_OF_ONE_MAX =
-        250, /* of one requester, who must not stop what others ask for: a change of the policy, an unfreeze */
-};
-/** How long finished ones are kept, with their approvals. */
-#define KMS_OPERATIONS_KEPT_NS (INT64_C(3650) * 24 * 3600 * 1000000000)
-
 struct ops_operation;
 
 /** What an operation can do. One constant for each kind, listed in ops/kinds.c. */
@@ -97,8 +88,8 @@ struct ops_operation_also {
  * kind understands, with everything that an approver must see: customers, counts, hashes; the reference is taken over in any
  * case) and answer with the message kms.v1.Operation. `tenant`: "" or NULL when it belongs to none. `total` units of progress; 0:
  * not known yet. FAILED_PRECONDITION when the approvals can never come together; TOO_LARGE for a document over
- * KMS_OPERATION_DOCUMENT_MAX; RESOURCE_EXHAUSTED with KMS_OPERATIONS_OPEN_MAX unfinished ones, or
- * KMS_OPERATIONS_OPEN_OF_ONE_MAX by this requester; NO_MEMORY.
+ * KMS_OPERATION_DOCUMENT_MAX; RESOURCE_EXHAUSTED with as many unfinished ones as there may be
+ * (struct kms_ops_operation_settings); NO_MEMORY.
  */
 enum kms_status ops_operation_request(struct ops_run *run, const struct ops_operation_kind *kind,
                                       const char *tenant, json_t *parameters, uint64_t total,

@@ -58,6 +58,14 @@ struct kms_ops_backup_settings {
     bool told_failing[8];
 };
 
+/** Bounds of operations; 0: 1,000, 250 and ten years. */
+struct kms_ops_operation_settings {
+    uint32_t unfinished; /* requesters must not fill the database with what nobody approves */
+    uint32_t
+        unfinished_of_one; /* requester, who must not stop what others ask for: a change of the policy, an unfreeze */
+    int64_t kept_ns; /* finished ones, with their approvals */
+};
+
 struct kms_ops {
     struct kms_hsm *hsm;
     struct kms_store *store;
@@ -73,7 +81,8 @@ struct kms_ops {
     void *call_stats_context;
     const struct ops_operation_kind *const *kinds; /* ended by NULL: what operations can do */
     const char *client_ca_path;                    /* PEM: whose certificates may approve */
-    struct kms_backup *backup;                     /* NULL: no targets are configured */
+    struct kms_ops_operation_settings operation_settings;
+    struct kms_backup *backup; /* NULL: no targets are configured */
     struct kms_ops_backup_settings backup_settings;
     struct kms_ops_runner *runner; /* set by kms_ops_runner_start() */
     struct ops_shred *shred;       /* ops/shred_state.h */

@@ -17,6 +17,8 @@ enum {
     SWEEP_AT_ONCE = 100 /* operations that one tick ends or forgets */
 };
 
+#define KEPT_NS (INT64_C(3650) * 24 * 3600 * KMS_NS_PER_SECOND)
+
 enum { LANE_LONG, LANE_URGENT, LANES };
 
 /* One thread, and what it is at. */
@@ -387,7 +389,8 @@ static void sweep(struct kms_ops_lane *lane, struct found *found)
     find(lane, store->expired, now, found);
     for (size_t i = 0; i < found->count; i++)
         end(lane, &found->list[i], KMS_OPERATION_EXPIRED, KMS_DEADLINE_EXCEEDED, &err);
-    find(lane, store->old, now - KMS_OPERATIONS_KEPT_NS, found);
+    const int64_t kept_ns = lane->ops->operation_settings.kept_ns;
+    find(lane, store->old, now - (kept_ns != 0 ? kept_ns : KEPT_NS), found);
     for (size_t i = 0; i < found->count; i++) {
         KMS_TXN txn = {0};
         if (kms_txn_begin(lane->ops->store, true, &txn, &err) == KMS_OK &&

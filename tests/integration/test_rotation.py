@@ -205,5 +205,29 @@ class Rewrap(ShredTestCase):
         self.refused("damaged", "app", "rewrap", source, "--out", target, *self.owner)
 
 
+class Configured(ShredTestCase):
+    """Bounds that kmsd.yaml sets."""
+
+    @classmethod
+    def prepare(cls, home):
+        super().prepare(home)
+        home.config["keys"] = {"wrap_limit": 3, "wrap_block": 1}
+        home.config["operations"] = {"unfinished": 10, "unfinished_of_one": 2}
+
+    def test_a_version_is_replaced_when_it_has_made_as_many_wraps_as_it_may(self):
+        name, _, _ = self.new_customer(())
+        made = [self.generate(customer=name) for _ in range(7)]
+        self.assertEqual([m.kek_version for m in made], [1, 1, 1, 2, 2, 2, 3])
+
+    def test_of_one_requester_only_so_many_operations_are_unfinished(self):
+        name, _, _ = self.new_customer()
+        held = ("freeze", "customer", "--tenant", TENANT, name, "--reason", "a doubt", "--yes")
+        self.ctl("operator", *held)
+        unfreeze = ("unfreeze", "customer", "--tenant", TENANT, name, "--reason", "settled")
+        for _ in range(2):
+            self.ctl("operator", *unfreeze)
+        self.refused("2 operations that you have requested", "operator", *unfreeze)
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -82,6 +82,31 @@ static void what_is_left_out_gets_its_default(void **state)
     assert_int_equal(config.log.level, KMS_LOG_INFO);
 }
 
+static void wraps_and_operations_have_bounds(void **state)
+{
+    (void)state;
+    KMS_CONFIG config = {0};
+    parse_good(0, NULL, &config);
+    assert_int_equal(config.keys.wrap_limit, UINT32_C(1) << 31);
+    assert_int_equal(config.keys.wrap_block, 65536);
+    assert_int_equal(config.operations.unfinished, 1000);
+    assert_int_equal(config.operations.unfinished_of_one, 250);
+    assert_int_equal(config.operations.kept_days, 3650);
+    kms_config_clear(&config);
+    parse_good(17, "keys: {wrap_limit: 2147483648, wrap_block: 1}", &config);
+    assert_int_equal(config.keys.wrap_block, 1);
+    kms_config_clear(&config);
+    parse_good(17, "operations: {unfinished: 10, unfinished_of_one: 10, kept_days: 1}", &config);
+    assert_int_equal(config.operations.unfinished_of_one, 10);
+    expect_refusal(17, "keys: {wrap_limit: 2147483649}", "keys.wrap_limit: 2147483649 is out of range");
+    expect_refusal(17, "keys: {wrap_limit: -1}", "wrap_limit");
+    expect_refusal(17, "keys: {wrap_block: 16777217}", "out of range");
+    expect_refusal(17, "keys: {wraps: 1}", "wraps");
+    expect_refusal(17, "operations: {unfinished: 9}", "out of range");
+    expect_refusal(17, "operations: {unfinished: 100}", "unfinished_of_one: must not be greater");
+    expect_refusal(17, "operations: {kept_days: 36501}", "out of range");
+}
+
 static void sections_with_defaults_only_may_be_left_out(void **state)
 {
     (void)state;
@@ -313,7 +338,10 @@ static void backups_are_off_unless_configured_and_safe_by_default(void **state)
     assert_int_equal(config.backup.wait_ms, 5000);
     assert_int_equal(config.backup.keep_bases, 7);
     assert_int_equal(config.backup.base_hours, 24);
+    assert_int_equal(config.backup.keep_changes, 2000000);
     kms_config_clear(&config);
+    expect_refusal(15, "backup: {targets: [one], keep_changes: 999}",
+                   "backup.keep_changes: 999 is out of range");
     parse_good(15, "backup: {targets: [one], durability: async, keep_bases: 2}", &config);
     assert_true(config.backup.async);
     assert_int_equal(config.backup.keep_bases, 2);
@@ -356,6 +384,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_said_arrives),
         cmocka_unit_test(what_is_left_out_gets_its_default),
+        cmocka_unit_test(wraps_and_operations_have_bounds),
         cmocka_unit_test(sections_with_defaults_only_may_be_left_out),
         cmocka_unit_test(unknown_missing_and_repeated_keys_are_refused),
         cmocka_unit_test(the_first_policy_is_a_file_or_an_administrator),
