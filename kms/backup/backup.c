@@ -129,44 +129,65 @@ void kms_backup_status(struct kms_backup *backup, size_t index, struct kms_backu
     ret_status->same_disk = backup->same_disk[index];
 }
 
-/* Targets that have every change up to `seq`; one that has not, for the message. */
-static size_t count_shipped(struct kms_backup *backup, uint64_t seq,
-                            struct kms_backup_target_status *ret_behind)
+/* Whom a wait is for. */
+enum wanted { ONE, WORKING, EVERY };
+
+/* How far the targets are. */
+struct tally {
+    size_t shipped;  /* have it */
+    size_t working;  /* have not, and do not fail */
+    size_t hopeless; /* have failed for longer than anybody waits */
+    struct kms_backup_target_status behind; /* one that has not, for the message */
+};
+
+static struct tally count_targets(struct kms_backup *backup, uint64_t seq)
 {
-    size_t count = 0;
+    struct tally tally = {0};
+    const int64_t long_ago = kms_clock_mono_ns() - backup->wait_ns;
     for (size_t i = 0; i < backup->count; i++) {
         struct kms_backup_target_status status;
         kms_backup_status(backup, i, &status);
-        if (status.shipped_seq >= seq && !status.rolled_back)
-            count++;
-        else
-            *ret_behind = status;
+        if (status.shipped_seq >= seq && !status.rolled_back) {
+            tally.shipped++;
+            continue;
+        }
+        tally.behind = status;
+        tally.working += !status.failing;
+        tally.hopeless += status.failing && status.failing_since_ns < long_ago;
     }
-    return count;
+    return tally;
 }
 
-/* Wait until so many targets have it. */
-static enum kms_status wait_for(struct kms_backup *backup, uint64_t seq, size_t wanted,
+static bool is_enough(const struct kms_backup *backup, const struct tally *tally, enum wanted wanted)
+{
+    if (wanted == EVERY)
+        return tally->shipped == backup->count;
+    return tally->shipped > 0 && (wanted == ONE || tally->working == 0);
+}
+
+/* Wait until enough targets have it. */
+static enum kms_status wait_for(struct kms_backup *backup, uint64_t seq, enum wanted wanted,
                                 int64_t deadline_mono_ns, struct kms_error *err)
 {
-    struct kms_backup_target_status behind = {0};
+    struct tally tally;
     for (bool in_time = true;;) {
         uint64_t seen;
         {
             KMS_LOCKED(&backup->lock);
             seen = backup->changes;
         }
-        if (count_shipped(backup, seq, &behind) >= wanted)
+        tally = count_targets(backup, seq);
+        if (is_enough(backup, &tally, wanted))
             return KMS_OK;
-        if (!in_time)
+        if (!in_time || (wanted != EVERY && tally.hopeless == backup->count))
             break;
         KMS_LOCKED(&backup->lock);
         while (in_time && backup->changes == seen)
             in_time = kms_cond_wait(&backup->changed, &backup->lock, deadline_mono_ns);
     }
     (void)kms_fail(err, KMS_UNAVAILABLE, "backup target %s has changes up to %llu, %llu are wanted: %.120s",
-                   behind.directory, (unsigned long long)behind.shipped_seq, (unsigned long long)seq,
-                   behind.failing ? behind.failure : "it is slow");
+                   tally.behind.directory, (unsigned long long)tally.behind.shipped_seq,
+                   (unsigned long long)seq, tally.behind.failing ? tally.behind.failure : "it is slow");
     return kms_fail_public(
         err, KMS_UNAVAILABLE,
         "the change is made, but no backup of it could be written in time; try again later");
@@ -174,13 +195,18 @@ static enum kms_status wait_for(struct kms_backup *backup, uint64_t seq, size_t 
 
 enum kms_status kms_backup_wait_any(struct kms_backup *backup, uint64_t seq, struct kms_error *err)
 {
-    return wait_for(backup, seq, 1, kms_clock_mono_ns() + backup->wait_ns, err);
+    return wait_for(backup, seq, ONE, kms_clock_mono_ns() + backup->wait_ns, err);
+}
+
+enum kms_status kms_backup_wait_working(struct kms_backup *backup, uint64_t seq, struct kms_error *err)
+{
+    return wait_for(backup, seq, WORKING, kms_clock_mono_ns() + backup->wait_ns, err);
 }
 
 enum kms_status kms_backup_wait_all(struct kms_backup *backup, uint64_t seq, int64_t deadline_mono_ns,
                                     struct kms_error *err)
 {
-    return wait_for(backup, seq, backup->count, deadline_mono_ns, err);
+    return wait_for(backup, seq, EVERY, deadline_mono_ns, err);
 }
 
 enum kms_status kms_backup_prune_changes(struct kms_backup *backup, struct kms_error *err)

@@ -33,6 +33,7 @@ struct kms_backup_target_status {
     int64_t base_created_ns; /* wall clock; 0: none */
     int64_t shipped_ns;      /* wall clock of the last success; 0: none since start */
     bool failing;
+    int64_t failing_since_ns; /* monotonic; 0: it does not */
     bool rolled_back; /* the target knows changes that the database does not: nothing is shipped there */
     bool same_disk;   /* on the file system of the database: the loss of that disk takes both */
     char failure[KMS_BACKUP_TEXT_MAX]; /* "" when not failing */
@@ -54,10 +55,16 @@ void kms_backup_status(struct kms_backup *backup, size_t index, struct kms_backu
 
 /**
  * Wait until every change up to `seq` is durable in at least one target. UNAVAILABLE with a public text when it is not within the
- * configured time.
+ * configured time, or at once when every target has failed for longer than that already.
  */
 enum kms_status kms_backup_wait_any(struct kms_backup *backup, uint64_t seq,
                                     struct kms_error *err) KMS_MUST_USE;
+/**
+ * The same for every target that takes changes, of which there must be one: those that fail are not waited for. UNAVAILABLE names
+ * a target in its cause.
+ */
+enum kms_status kms_backup_wait_working(struct kms_backup *backup, uint64_t seq,
+                                        struct kms_error *err) KMS_MUST_USE;
 /** The same for every target; `deadline_mono_ns` is for all of them. The text names a target that is behind. */
 enum kms_status kms_backup_wait_all(struct kms_backup *backup, uint64_t seq, int64_t deadline_mono_ns,
                                     struct kms_error *err) KMS_MUST_USE;

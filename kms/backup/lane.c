@@ -162,6 +162,7 @@ static void report(struct kms_backup_lane *lane)
         lane->status.shipped_seq = lane->shipped;
         lane->status.shipped_ns = kms_clock_wall_ns();
         lane->status.failing = false;
+        lane->status.failing_since_ns = 0;
         lane->status.failure[0] = '\0';
         if (lane->status.newest_seq < lane->shipped)
             lane->status.newest_seq = lane->shipped;
@@ -175,9 +176,11 @@ static void report_failure(struct kms_backup_lane *lane, const struct kms_error 
     const char *text = kms_error_cause(err, status);
     {
         KMS_LOCKED(&lane->lock);
-        if (!lane->status.failing)
+        if (!lane->status.failing) {
+            lane->status.failing_since_ns = kms_clock_mono_ns();
             kms_log_error("backup", "the backup target %s does not take changes: %s", lane->config.directory,
                           text);
+        }
         lane->status.failing = true;
         (void)snprintf(lane->status.failure, sizeof lane->status.failure, "%s", text);
     }

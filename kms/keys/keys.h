@@ -22,9 +22,12 @@ struct kms_keys_config {
     int64_t absolute_limit_ns; /* entry is dropped at this age, however much used; 0: 1 h */
     uint64_t wrap_block;       /* wraps reserved at once; 0: 65,536 */
     /*
-     * Between a batch's commit and the destruction of the old master key, once it was read back: OK when the commit is durable in
-     * every backup target, for the database alone must not be what stands between a customer and its only key. May wait. After a
-     * failure the batch stays COMMITTED and is finished later. NULL: there are no backups.
+     * Asked twice in a batch; what is in the database by itself must not be all that stands between a customer and its only key.
+     * May wait. NULL: there are no backups.
+     *   INTENT     before the new master key is made: OK when a backup has the intent that explains it. After a failure the batch
+     *              is ABANDONED.
+     *   COMMITTED  before the old master key is destroyed, once the commit was read back: OK when every backup target has it. After
+     *              a failure the batch stays COMMITTED and is finished later.
      */
     enum kms_status (*durable)(void *context, const struct kms_batch_record *batch, struct kms_error *err);
     void *durable_context;

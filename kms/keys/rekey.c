@@ -99,6 +99,16 @@ static enum kms_status write_intent(struct batch *batch, struct kms_error *err)
     return KMS_OK;
 }
 
+/*
+ * A database that is lost from here on comes back with the intent in it: without, nothing would explain the new master key, and
+ * a restore would have to take the backup for one that is too old. No session is held meanwhile.
+ */
+static enum kms_status share_intent(struct batch *batch, struct kms_error *err)
+{
+    const struct kms_keys_config *config = &batch->work->keys->config;
+    return config->durable != NULL ? config->durable(config->durable_context, &batch->record, err) : KMS_OK;
+}
+
 /* Step 2: the new master key, which the HSM layer tries before it answers. */
 static enum kms_status make_master(struct batch *batch, struct kms_hsm_key *ret_master, struct kms_error *err)
 {
@@ -212,6 +222,8 @@ static enum kms_status prepare_and_commit(struct batch *batch, struct kms_error 
     KMS_TRY(kms_plan_make(batch->work, batch->request, &batch->plan, err));
     KMS_TRY(write_intent(batch, err));
     kms_test_point("rekey.intent");
+    KMS_TRY(share_intent(batch, err));
+    kms_test_point("rekey.intent-shared");
     struct kms_hsm_key master;
     KMS_TRY(make_master(batch, &master, err));
     kms_test_point("rekey.master-created");

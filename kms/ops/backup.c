@@ -25,14 +25,30 @@ enum kms_status ops_backup_await(struct kms_ops *ops, struct kms_error *err)
     return seq != 0 && ops->backup_settings.sync ? kms_backup_wait_any(ops->backup, seq, err) : KMS_OK;
 }
 
-enum kms_status ops_backup_gate(void *context, const struct kms_batch_record *batch, struct kms_error *err)
+/* Everything that is committed into every target. */
+static enum kms_status await_all(struct kms_ops *ops, struct kms_error *err)
 {
-    (void)batch;
-    struct kms_ops *ops = context;
-    if (ops->backup == NULL)
-        return KMS_OK;
     const int64_t deadline = kms_clock_mono_ns() + KMS_OPS_BACKUP_GATE_SECONDS * KMS_NS_PER_SECOND;
     return kms_backup_wait_all(ops->backup, ops->store->ops->changes.committed(ops->store), deadline, err);
+}
+
+enum kms_status ops_backup_gate(void *context, const struct kms_batch_record *batch, struct kms_error *err)
+{
+    struct kms_ops *ops = context;
+    struct kms_error cause = {0};
+    if (ops->backup == NULL)
+        return KMS_OK;
+    const bool intent = batch->state == KMS_BATCH_INTENT;
+    const enum kms_status status =
+        intent ? kms_backup_wait_working(ops->backup, ops->store->ops->changes.committed(ops->store), &cause)
+               : await_all(ops, &cause);
+    if (status == KMS_OK)
+        return KMS_OK;
+    return kms_fail_public(err, status,
+                           intent ? "nothing is shredded or rotated before a backup target knows of it: %.160s"
+                                  : "the old master key is not destroyed before every backup target has what "
+                                    "follows it: %.160s",
+                           kms_error_cause(&cause, status));
 }
 
 /* A service without targets says how to get some. */
@@ -147,7 +163,7 @@ static enum kms_status run_verify(struct kms_ops *ops, struct ops_operation *ope
 {
     KMS_TRY(need_targets(ops, err));
     const uint64_t newest = ops->store->ops->changes.committed(ops->store);
-    const enum kms_status settled = ops_backup_gate(ops, NULL, err); /* what is behind then is a finding */
+    const enum kms_status settled = await_all(ops, err); /* what is behind then is a finding */
     if (settled != KMS_OK && settled != KMS_UNAVAILABLE)
         return settled;
     struct verifying verifying = {.operation = operation};

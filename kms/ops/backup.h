@@ -19,8 +19,9 @@ extern const struct ops_operation_kind ops_backup_prune_kind;
  */
 enum kms_status ops_backup_await(struct kms_ops *ops, struct kms_error *err) KMS_MUST_USE;
 /**
- * Wait until everything that is committed is in every target, whatever the durability: before a master key is destroyed. OK
- * without targets. UNAVAILABLE after KMS_OPS_BACKUP_GATE_SECONDS. Has the shape of kms_keys_config.durable, with the ops as context.
+ * Whatever the durability, wait until everything that is committed is in the targets: in every one before a master key is
+ * destroyed (UNAVAILABLE after KMS_OPS_BACKUP_GATE_SECONDS), in every one that takes changes, and one at least, before a new one is made
+ * (UNAVAILABLE as ops_backup_await()). OK without targets. Is the kms_keys_config.durable, with the ops as context.
  */
 enum { KMS_OPS_BACKUP_GATE_SECONDS = 30 };
 enum kms_status ops_backup_gate(void *ops, const struct kms_batch_record *batch,

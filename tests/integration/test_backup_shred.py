@@ -1,15 +1,18 @@
 """Goal: no backup, however old, brings back a customer that was shredded; and no customer is lost because a shred was quicker than the
-backups.
+backups, or because the database was lost in its middle.
 """
 
+import concurrent.futures
 import shutil
 import unittest
 
 import grpc
 
-from cases import DEADLINE, PURPOSE, TENANT, unwrap_request
+import adversary
+from cases import DEADLINE, PURPOSE, TENANT, KmsTestCase, unwrap_request
 from harness import Daemon, eventually, kmsctl
 from shred_cases import ShredTestCase
+from shredsite import Site, answers_of
 from test_backup import lose_database, restore, target_of
 
 
@@ -27,26 +30,61 @@ class BackupShredTestCase(ShredTestCase):
 
 
 class Gate(BackupShredTestCase):
+    """Two targets."""
+
+    @classmethod
+    def prepare(cls, home):
+        super().prepare(home)
+        cls.second = target_of(home, "second")
+
+    def take_away(self, *targets):
+        """Move targets away; returns what brings them back."""
+        moved = [(target, target.with_suffix(".away")) for target in targets]
+        for target, away in moved:
+            target.rename(away)
+
+        def bring_back():
+            for target, away in moved:
+                if away.exists():
+                    away.rename(target)
+
+        self.addCleanup(bring_back)
+        return bring_back
+
     def test_the_old_master_key_stays_until_every_target_has_the_shred(self):
         """A second target is away: nothing may be destroyed that it still needs."""
         name, uid, _ = self.new_customer()
         other, _, keys = self.new_customer()
         epoch = int(self.ctl("operator", "tenant", "get", TENANT)["epoch"])
-        away = self.home.path / "away"
         objects = self.token_objects()
         operation = self.request("--customer", name, "--no-window")
-        self.approve(operation, ["approver1"])
-        eventually(lambda: self.lag() == 0, "everything shipped")
-        self.target.rename(away)
-        self.addCleanup(lambda: away.exists() and away.rename(self.target))
-        # the last approval cannot be acknowledged: it is made, but no target has it
-        done = self.kmsctl("approver2", "operation", "approve", operation["uid"], "--yes")
-        self.assertIn(done.returncode, (0, 3), done.stderr)
+        bring_back = self.take_away(self.second)
+        self.approve(operation)
         eventually(lambda: self.state(uid) == "SHREDDED", "SHREDDED, not SEALED")
         self.assertEqual(self.token_objects(), objects + 1)
         self.assertEqual(int(self.ctl("operator", "tenant", "get", TENANT)["epoch"]), epoch + 1)
         self.unwrap(keys[PURPOSE], customer=other)
-        away.rename(self.target)
+        says = eventually(lambda: self.ctl("operator", "operation", "show", operation["uid"]).get("reason"), "the reason why it waits", 60)
+        self.assertRegex(says, "old master key is not destroyed before every backup target .*/second has")
+        bring_back()
+        self.eventually_state(uid, "SEALED", 60)
+        self.assertEqual(self.token_objects(), objects)
+
+    def test_no_new_master_key_is_made_before_a_target_knows_of_it(self):
+        """With every target away a shred does not begin: a database lost in its middle could not be restored."""
+        name, uid, keys = self.new_customer()
+        objects = self.token_objects()
+        operation = self.request("--customer", name, "--no-window")
+        self.approve(operation, ["approver1"])
+        bring_back = self.take_away(self.target, self.second)
+        # the last approval cannot be acknowledged: it is made, but no target has it
+        done = self.kmsctl("approver2", "operation", "approve", operation["uid"], "--yes")
+        self.assertIn(done.returncode, (0, 3), done.stderr)
+        says = eventually(lambda: self.ctl("operator", "operation", "show", operation["uid"]).get("reason"), "the reason why it waits", 60)
+        self.assertRegex(says, "no backup of it could be written|before a backup target knows of it")
+        self.assertEqual(self.token_objects(), objects)
+        self.unwrap(keys[PURPOSE], customer=name)
+        bring_back()
         self.eventually_state(uid, "SEALED", 60)
         self.assertEqual(self.token_objects(), objects)
 
@@ -112,6 +150,67 @@ class Adversary(BackupShredTestCase):
     def restart(self):
         type(self).daemon = Daemon(self.home)
         self.daemon.start()
+
+
+class LostInTheMiddle(KmsTestCase):
+    """kill -9 at every step of a shred, the database lost with it, and a restore: a database older than the HSM is never what comes back."""
+
+    STEPS = ("intent", "intent-shared", "master-created", "pages-built", "committed", "read-back", "durable", "destroyed", "sealed")
+    COMMITTED = STEPS[6:]  # by the gate every target has it from here on
+
+    @classmethod
+    def setUpClass(cls):
+        cls.site = Site()
+        cls.addClassCleanup(cls.site.cleanup)
+        cls.target = target_of(cls.site.home)
+        cls.site.fill({"acme": 40})
+        cls.doomed = cls.site.owners("acme", "c3", "c21")
+        cls.token_keys = adversary.attack(cls.site.home, [], {})["token_keys"]
+
+    def copy(self):
+        site = self.site.copy()
+        shutil.copytree(self.target, site.home.path / self.target.name)
+        return site
+
+    def round(self, step):
+        """Killed there; returns whether the shred came to its end after the restore."""
+        site = self.copy()
+        try:
+            daemon = Daemon(site.home, environment={"KMS_CRASH_AT": f"rekey.{step}"}).start()
+            try:
+                site.request_shred("acme", "c3", "c21")
+            except AssertionError:
+                self.assertFalse(daemon.alive())
+            eventually(lambda: not daemon.alive(), f"killed at {step}")
+            daemon.kill()
+            lose_database(site.home)
+            done = restore(site.home, site.home.path / self.target.name)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            site.service(lambda: self.carry_on(site))
+            answers, log = answers_of(site)
+            self.assertIsNotNone(answers, f"the daemon does not start\n{log[-3000:]}")
+            alive = site.alive(answers)
+            self.assertLessEqual(set(site.keys) - self.doomed, alive, "a survivor is lost")
+            self.assertIn(alive & self.doomed, (self.doomed, set()), "a batch was done by halves")
+            site.shred("acme", "c7")  # nothing stands in the way of the next one
+            self.assertEqual(adversary.attack(site.home, [], {})["token_keys"], self.token_keys, "the token has a key too many or too few")
+            return not alive & self.doomed
+        finally:
+            site.cleanup()
+
+    def carry_on(self, site):
+        """What was approved before the kill goes on by itself."""
+        for operation in site.ctl("auditor", "operation", "list")["operations"]:
+            if operation["state"] != "PENDING":
+                self.assertEqual(site.ctl("operator", "operation", "wait", operation["uid"])["state"], "SUCCEEDED")
+
+    def test_every_step(self):
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            begun = {step: pool.submit(self.round, step) for step in self.STEPS}
+            for step, future in begun.items():
+                with self.subTest(step=step):
+                    ended = future.result()
+                    self.assertTrue(ended or step not in self.COMMITTED, "what every target had was lost")
 
 
 if __name__ == "__main__":

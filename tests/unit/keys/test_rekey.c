@@ -396,8 +396,8 @@ static void a_shredded_name_is_known_by_its_mac(void **state)
 
 /* Hooks that count, and fail on command. */
 struct hooks {
-    unsigned checks, writes, durables, seals;
-    enum kms_status check_status, write_status, durable_status;
+    unsigned checks, writes, intents, durables, seals;
+    enum kms_status check_status, write_status, intent_status, durable_status;
 };
 
 static enum kms_status on_check(void *context, struct kms_store_txn *txn, struct kms_error *err)
@@ -424,9 +424,16 @@ static enum kms_status on_write(void *context, struct kms_store_txn *txn,
 static enum kms_status on_durable(void *context, const struct kms_batch_record *batch, struct kms_error *err)
 {
     struct hooks *hooks = context;
+    assert_int_equal(kms_fake_hsm_sessions_out(f.hsm), 0);
+    if (batch->state == KMS_BATCH_INTENT) {
+        hooks->intents++;
+        assert_int_equal(kms_fake_hsm_masters(f.hsm), 1); /* not made yet */
+        return hooks->intent_status == KMS_OK
+                   ? KMS_OK
+                   : kms_fail(err, hooks->intent_status, "no backup target knows of it");
+    }
     hooks->durables++;
     assert_int_equal(batch->state, KMS_BATCH_COMMITTED);
-    assert_int_equal(kms_fake_hsm_sessions_out(f.hsm), 0);
     return hooks->durable_status == KMS_OK ? KMS_OK
                                            : kms_fail(err, hooks->durable_status, "no backup target");
 }
@@ -451,6 +458,12 @@ static void the_hooks_come_in_their_order(void **state)
     f.config.durable = on_durable;
     f.config.durable_context = &hooks;
     fixture_restart(&f);
+    hooks.intent_status = KMS_UNAVAILABLE;
+    assert_int_equal(run(&shred), KMS_UNAVAILABLE); /* nothing is begun that a restore could not explain */
+    assert_int_equal(hooks.checks, 0);
+    assert_int_equal(kms_fake_hsm_masters(f.hsm), 1);
+    check_everybody();
+    hooks.intent_status = KMS_OK;
     assert_int_equal(run(&shred), KMS_ABORTED); /* it is not wanted any more */
     assert_int_equal(hooks.writes, 0);
     assert_int_equal(kms_fake_hsm_masters(f.hsm), 1);
