@@ -5,6 +5,7 @@
 #include "daemon/attestation.h"
 #include "daemon/detection.h"
 #include "daemon/exposition.h"
+#include "daemon/heap.h"
 #include "daemon/open_hsm.h"
 #include "daemon/pinger.h"
 #include "daemon/policy.h"
@@ -220,6 +221,7 @@ static enum kms_status open_parts(struct kms_daemon *daemon, struct kms_error *e
     KMS_TRY(open_server(daemon, err));
     KMS_TRY(kms_pinger_start(daemon->hsm, &daemon->pinger, err));
     KMS_TRY(open_metrics(daemon, err));
+    kms_heap_prepare();
     set_serving(daemon, true);
     return KMS_OK;
 }
@@ -277,9 +279,10 @@ static void reload(struct kms_daemon *daemon)
     (void)sd_notify(0, "READY=1");
 }
 
-/* About once a second: age limits of the caches, and whether health may say SERVING. */
+/* About once a second: age limits of the caches, room for more, and whether health may say SERVING. */
 static void tick(struct kms_daemon *daemon)
 {
+    kms_heap_prepare();
     kms_keys_expire(daemon->keys);
     kms_audit_checkpoints_tick(daemon->attestation.checkpoints);
     kms_metrics_tick(daemon->metrics);
