@@ -203,7 +203,8 @@ enum kms_status kms_tree_unwrap_page_key(struct kms_keys_work *work, const struc
     KMS_TRY(kms_tree_master(work, tenant, &master, err));
     const enum kms_status status =
         work->keys->hsm->ops->unwrap(work->session, master, tenant->root_blob, role, ret_key, err);
-    if (status == KMS_BLOB_REFUSED)
+    /* HSM_REFUSED: what tokens say of a key that is being destroyed just then */
+    if (status == KMS_BLOB_REFUSED || status == KMS_HSM_REFUSED)
         KMS_TRY(look_at_root_again(work->keys, tenant, err));
     if (status == KMS_BLOB_REFUSED)
         return kms_tree_tampered(err, &tenant->uuid, level, index,
