@@ -9,14 +9,14 @@
 struct rows {
     struct kms_tenant_record tenant;
     struct kms_purpose_record purpose;
-    struct kms_customer_record customer;
+    struct kms_uuid customer_uuid;
+    struct kms_kek_customer customer;
     struct kms_kek_record kek; /* version 0: there is none yet */
     struct kms_page_record leaf;
 };
 
 static void rows_clear(struct rows *rows)
 {
-    kms_customer_record_clear(&rows->customer);
     kms_page_record_clear(&rows->leaf);
 }
 
@@ -189,7 +189,7 @@ static enum kms_status read_leaf(struct kms_txn *txn, struct rows *rows, struct 
 static enum kms_status read_primary(struct kms_txn *txn, struct rows *rows, struct kms_error *err)
 {
     const struct kms_store_ops *store = txn->store->ops;
-    const struct kms_uuid *customer = &rows->customer.uuid;
+    const struct kms_uuid *customer = &rows->customer_uuid;
     const char *purpose = rows->purpose.id;
     const enum kms_status status = store->kek_primary(txn->txn, customer, purpose, &rows->kek, err);
     if (status != KMS_NOT_FOUND)
@@ -201,6 +201,23 @@ static enum kms_status read_primary(struct kms_txn *txn, struct rows *rows, stru
         return kms_fail_public(err, KMS_FAILED_PRECONDITION,
                                "no version of the customer's key for purpose '%s' is enabled", purpose);
     rows->kek = (struct kms_kek_record){0};
+    return KMS_OK;
+}
+
+/* The customer whom the caller has named, in the tenant that was read. */
+static enum kms_status read_customer(struct kms_txn *txn, const struct kms_key_owner *owner,
+                                     struct rows *rows, struct kms_error *err)
+{
+    KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
+    const enum kms_status status =
+        txn->store->ops->customer_by_id(txn->txn, &rows->tenant.uuid, owner->customer, &customer, err);
+    if (status == KMS_NOT_FOUND)
+        return kms_fail_public(err, status, "tenant '%s' has no customer '%s'", owner->tenant,
+                               owner->customer);
+    KMS_TRY(status);
+    rows->customer_uuid = customer.uuid;
+    rows->customer = (struct kms_kek_customer){.state = customer.state, .is_of_tenant = true};
+    memcpy(rows->customer.id, customer.id, sizeof customer.id);
     return KMS_OK;
 }
 
@@ -220,11 +237,7 @@ static enum kms_status read_for_wrap(struct kms_keys_work *work, const struct km
     if (status == KMS_NOT_FOUND)
         return kms_fail_public(err, status, "tenant '%s' has no purpose '%s'", owner->tenant, owner->purpose);
     KMS_TRY(status);
-    status = store->customer_by_id(txn.txn, &rows->tenant.uuid, owner->customer, &rows->customer, err);
-    if (status == KMS_NOT_FOUND)
-        return kms_fail_public(err, status, "tenant '%s' has no customer '%s'", owner->tenant,
-                               owner->customer);
-    KMS_TRY(status);
+    KMS_TRY(read_customer(&txn, owner, rows, err));
     KMS_TRY(kms_create_check_open(&rows->tenant, &rows->purpose, rows->customer.state, err));
     KMS_TRY(read_primary(&txn, rows, err));
     return rows->kek.version == 0 ? KMS_OK : read_leaf(&txn, rows, err);
@@ -245,7 +258,7 @@ static enum kms_status load_for_wrap(struct kms_keys_work *work, const struct km
     KMS_CLEANUP(rows_clear) struct rows rows = {0};
     KMS_TRY(read_for_wrap(work, owner, &rows, err));
     if (rows.kek.version == 0)
-        return kms_create_first_kek(work, &rows.tenant.uuid, &rows.customer.uuid, rows.purpose.id, err);
+        return kms_create_first_kek(work, &rows.tenant.uuid, &rows.customer_uuid, rows.purpose.id, err);
     struct kms_kek_entry *entry = find_by_id(work->keys, rows.kek.kek_id); /* an unwrap may have loaded it */
     if (entry == NULL)
         KMS_TRY(load(work, &rows, &entry, err));
@@ -302,17 +315,16 @@ static enum kms_status read_for_unwrap(struct kms_keys_work *work, const struct 
     KMS_TRY(kms_txn_begin(keys->store, false, &txn, err));
     const struct kms_store_ops *store = txn.store->ops;
     store->seal.trust(txn.txn);
-    const enum kms_status status = store->kek_by_id(txn.txn, kek_id, &rows->kek, err);
+    const enum kms_status status =
+        store->kek_with_customer(txn.txn, kek_id, &rows->kek, &rows->customer, err);
     if (status == KMS_NOT_FOUND)
         return kms_keyring_refuse(keys, err, "no KEK has the id in the blob");
     KMS_TRY(status);
     const struct kms_kek_record *kek = &rows->kek;
     KMS_TRY(must_exist(store->tenant_by_uuid(txn.txn, &kek->tenant, &rows->tenant, err), "tenant", err));
-    KMS_TRY(
-        must_exist(store->customer_by_uuid(txn.txn, &kek->customer, &rows->customer, err), "customer", err));
     KMS_TRY(must_exist(store->purpose_get(txn.txn, &kek->tenant, kek->purpose, &rows->purpose, err),
                        "purpose", err));
-    if (!kms_uuid_equal(&rows->customer.tenant, &kek->tenant) ||
+    if (!rows->customer.is_of_tenant ||
         !is_named_owner(owner, rows->tenant.id, rows->customer.id, kek->purpose))
         return kms_keyring_refuse(keys, err, "the blob's KEK belongs to another tenant, customer or purpose");
     if (kek->state == KMS_KEK_SHREDDED)

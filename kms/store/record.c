@@ -55,14 +55,28 @@ static bool labels_fit(const char *labels)
            kms_utf8_valid(labels, len);
 }
 
+/* What whole and short records of a customer have in common. */
+static const char *customer_problem(const char id[KMS_CUSTOMER_ID_MAX + 1], enum kms_customer_state state)
+{
+    if (!kms_record_text_fits(id, KMS_CUSTOMER_ID_MAX + 1, 1))
+        return "customer id: 1..256 bytes of printable UTF-8";
+    if (state < KMS_CUSTOMER_ACTIVE || state > KMS_CUSTOMER_RESTRICTED)
+        return "customer state: unknown";
+    return NULL;
+}
+
+const char *kms_record_kek_customer_problem(const struct kms_kek_customer *customer)
+{
+    return customer_problem(customer->id, customer->state);
+}
+
 const char *kms_record_customer_problem(const struct kms_customer_record *customer)
 {
-    if (!kms_record_text_fits(customer->id, sizeof customer->id, 1))
-        return "customer id: 1..256 bytes of printable UTF-8";
+    const char *problem = customer_problem(customer->id, customer->state);
+    if (problem != NULL)
+        return problem;
     if (!labels_fit(customer->labels))
         return "customer labels: a JSON object of at most 64 KiB";
-    if (customer->state < KMS_CUSTOMER_ACTIVE || customer->state > KMS_CUSTOMER_RESTRICTED)
-        return "customer state: unknown";
     if (!number_fits(customer->revision))
         return "customer revision: at most 2^63-1";
     return NULL;

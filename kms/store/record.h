@@ -24,6 +24,7 @@ const char *kms_record_tenant_problem(const struct kms_tenant_record *tenant);
 const char *kms_record_purpose_problem(const struct kms_purpose_record *purpose);
 /** Labels are looked at no further than their length and outer braces. */
 const char *kms_record_customer_problem(const struct kms_customer_record *customer);
+const char *kms_record_kek_customer_problem(const struct kms_kek_customer *customer);
 const char *kms_record_kek_problem(const struct kms_kek_record *kek);
 const char *kms_record_page_problem(const struct kms_page_record *page);
 const char *kms_record_request_problem(const struct kms_request_record *request);

@@ -46,6 +46,7 @@ static const struct kms_store_ops sqlite_ops = {
     .kek_set_state = kms_sqlite_kek_set_state,
     .kek_reserve = kms_sqlite_kek_reserve,
     .kek_by_id = kms_sqlite_kek_by_id,
+    .kek_with_customer = kms_sqlite_kek_with_customer,
     .kek_primary = kms_sqlite_kek_primary,
     .kek_list = kms_sqlite_kek_list,
     .page_get = kms_sqlite_page_get,

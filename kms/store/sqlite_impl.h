@@ -29,6 +29,18 @@ struct kms_sqlite_memo {
     int64_t no;
 };
 
+/*
+ * What a reading connection has read last, and in which state of the database (sqlite_recall.c). Every first use of a customer asks
+ * for the same tenant and purpose.
+ */
+struct kms_sqlite_recall {
+    unsigned version;
+    bool has_tenant, has_purpose;
+    int64_t tenant_no;
+    struct kms_tenant_record tenant;
+    struct kms_purpose_record purpose;
+};
+
 struct kms_store_txn {
     struct kms_sqlite *store;
     struct kms_sqlite_conn *conn;
@@ -38,6 +50,7 @@ struct kms_store_txn {
     enum kms_status failed; /* a write was lost: the transaction cannot be committed any more */
     uint64_t logged_seq;    /* of the last change that was logged; 0: none */
     int64_t now_ns;         /* wall clock of a write transaction */
+    unsigned version;       /* the state of the database that a read transaction sees; see sqlite_recall.c */
     struct kms_sqlite_memo tenant, customer;
     bool seal_trusts;               /* places are not checked */
     bool seal_anew;                 /* nothing is checked: what is there is being sealed */
@@ -51,6 +64,7 @@ struct kms_sqlite_conn {
     sqlite3 *db;
     sqlite3_stmt *statements[KMS_STATEMENT_COUNT]; /* those for writing only on the writing connection */
     bool taken;                                    /* readers: atomic; true while a transaction has it */
+    struct kms_sqlite_recall recall;               /* readers only */
     struct kms_store_txn txn;
 };
 
@@ -106,6 +120,20 @@ enum kms_status kms_sqlite_log_reservation(struct kms_store_txn *txn, const uint
 
 /* checkpoint.c: after a commit, with the writer's lock held; moves the log into the database when it is long. */
 void kms_sqlite_checkpoint_locked(struct kms_sqlite *store);
+
+/*
+ * sqlite_recall.c: rows that a connection need not read again while nothing in the database has changed. Only reading transactions that
+ * take rows as they find them (kms_sqlite_seal_trust()) recall any: what has to be checked is read.
+ */
+/** The state of the database that this transaction sees, which it has read from: note it. An SQLite result code. */
+int kms_sqlite_recall_begin(struct kms_store_txn *txn);
+/** The tenant of that UUID or id (the other one is NULL) and its internal number; false: read it. */
+bool kms_sqlite_recall_tenant(const struct kms_store_txn *txn, const struct kms_uuid *uuid, const char *id,
+                              struct kms_tenant_record *ret_tenant, int64_t *ret_no);
+void kms_sqlite_note_tenant(struct kms_store_txn *txn, const struct kms_tenant_record *tenant, int64_t no);
+bool kms_sqlite_recall_purpose(const struct kms_store_txn *txn, const struct kms_uuid *tenant, const char *id,
+                               struct kms_purpose_record *ret_purpose);
+void kms_sqlite_note_purpose(struct kms_store_txn *txn, const struct kms_purpose_record *purpose);
 
 /* sqlite_tenant.c */
 enum kms_status kms_sqlite_tenant_insert(struct kms_store_txn *txn, const struct kms_tenant_record *tenant,
@@ -166,6 +194,9 @@ enum kms_status kms_sqlite_kek_reserve(struct kms_store_txn *txn, const uint8_t 
                                        uint64_t count, uint64_t *ret_first, struct kms_error *err);
 enum kms_status kms_sqlite_kek_by_id(struct kms_store_txn *txn, const uint8_t kek_id[KMS_KEK_ID_SIZE],
                                      struct kms_kek_record *ret_kek, struct kms_error *err);
+enum kms_status kms_sqlite_kek_with_customer(struct kms_store_txn *txn, const uint8_t kek_id[KMS_KEK_ID_SIZE],
+                                             struct kms_kek_record *ret_kek,
+                                             struct kms_kek_customer *ret_customer, struct kms_error *err);
 enum kms_status kms_sqlite_kek_primary(struct kms_store_txn *txn, const struct kms_uuid *customer,
                                        const char *purpose, struct kms_kek_record *ret_kek,
                                        struct kms_error *err);

@@ -2,8 +2,8 @@
 #include "store/record.h"
 #include "store/sqlite_rekey.h"
 
-enum kms_status kms_sqlite_kek_take(struct kms_query *query, struct kms_kek_record *ret_kek,
-                                    struct kms_error *err)
+/* The columns of KMS_KEK_COLUMNS. */
+static struct kms_kek_record take_kek(struct kms_query *query)
 {
     struct kms_kek_record kek = {0};
     kms_query_take_blob(query, kek.kek_id, sizeof kek.kek_id);
@@ -16,6 +16,13 @@ enum kms_status kms_sqlite_kek_take(struct kms_query *query, struct kms_kek_reco
     kek.wraps_reserved = kms_query_take_u64(query);
     kek.created_ns = kms_query_take_i64(query);
     kek.rewrapped = kms_query_take_u64(query);
+    return kek;
+}
+
+enum kms_status kms_sqlite_kek_take(struct kms_query *query, struct kms_kek_record *ret_kek,
+                                    struct kms_error *err)
+{
+    const struct kms_kek_record kek = take_kek(query);
     KMS_TRY(kms_query_row_ok(query, kms_record_kek_problem(&kek), err));
     *ret_kek = kek;
     return KMS_OK;
@@ -118,6 +125,30 @@ enum kms_status kms_sqlite_kek_by_id(struct kms_store_txn *txn, const uint8_t ke
     if (status == KMS_NOT_FOUND)
         return kms_fail(err, KMS_NOT_FOUND, "no such KEK");
     return status == KMS_OK ? kms_sqlite_kek_take(&query, ret_kek, err) : status;
+}
+
+enum kms_status kms_sqlite_kek_with_customer(struct kms_store_txn *txn, const uint8_t kek_id[KMS_KEK_ID_SIZE],
+                                             struct kms_kek_record *ret_kek,
+                                             struct kms_kek_customer *ret_customer, struct kms_error *err)
+{
+    KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_KEK_WITH_CUSTOMER);
+    kms_query_blob(&query, kek_id, KMS_KEK_ID_SIZE);
+    const enum kms_status status = kms_query_row(&query, err);
+    if (status == KMS_NOT_FOUND)
+        return kms_fail(err, KMS_NOT_FOUND, "no such KEK");
+    KMS_TRY(status);
+    const struct kms_kek_record kek = take_kek(&query);
+    struct kms_kek_customer customer = {0};
+    kms_query_take_text(&query, customer.id, sizeof customer.id);
+    customer.state = kms_query_take_state(&query);
+    customer.is_of_tenant = kms_query_take_u32(&query) == 1;
+    const char *problem = kms_record_kek_problem(&kek);
+    if (problem == NULL)
+        problem = kms_record_kek_customer_problem(&customer);
+    KMS_TRY(kms_query_row_ok(&query, problem, err));
+    *ret_kek = kek;
+    *ret_customer = customer;
+    return KMS_OK;
 }
 
 enum kms_status kms_sqlite_kek_primary(struct kms_store_txn *txn, const struct kms_uuid *customer,

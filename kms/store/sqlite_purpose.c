@@ -39,6 +39,7 @@ static enum kms_status take_purpose(struct kms_query *query, const struct kms_uu
     if (problem == NULL && required > 1)
         problem = "purpose required by law: 0 or 1";
     KMS_TRY(kms_query_row_ok(query, problem, err));
+    kms_sqlite_note_purpose(query->txn, &purpose);
     *ret_purpose = purpose;
     return KMS_OK;
 }
@@ -77,6 +78,8 @@ enum kms_status kms_sqlite_purpose_get(struct kms_store_txn *txn, const struct k
                                        const char *id, struct kms_purpose_record *ret_purpose,
                                        struct kms_error *err)
 {
+    if (kms_sqlite_recall_purpose(txn, tenant, id, ret_purpose))
+        return KMS_OK;
     int64_t tenant_no = 0;
     KMS_TRY(kms_sqlite_tenant_no(txn, tenant, &tenant_no, err));
     KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_PURPOSE_GET);

@@ -40,6 +40,7 @@ static enum kms_status take_tenant(struct kms_query *query, struct kms_tenant_re
     tenant.updated_ns = kms_query_take_i64(query);
     KMS_TRY(kms_query_row_ok(query, kms_record_tenant_problem(&tenant), err));
     query->txn->tenant = (struct kms_sqlite_memo){true, tenant.uuid, no};
+    kms_sqlite_note_tenant(query->txn, &tenant, no);
     *ret_tenant = tenant;
     return KMS_OK;
 }
@@ -85,9 +86,22 @@ static enum kms_status get_tenant(struct kms_query *query, struct kms_tenant_rec
     return KMS_OK;
 }
 
+/* A tenant whose row was read before, in the same state of the database. */
+static bool recall_tenant(struct kms_store_txn *txn, const struct kms_uuid *uuid, const char *id,
+                          struct kms_tenant_record *ret_tenant)
+{
+    int64_t no = 0;
+    if (!kms_sqlite_recall_tenant(txn, uuid, id, ret_tenant, &no))
+        return false;
+    txn->tenant = (struct kms_sqlite_memo){true, ret_tenant->uuid, no};
+    return true;
+}
+
 enum kms_status kms_sqlite_tenant_by_id(struct kms_store_txn *txn, const char *id,
                                         struct kms_tenant_record *ret_tenant, struct kms_error *err)
 {
+    if (recall_tenant(txn, NULL, id, ret_tenant))
+        return KMS_OK;
     KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_TENANT_BY_ID);
     kms_query_text(&query, id);
     return get_tenant(&query, ret_tenant, err);
@@ -96,6 +110,8 @@ enum kms_status kms_sqlite_tenant_by_id(struct kms_store_txn *txn, const char *i
 enum kms_status kms_sqlite_tenant_by_uuid(struct kms_store_txn *txn, const struct kms_uuid *uuid,
                                           struct kms_tenant_record *ret_tenant, struct kms_error *err)
 {
+    if (recall_tenant(txn, uuid, NULL, ret_tenant))
+        return KMS_OK;
     KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_TENANT_BY_UUID);
     kms_query_uuid(&query, uuid);
     return get_tenant(&query, ret_tenant, err);

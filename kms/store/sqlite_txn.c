@@ -68,14 +68,19 @@ static enum kms_status begin_read(struct kms_sqlite *store, struct kms_store_txn
     if (conn == NULL)
         return kms_fail(err, KMS_STORE_BUSY, "all %u reading connections were in use for %u ms",
                         store->reader_count, store->busy_timeout_ms);
-    const int rc = run_plain(conn, KMS_STATEMENT_BEGIN_READ);
+    conn->txn = (struct kms_store_txn){.store = store, .conn = conn};
+    kms_sqlite_seal_mark(&conn->txn); /* before the snapshot */
+    int rc = run_plain(conn, KMS_STATEMENT_BEGIN_READ);
+    if (rc == SQLITE_OK)
+        rc = run_plain(conn, KMS_STATEMENT_LOOK); /* BEGIN alone takes no snapshot */
+    if (rc == SQLITE_OK)
+        rc = kms_sqlite_recall_begin(&conn->txn);
     if (rc != SQLITE_OK) {
         const enum kms_status status = kms_sqlite_error(conn->db, rc, "BEGIN", err);
+        abandon(conn);
         reader_give(store, conn);
         return status;
     }
-    conn->txn = (struct kms_store_txn){.store = store, .conn = conn};
-    kms_sqlite_seal_mark(&conn->txn);
     *ret_txn = &conn->txn;
     return KMS_OK;
 }

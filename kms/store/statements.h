@@ -39,6 +39,7 @@
 /* name, who prepares it, SQL */
 #define KMS_STATEMENT_TABLE(X)                                                                               \
     X(BEGIN_READ, ALL, "BEGIN")                                                                              \
+    X(LOOK, ALL, "SELECT 1 FROM tenant LIMIT 0")                                                             \
     X(BEGIN_WRITE, WRITER, "BEGIN IMMEDIATE")                                                                \
     X(COMMIT, ALL, "COMMIT")                                                                                 \
     X(ROLLBACK, ALL, "ROLLBACK")                                                                             \
@@ -97,6 +98,9 @@
       " WHERE customer_no = ?1 AND purpose = ?2 AND version = ?3")                                           \
     X(KEK_BY_ID, ALL,                                                                                        \
       "SELECT " KMS_KEK_COLUMNS("c.uuid") " " KMS_KEK_TENANT                                                 \
+                                          "LEFT JOIN customer c ON c.no = k.customer_no WHERE k.kek_id = ?") \
+    X(KEK_WITH_CUSTOMER, ALL,                                                                                \
+      "SELECT " KMS_KEK_COLUMNS("c.uuid") ", c.id, c.state, c.tenant_no = k.tenant_no " KMS_KEK_TENANT       \
                                           "LEFT JOIN customer c ON c.no = k.customer_no WHERE k.kek_id = ?") \
     X(KEK_PRIMARY, ALL,                                                                                      \
       "SELECT " KMS_KEK_COLUMNS("?2") " " KMS_KEK_TENANT "WHERE k.customer_no = ?1 AND k.purpose = ?3 AND "  \

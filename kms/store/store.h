@@ -108,6 +108,13 @@ struct kms_kek_record {
         rewrapped; /* wraps known to have been replaced by wraps of a later version; not set by an insert */
 };
 
+/** Of a KEK's customer, what whoever serves the key has to know. */
+struct kms_kek_customer {
+    char id[KMS_CUSTOMER_ID_MAX + 1];
+    enum kms_customer_state state;
+    bool is_of_tenant; /* the customer's row names the same tenant as the KEK's */
+};
+
 /** One page of a tenant's key tree; `body` is its canonical bytes (keys/page.h), on the heap when read. */
 struct kms_page_record {
     struct kms_uuid tenant;
@@ -192,6 +199,9 @@ struct kms_store_ops {
                                    uint64_t count, uint64_t *ret_first, struct kms_error *err);
     enum kms_status (*kek_by_id)(struct kms_store_txn *txn, const uint8_t kek_id[KMS_KEK_ID_SIZE],
                                  struct kms_kek_record *ret_kek, struct kms_error *err);
+    enum kms_status (*kek_with_customer)(struct kms_store_txn *txn, const uint8_t kek_id[KMS_KEK_ID_SIZE],
+                                         struct kms_kek_record *ret_kek,
+                                         struct kms_kek_customer *ret_customer, struct kms_error *err);
     enum kms_status (*kek_primary)(struct kms_store_txn *txn, const struct kms_uuid *customer,
                                    const char *purpose, struct kms_kek_record *ret_kek,
                                    struct kms_error *err);
@@ -226,7 +236,7 @@ struct kms_store {
 /*
  * begin            a write transaction excludes other writers (it waits for the lock up to the busy timeout:
  *                  STORE_BUSY) and its thread holds KMS_LOCK_STORE until it ends: take locks that come before
- *                  it in core/lock.h first. A read transaction sees one snapshot, taken at its first read,
+ *                  it in core/lock.h first. A read transaction sees one snapshot, taken when it begins,
  *                  and never waits for a writer, but for a free reading connection (as long, STORE_BUSY);
  *                  keep it short, and do not begin a second one inside it.
  * commit           ends the transaction in any case; durable (fsync) when it returns OK; nothing happened
@@ -245,6 +255,7 @@ struct kms_store {
  * customer_list    streams through `visit`, so that memory does not grow with the result; `visit` may use the
  *                  transaction, but not list customers with it. A label filter reads every customer of the
  *                  tenant from after_id (or the prefix) on until `limit` are found.
+ * kek_with_customer as kek_by_id, in one look; STORE_CORRUPT when the customer is missing.
  * kek_primary      the highest-numbered version in state ENABLED. NOT_FOUND when there is none.
  * kek_list         purpose NULL: all purposes, ordered by purpose and version (after_version only with a
  *                  purpose).

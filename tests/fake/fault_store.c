@@ -164,6 +164,18 @@ static enum kms_status fault_kek_by_id(struct kms_store_txn *txn, const uint8_t 
     return KMS_OK;
 }
 
+static enum kms_status fault_kek_with_customer(struct kms_store_txn *txn,
+                                               const uint8_t kek_id[KMS_KEK_ID_SIZE],
+                                               struct kms_kek_record *ret_kek,
+                                               struct kms_kek_customer *ret_customer, struct kms_error *err)
+{
+    FAULT_CHECK(txn->store, err);
+    KMS_TRY(txn->store->inner->ops->kek_with_customer(txn->inner, kek_id, ret_kek, ret_customer, err));
+    if (txn->store->edit != NULL)
+        txn->store->edit(ret_kek, txn->store->edit_context);
+    return KMS_OK;
+}
+
 static enum kms_status fault_kek_primary(struct kms_store_txn *txn, const struct kms_uuid *customer,
                                          const char *purpose, struct kms_kek_record *ret_kek,
                                          struct kms_error *err)
@@ -236,6 +248,7 @@ static const struct kms_store_ops fault_ops = {
     .kek_set_state = fault_kek_set_state,
     .kek_reserve = fault_kek_reserve,
     .kek_by_id = fault_kek_by_id,
+    .kek_with_customer = fault_kek_with_customer,
     .kek_primary = fault_kek_primary,
     .kek_list = fault_kek_list,
     .page_get = fault_page_get,

@@ -58,6 +58,8 @@ static void use_everything(struct kms_store *store, unsigned *corrupt)
         struct kms_kek_record kek = sample_kek(1, i, "service", 1);
         uint64_t first = 0;
         note(store->ops->kek_by_id(txn.txn, kek.kek_id, &kek, NULL), corrupt);
+        struct kms_kek_customer owner;
+        note(store->ops->kek_with_customer(txn.txn, kek.kek_id, &kek, &owner, NULL), corrupt);
         note(store->ops->kek_primary(txn.txn, &customer.uuid, "service", &kek, NULL), corrupt);
         note(store->ops->kek_reserve(txn.txn, kek.kek_id, 1, &first, NULL), corrupt);
         struct kms_page_record page = {0};
@@ -173,7 +175,7 @@ static void a_truncated_file_is_refused_or_harmless(void **state)
 /* Each damages rows behind the store's back; the reads that follow must say so. */
 struct hostile_row {
     const char *sql;
-    enum { TENANT, PURPOSE, CUSTOMER, KEK, RESERVE, PAGE, LIST, REQUEST } reader;
+    enum { TENANT, PURPOSE, CUSTOMER, KEK, SERVED, RESERVE, PAGE, LIST, REQUEST } reader;
 };
 
 static enum kms_status read_one(struct kms_store *store, struct kms_store_txn *txn, int reader)
@@ -184,6 +186,7 @@ static enum kms_status read_one(struct kms_store *store, struct kms_store_txn *t
     struct kms_tenant_record tenant;
     struct kms_purpose_record purpose;
     struct kms_customer_record found = {0};
+    struct kms_kek_customer owner;
     struct kms_page_record page = {0};
     struct kms_request_record request;
     unsigned seen = 0;
@@ -197,6 +200,8 @@ static enum kms_status read_one(struct kms_store *store, struct kms_store_txn *t
         return store->ops->customer_by_uuid(txn, &customer.uuid, &found, &err);
     case KEK:
         return store->ops->kek_by_id(txn, kek.kek_id, &kek, &err);
+    case SERVED:
+        return store->ops->kek_with_customer(txn, kek.kek_id, &kek, &owner, &err);
     case RESERVE:
         return store->ops->kek_reserve(txn, kek.kek_id, 1, &first, &err);
     case PAGE:
@@ -236,6 +241,12 @@ static const struct hostile_row hostile_rows[] = {
     {"UPDATE customer SET tenant_no = 77", CUSTOMER},
     {"DELETE FROM customer", KEK},
     {"DELETE FROM tenant", KEK},
+    {"DELETE FROM customer", SERVED},
+    {"DELETE FROM tenant", SERVED},
+    {"UPDATE kek SET slot = -1", SERVED},
+    {"UPDATE customer SET id = 'a' || char(10)", SERVED},
+    {"UPDATE customer SET id = ''", SERVED},
+    {"UPDATE customer SET state = 4", SERVED},
     {"UPDATE kek SET version = 4294967296", KEK},
     {"UPDATE kek SET version = 0", KEK},
     {"UPDATE kek SET slot = -1", KEK},

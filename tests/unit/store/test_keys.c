@@ -30,6 +30,48 @@ static void a_kek_is_found_by_id_and_as_primary(void **state)
     kms_txn_clear(&txn);
 }
 
+static void a_kek_is_found_together_with_its_customer(void **state)
+{
+    struct kms_store *store = store_of(state);
+    fill(store, 3);
+    const struct kms_kek_record wanted = sample_kek(1, 2, "service", 1);
+    struct kms_customer_record customer = sample_customer(1, 2);
+    customer.state = KMS_CUSTOMER_RESTRICTED;
+    struct kms_txn txn = begin_write(store);
+    assert_ok(store->ops->customer_update(txn.txn, &customer, &err));
+    commit(&txn);
+    txn = begin_read(store);
+    struct kms_kek_record found;
+    struct kms_kek_customer owner;
+    memset(&found, 0xee, sizeof found);
+    memset(&owner, 0xee, sizeof owner);
+    assert_ok(store->ops->kek_with_customer(txn.txn, wanted.kek_id, &found, &owner, &err));
+    assert_same(kek, &found, &wanted);
+    assert_string_equal(owner.id, customer.id);
+    assert_int_equal(owner.state, KMS_CUSTOMER_RESTRICTED);
+    assert_true(owner.is_of_tenant);
+    const struct kms_uuid nobody = sample_uuid(2, 5);
+    assert_status(KMS_NOT_FOUND, store->ops->kek_with_customer(txn.txn, nobody.bytes, &found, &owner, &err));
+    kms_txn_clear(&txn);
+}
+
+static void a_customer_of_another_tenant_than_its_key_shows(void **state)
+{
+    struct kms_store *store = store_of(state);
+    fill(store, 1);
+    const struct kms_tenant_record other = sample_tenant(2);
+    struct kms_txn txn = begin_write(store);
+    assert_ok(store->ops->tenant_insert(txn.txn, &other, &err));
+    commit(&txn);
+    sql_run(((struct fixture *)*state)->path, "UPDATE customer SET tenant_no = 2");
+    txn = begin_read(store);
+    struct kms_kek_record kek = sample_kek(1, 1, "service", 1);
+    struct kms_kek_customer owner;
+    assert_ok(store->ops->kek_with_customer(txn.txn, kek.kek_id, &kek, &owner, &err));
+    assert_false(owner.is_of_tenant);
+    kms_txn_clear(&txn);
+}
+
 static void the_primary_is_the_highest_enabled_version(void **state)
 {
     struct kms_store *store = store_of(state);
@@ -289,6 +331,8 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(a_kek_is_found_by_id_and_as_primary),
+        TEST(a_kek_is_found_together_with_its_customer),
+        TEST(a_customer_of_another_tenant_than_its_key_shows),
         TEST(the_primary_is_the_highest_enabled_version),
         TEST(keks_that_clash_or_hang_in_the_air_are_refused),
         TEST(a_slot_is_free_again_only_when_its_kek_is_shredded),
