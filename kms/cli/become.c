@@ -1,36 +1,126 @@
+#define _GNU_SOURCE /* pipe2 */
 #include "cli/become.h"
 
 #include "cli/fields.h"
+#include "core/cleanup.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <spawn.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-/* kmsd beside this program; elsewhere it is looked for in $PATH. */
-static void find_daemon(char *out, size_t size)
+enum { PROGRAM_PATH_MAX = 4096, OUTPUT_MAX = 64 * 1024 };
+
+/* The program of that name beside this one; elsewhere it is looked for in $PATH. */
+static void find_program(const char *name, char out[PROGRAM_PATH_MAX])
 {
-    const ssize_t len = readlink("/proc/self/exe", out, size - 1);
+    const ssize_t len = readlink("/proc/self/exe", out, PROGRAM_PATH_MAX - 1);
     char *slash = NULL;
     if (len > 0) {
         out[len] = '\0';
         slash = strrchr(out, '/');
     }
-    if (slash != NULL && (size_t)(slash - out) + sizeof "/kmsd" <= size) {
-        memcpy(slash, "/kmsd", sizeof "/kmsd");
+    if (slash != NULL && (size_t)(slash - out) + strlen(name) + 2 <= PROGRAM_PATH_MAX) {
+        memcpy(slash + 1, name, strlen(name) + 1);
         if (access(out, X_OK) == 0)
             return;
     }
-    (void)snprintf(out, size, "kmsd");
+    (void)snprintf(out, PROGRAM_PATH_MAX, "%s", name);
+}
+
+/* The arguments behind the program's name, as exec wants them; it only reads them. */
+static void fill_arguments(char *program, const char *const *arguments, size_t count,
+                           char *all[KMS_CLI_ARGUMENTS_MAX + 2])
+{
+    KMS_ASSERT(count <= KMS_CLI_ARGUMENTS_MAX);
+    all[0] = program;
+    for (size_t i = 0; i < count; i++)
+        all[i + 1] = kms_cli_field(arguments[i]);
+    all[count + 1] = NULL;
 }
 
 int kms_cli_become_daemon(struct kms_cli *cli, const char *const *arguments, size_t count)
 {
-    char program[4096];
-    char *all[KMS_CLI_DAEMON_ARGUMENTS_MAX + 2] = {program};
-    KMS_ASSERT(count <= KMS_CLI_DAEMON_ARGUMENTS_MAX);
-    find_daemon(program, sizeof program);
-    for (size_t i = 0; i < count; i++)
-        all[i + 1] = kms_cli_field(arguments[i]); /* execv only reads them */
+    char program[PROGRAM_PATH_MAX];
+    char *all[KMS_CLI_ARGUMENTS_MAX + 2];
+    find_program("kmsd", program);
+    fill_arguments(program, arguments, count, all);
     (void)execvp(program, all);
     return kms_cli_fail(cli, "cannot run kmsd, which does this: %s", strerror(errno));
+}
+
+/* Start it with its output in the pipe and its log in a file; an errno. */
+static int spawn(const char *program, char *const *all, const char *log, int output, pid_t *ret_child)
+{
+    posix_spawn_file_actions_t actions;
+    int failure = posix_spawn_file_actions_init(&actions);
+    if (failure != 0)
+        return failure;
+    failure = posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
+    if (failure == 0)
+        failure = posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, log,
+                                                   O_WRONLY | O_CREAT | O_APPEND, 0600);
+    if (failure == 0)
+        failure = posix_spawnp(ret_child, program, &actions, NULL, all, environ);
+    (void)posix_spawn_file_actions_destroy(&actions);
+    return failure;
+}
+
+/* All that it says, to the end; what is over the limit is read and dropped. */
+static void drain(int input, struct kms_buf *out)
+{
+    char piece[4096];
+    for (;;) {
+        const ssize_t got = read(input, piece, sizeof piece);
+        if (got == 0 || (got < 0 && errno != EINTR))
+            return;
+        if (got > 0 &&
+            (out->len + (size_t)got > OUTPUT_MAX || kms_buf_append(out, piece, (size_t)got) != KMS_OK))
+            continue;
+    }
+}
+
+/* The last line of a log, or the message in it when it is one of kmsd's. */
+static int report_log(struct kms_cli *cli, const char *name, const char *log)
+{
+    KMS_FCLOSE FILE *file = fopen(log, "r");
+    char line[4096] = "";
+    char last[4096] = "it says nothing";
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        line[strcspn(line, "\n")] = '\0';
+        if (line[0] != '\0')
+            memcpy(last, line, sizeof last);
+    }
+    json_t *record = json_loads(last, 0, NULL);
+    const char *message = json_string_value(json_object_get(record, "message"));
+    const int result = kms_cli_fail(cli, "%s: %s", name, message != NULL ? message : last);
+    json_decref(record);
+    return result;
+}
+
+int kms_cli_run_program(struct kms_cli *cli, const char *name, const char *const *arguments, size_t count,
+                        const char *log, struct kms_buf *out)
+{
+    char program[PROGRAM_PATH_MAX];
+    char *all[KMS_CLI_ARGUMENTS_MAX + 2];
+    int ends[2];
+    pid_t child = 0;
+    int state = 0;
+    find_program(name, program);
+    fill_arguments(program, arguments, count, all);
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return kms_cli_fail(cli, "cannot run %s: %s", name, strerror(errno));
+    const int failure = spawn(program, all, log, ends[1], &child);
+    (void)close(ends[1]);
+    if (failure == 0)
+        drain(ends[0], out);
+    (void)close(ends[0]);
+    if (failure != 0)
+        return kms_cli_fail(cli, "cannot run %s: %s", name, strerror(failure));
+    while (waitpid(child, &state, 0) < 0 && errno == EINTR)
+        continue;
+    return WIFEXITED(state) && WEXITSTATUS(state) == 0 ? KMS_CLI_EXIT_OK : report_log(cli, name, log);
 }

@@ -1,17 +1,25 @@
 /*
- * Purpose:   work that needs the token or the database is done by kmsd: kmsctl becomes it.
+ * Purpose:   work that needs a token or a database is done by other programs of this project: kmsctl becomes them, or waits for them.
  * Owns:      nothing.
  * Threads:   main thread only.
- * Never:     comes back, unless kmsd cannot be run.
+ * Never:     goes through a shell.
  */
 #ifndef KMS_CLI_BECOME_H
 #define KMS_CLI_BECOME_H
 
 #include "cli/cli.h"
+#include "core/bytes.h"
 
-enum { KMS_CLI_DAEMON_ARGUMENTS_MAX = 16 };
+enum { KMS_CLI_ARGUMENTS_MAX = 16 };
 
 /** Run kmsd with these arguments in place of this process: the one beside kmsctl, else the one in $PATH. Reports its failure. */
 int kms_cli_become_daemon(struct kms_cli *cli, const char *const *arguments, size_t count);
+
+/**
+ * Run a program, found in the same way, and wait for its end. Its standard output is appended to `out`; its standard error goes to the end of
+ * the file `log`. When it fails, what its log says last is reported. Returns the exit code of this program.
+ */
+int kms_cli_run_program(struct kms_cli *cli, const char *name, const char *const *arguments, size_t count,
+                        const char *log, struct kms_buf *out);
 
 #endif

@@ -11,6 +11,7 @@
     (OWNER | BIT(IDENTITY) | BIT(ACTION) | BIT(OUTCOME) | BIT(FROM) | BIT(UNTIL) | BIT(INDEX_DIR))
 #define CEREMONY (BIT(SHARES) | BIT(THRESHOLD) | BIT(SHARE) | BIT(PUBLIC) | BIT(SEALED))
 #define OPENING  (BIT(CAPSULES) | BIT(SEALED) | BIT(SHARE) | BIT(TRANSPORT_KEY) | BIT(ATTESTATION) | BIT(OUT))
+#define DRILL    (BIT(TARGET) | BIT(SEALED) | BIT(SHARE) | BIT(ATTESTATION) | BIT(PROFILE))
 #define DATAKEY  (KMS_CLI_ONLINE | OWNER | BIT(CONTEXT))
 
 static const char batch_details[] =
@@ -124,6 +125,12 @@ static const char transport_key_details[] = "On the new machine, whose kmsd.yaml
                                             "the public half to OUT and prints its fingerprint, "
                                             "which the\n"
                                             "custodians compare before they open anything for it.";
+static const char drill_details[] = "For the machine without a network that the custodians trust, with "
+                                    "SoftHSM and a copy of a backup target. Makes a token in memory, "
+                                    "opens\n"
+                                    "the capsules for it, restores the database and opens every key of every "
+                                    "customer; then removes all that. Nothing real is "
+                                    "touched.";
 static const char open_details[] = "For the machine without a network that the custodians trust. Checks the "
                                    "capsules against --attestation, the key that "
                                    "\"kmsctl\n"
@@ -323,6 +330,8 @@ static const struct kms_cli_command commands[] = {
     {"recovery", "open", "", 0, 0, OPENING | BIT(YES), OPENING,
      "open capsules with a recovery key and wrap them for a new token, off-line", open_details,
      kms_cli_recovery_open},
+    {"recovery", "drill", "", 0, 0, DRILL | BIT(MODULE) | BIT(SCRATCH), DRILL,
+     "rehearse a recovery on a scratch token, off-line", drill_details, kms_cli_recovery_drill},
 
     {"status", NULL, "", 0, 0, KMS_CLI_ONLINE, 0, "show how the service is doing", NULL, kms_cli_status},
     {"health", NULL, "[SERVICE]", 0, 1, KMS_CLI_ONLINE, 0, "ask whether the service serves", health_details,

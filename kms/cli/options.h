@@ -98,7 +98,10 @@
     X(ATTESTATION, "attestation", "FILE", true,                                                              \
       "PEM of the lost HSM's attestation key; repeat for older keys")                                        \
     X(TRANSPORT_CAPSULE, "transport-capsule", "FILE", false,                                                 \
-      "the keys of a lost HSM, wrapped for this new token")
+      "the keys of a lost HSM, wrapped for this new token")                                                  \
+    X(PROFILE, "profile", "FILE", false, "profile of the scratch token (hsm-config/profiles/softhsm2.yaml)") \
+    X(MODULE, "module", "FILE", false, "PKCS#11 library")                                                    \
+    X(SCRATCH, "scratch", "DIR", false, "where the scratch token lies; in memory (/dev/shm) by default")
 
 enum kms_cli_option {
 #define KMS_CLI_OPTIONS_ENUM(name, text, argument, repeat, help) KMS_CLI_##name,

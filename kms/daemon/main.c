@@ -23,6 +23,7 @@ struct options {
     int seal_records;
     char *restore;
     int dry_run;
+    int prove;
     char *transport_key;
     char *transport_capsule;
     char *trust;
@@ -56,6 +57,8 @@ static int parse_options(int argc, const char **argv, struct options *options)
          "rebuild the database from a backup target, then exit; there may be none yet", "DIRECTORY"},
         {"dry-run", 0, POPT_ARG_NONE, &options->dry_run, 0,
          "with --restore: do everything but put the database in its place", NULL},
+        {"prove", 0, POPT_ARG_NONE, &options->prove, 0,
+         "with --restore: open every key of every customer before the restore counts", NULL},
         {"transport-key", 0, POPT_ARG_STRING, &options->transport_key, 0,
          "in a new token: make the key for which a lost token's keys are wrapped, its public half into FILE, "
          "then exit",
@@ -123,7 +126,7 @@ static int serve(const struct kms_config *config)
 static int restore(const struct kms_config *config, const struct options *options)
 {
     const struct kms_restore_order order = {options->restore, options->transport_capsule,
-                                            options->dry_run != 0};
+                                            options->dry_run != 0, options->prove != 0};
     struct kms_error err = {0};
     enum kms_status status = kms_harden_process(&err);
     if (status == KMS_OK)

@@ -9,7 +9,7 @@
 #include "daemon/open_hsm.h"
 #include "daemon/seals.h"
 #include "daemon/transport.h"
-#include "keys/keys.h"
+#include "keys/prove.h"
 #include "store/lockfile.h"
 #include "store/sqlite.h"
 
@@ -33,8 +33,9 @@ struct restoring {
     struct kms_audit *audit;
     struct kms_transport *transport; /* NULL: the token has the keys */
     struct kms_predecessors predecessors;
-    struct kms_seals seals; /* what came out of a backup is authentic: it is sealed as it is */
-    int shown;              /* per cent */
+    struct kms_seals seals;      /* what came out of a backup is authentic: it is sealed as it is */
+    struct kms_keys_proof proof; /* zeroes unless it was asked for */
+    int shown;                   /* per cent */
 };
 
 /* Remove the draft and what SQLite keeps beside it. */
@@ -133,14 +134,16 @@ static enum kms_status bring_masters(struct restoring *restoring, struct kms_err
     return kms_daemon_open_hsm(restoring->config, false, &restoring->hsm, err);
 }
 
-/* The backup may not be older than the HSM: what was shredded since would come back. */
-static enum kms_status compare_with_hsm(struct restoring *restoring, struct kms_error *err)
+/* The backup may not be older than the HSM: what was shredded since would come back. With `prove` every key is opened, too. */
+static enum kms_status compare_with_hsm(struct restoring *restoring, bool prove, struct kms_error *err)
 {
     const struct kms_keys_config config = {.predecessors = restoring->predecessors.list,
                                            .predecessor_count = restoring->predecessors.count};
     struct kms_keys *keys = NULL;
     KMS_TRY(kms_keys_new(restoring->hsm, restoring->store, &config, &keys, err));
-    const enum kms_status status = kms_keys_compare_roots(keys, err);
+    enum kms_status status = kms_keys_compare_roots(keys, err);
+    if (status == KMS_OK && prove)
+        status = kms_keys_prove(keys, &restoring->proof, err);
     kms_keys_free(keys);
     return status;
 }
@@ -183,10 +186,11 @@ static enum kms_status report(const struct restoring *restoring,
     (void)printf("{\"dry_run\":%s,\"base\":\"%s\",\"newest_seq\":%" PRIu64 ",\"records_of_base\":%" PRIu64
                  ",\"changes_since\":%" PRIu64 ",\"findings\":%" PRIu64 ",\"bytes\":%" PRIu64
                  ",\"seconds\":%.2f,\"tenants\":%" PRIu64 ",\"purposes\":%" PRIu64 ",\"customers\":%" PRIu64
-                 ",\"keks\":%" PRIu64 ",\"pages\":%" PRIu64 "}\n",
+                 ",\"keks\":%" PRIu64 ",\"pages\":%" PRIu64 ",\"keys_proved\":%" PRIu64 "}\n",
                  dry_run ? "true" : "false", result->source.base, result->source.newest_seq,
                  result->from_base, result->from_logs, result->source.findings, result->source.bytes, seconds,
-                 counts.tenants, counts.purposes, counts.customers, counts.keks, counts.pages);
+                 counts.tenants, counts.purposes, counts.customers, counts.keks, counts.pages,
+                 restoring->proof.keks);
     return KMS_OK;
 }
 
@@ -233,7 +237,7 @@ enum kms_status kms_daemon_restore(const struct kms_config *config, const struct
     KMS_TRY(kms_backup_keeper_init(restoring.hsm, &keeper, err));
     KMS_TRY(kms_backup_restore(&keeper, order->directory, restoring.store, &options, &result, err));
     KMS_TRY(bring_masters(&restoring, err));
-    KMS_TRY(compare_with_hsm(&restoring, err));
+    KMS_TRY(compare_with_hsm(&restoring, order->prove, err));
     KMS_TRY(kms_seals_begin(&restoring.seals, restoring.hsm, restoring.audit, restoring.store, true, err));
     KMS_TRY(report(&restoring, &result, order->dry_run, err));
     return order->dry_run ? KMS_OK : finish(&restoring, order, err);

@@ -14,6 +14,7 @@ struct kms_restore_order {
     const char *
         transport_capsule; /* file with the keys of a lost HSM, for this new token; NULL: the token has them */
     bool dry_run;
+    bool prove; /* open every key before the restore counts (keys/prove.h) */
 };
 
 /**
