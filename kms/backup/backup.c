@@ -209,33 +209,38 @@ enum kms_status kms_backup_wait_all(struct kms_backup *backup, uint64_t seq, int
     return wait_for(backup, seq, EVERY, deadline_mono_ns, err);
 }
 
-enum kms_status kms_backup_prune_changes(struct kms_backup *backup, struct kms_error *err)
+enum kms_status kms_backup_prune_changes(struct kms_backup *backup, bool *ret_more, struct kms_error *err)
 {
     uint64_t shipped = UINT64_MAX;
-    uint64_t newest = 0;
+    const uint64_t newest = backup->store->ops->changes.committed(backup->store);
+    *ret_more = false;
     for (size_t i = 0; i < backup->count; i++) {
         struct kms_backup_target_status status;
         kms_backup_status(backup, i, &status);
         if (status.rolled_back)
             return KMS_OK;
         shipped = status.shipped_seq < shipped ? status.shipped_seq : shipped;
-        newest = status.newest_seq > newest ? status.newest_seq : newest;
     }
     /* a target that is away for good must not make the database grow for ever: it gets a new base when it is back */
     if (newest > backup->keep_changes && shipped < newest - backup->keep_changes)
         shipped = newest - backup->keep_changes;
-    return kms_backup_prune_up_to(backup->store, shipped, err);
+    return kms_backup_prune_up_to(backup->store, shipped, ret_more, err);
 }
 
-enum kms_status kms_backup_prune_up_to(struct kms_store *store, uint64_t seq, struct kms_error *err)
+enum kms_status kms_backup_prune_up_to(struct kms_store *store, uint64_t seq, bool *ret_more,
+                                       struct kms_error *err)
 {
+    *ret_more = false;
     if (seq == 0)
         return KMS_OK;
     KMS_TXN txn = {0};
     size_t removed = 0;
     KMS_TRY(kms_txn_begin(store, true, &txn, err));
     KMS_TRY(store->ops->changes.prune(txn.txn, seq < INT64_MAX ? seq : INT64_MAX, PRUNE_ROWS, &removed, err));
-    return removed > 0 ? kms_txn_commit(&txn, err) : KMS_OK;
+    if (removed > 0)
+        KMS_TRY(kms_txn_commit(&txn, err));
+    *ret_more = removed == PRUNE_ROWS;
+    return KMS_OK;
 }
 
 enum kms_status kms_backup_base(struct kms_backup *backup, bool (*progress)(void *context, uint64_t records),

@@ -69,10 +69,11 @@ enum kms_status kms_backup_wait_working(struct kms_backup *backup, uint64_t seq,
 enum kms_status kms_backup_wait_all(struct kms_backup *backup, uint64_t seq, int64_t deadline_mono_ns,
                                     struct kms_error *err) KMS_MUST_USE;
 
-/** Forget changes that every target has, a portion at a time; called by a timer. */
-enum kms_status kms_backup_prune_changes(struct kms_backup *backup, struct kms_error *err) KMS_MUST_USE;
+/** Forget changes that every target has, a portion at a time; called by a timer. `*ret_more`: there may be more of them. */
+enum kms_status kms_backup_prune_changes(struct kms_backup *backup, bool *ret_more,
+                                         struct kms_error *err) KMS_MUST_USE;
 /** The same up to `seq`, for a service without backup targets. */
-enum kms_status kms_backup_prune_up_to(struct kms_store *store, uint64_t seq,
+enum kms_status kms_backup_prune_up_to(struct kms_store *store, uint64_t seq, bool *ret_more,
                                        struct kms_error *err) KMS_MUST_USE;
 
 /** What a base came to. */

@@ -26,7 +26,7 @@ enum kms_status ops_backup_await(struct kms_ops *ops, struct kms_error *err) KMS
 enum { KMS_OPS_BACKUP_GATE_SECONDS = 30 };
 enum kms_status ops_backup_gate(void *ops, const struct kms_batch_record *batch,
                                 struct kms_error *err) KMS_MUST_USE;
-/** For ops_tick(): bases on schedule, alerts, shipped changes forgotten. */
+/** For ops_tick_at_once(): bases on schedule, alerts, shipped changes forgotten. */
 void ops_backup_tick(struct kms_ops *ops);
 
 #endif

@@ -7,6 +7,8 @@
 
 static const char requester[] = "service:backup";
 
+#define FORGETTING_NS (200 * KMS_NS_PER_MS) /* of each second */
+
 /* Tell the audit log when a target begins or ends to fail. */
 static void watch_targets(struct kms_ops *ops)
 {
@@ -67,18 +69,30 @@ static void keep_schedule(struct kms_ops *ops)
           json_pack("{s:i,s:b}", "keep_bases", (int)settings->keep_bases, "dry_run", 0));
 }
 
+/* As fast as changes can come, but for a part of the time only, in portions between which others write. */
+static enum kms_status forget_changes(struct kms_ops *ops, struct kms_error *err)
+{
+    const int64_t until_ns = kms_clock_mono_ns() + FORGETTING_NS;
+    bool more = true;
+    while (more && kms_clock_mono_ns() < until_ns) {
+        more = false;
+        if (ops->backup != NULL)
+            KMS_TRY(kms_backup_prune_changes(ops->backup, &more, err));
+        else /* nobody ships: a target that is configured later begins with a base */
+            KMS_TRY(kms_backup_prune_up_to(ops->store, ops->store->ops->changes.committed(ops->store), &more,
+                                           err));
+    }
+    return KMS_OK;
+}
+
 void ops_backup_tick(struct kms_ops *ops)
 {
     struct kms_error err = {0};
-    enum kms_status status;
-    if (ops->backup == NULL) {
-        /* nobody ships: a target that is configured later begins with a base */
-        status = kms_backup_prune_up_to(ops->store, ops->store->ops->changes.committed(ops->store), &err);
-    } else {
+    if (ops->backup != NULL) {
         watch_targets(ops);
         keep_schedule(ops);
-        status = kms_backup_prune_changes(ops->backup, &err);
     }
+    const enum kms_status status = forget_changes(ops, &err);
     if (status != KMS_OK && status != KMS_STORE_BUSY)
         kms_log_warning("backup", "old changes could not be forgotten: %s", kms_error_cause(&err, status));
 }

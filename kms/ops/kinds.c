@@ -26,5 +26,9 @@ void ops_tick(struct kms_ops *ops)
 {
     ops_shred_tick(ops);
     ops_rotation_tick(ops);
+}
+
+void ops_tick_at_once(struct kms_ops *ops)
+{
     ops_backup_tick(ops);
 }

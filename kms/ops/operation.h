@@ -2,8 +2,8 @@
  * Purpose:   operations: work that needs the approval of others, or takes long. Requested by a method, approved by signatures over
  *            its document, run once on the runner's thread, result kept.
  * Owns:      the form of the document; an ops_operation belongs to the runner.
- * Threads:   request and approval on the control thread; execute and ops_tick() on the runner's: urgent kinds on one of them, all
- *            others and the tick on the other one, each one operation after the other, of all tenants together.
+ * Threads:   request and approval on the control thread; execute and the ticks on the runner's: urgent kinds on one of them, all
+ *            others on the other one, each one operation after the other, of all tenants together.
  * Never:     runs what was not approved as it is: the runner checks the signatures again, over the stored bytes, before it starts.
  *
  * States (store/store_operation.h): PENDING -> APPROVED -> RUNNING -> SUCCEEDED | FAILED; from PENDING also REJECTED, CANCELLED,
@@ -121,5 +121,7 @@ enum kms_status ops_operation_start(struct kms_ops *ops, const struct ops_operat
 extern const struct ops_operation_kind *const ops_operation_kinds[];
 /** About once a second on the runner's thread for what is not urgent, between operations: windows, schedules, retention. Must be short. */
 void ops_tick(struct kms_ops *ops);
+/** The same on the thread for what is urgent, beside a job of minutes: alerts, and what keeps the database small. */
+void ops_tick_at_once(struct kms_ops *ops);
 
 #endif

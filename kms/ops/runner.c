@@ -1,6 +1,7 @@
 #define _GNU_SOURCE /* pthread_setname_np */
 #include "ops/runner.h"
 
+#include "core/cleanup.h"
 #include "core/clock.h"
 #include "core/lock.h"
 #include "core/log.h"
@@ -29,6 +30,7 @@ struct kms_ops_lane {
     bool started;
     pthread_t thread;
     struct kms_arena *arena;
+    int64_t next_tick_ns;
 
     /* protected by runner->lock */
     bool wanted;
@@ -39,9 +41,8 @@ struct kms_ops_lane {
 };
 
 struct kms_ops_runner {
-    char *urgent_kinds;   /* their names, as the store takes them */
-    bool stop;            /* atomic: what runs looks at it */
-    int64_t next_tick_ns; /* the long lane's */
+    char *urgent_kinds; /* their names, as the store takes them */
+    bool stop;          /* atomic: what runs looks at it */
 
     struct kms_mutex lock; /* KMS_LOCK_OPS */
     pthread_cond_t wake;
@@ -380,8 +381,11 @@ static void find(struct kms_ops_lane *lane, find_function function, int64_t time
 }
 
 /* Pending operations whose time is over, and finished ones that were kept long enough. */
-static void sweep(struct kms_ops_lane *lane, struct found *found)
+static void sweep(struct kms_ops_lane *lane)
 {
+    KMS_FREE struct found *found = calloc(1, sizeof *found);
+    if (found == NULL)
+        return; /* the next one tries again */
     const struct kms_store_operation_ops *store = &lane->ops->store->ops->operation;
     const int64_t now = kms_clock_wall_ns();
     struct kms_error err = {0};
@@ -400,25 +404,31 @@ static void sweep(struct kms_ops_lane *lane, struct found *found)
     kms_arena_reset(lane->arena);
 }
 
+/* What is due about once a second. */
+static void tick(struct kms_ops_lane *lane)
+{
+    if (kms_clock_mono_ns() < lane->next_tick_ns)
+        return;
+    lane->next_tick_ns = kms_clock_mono_ns() + KMS_NS_PER_SECOND;
+    if (lane->urgent) {
+        sweep(lane);
+        ops_tick_at_once(lane->ops);
+    } else {
+        ops_tick(lane->ops);
+    }
+}
+
 static void *lane_main(void *argument)
 {
     struct kms_ops_lane *lane = argument;
-    struct kms_ops_runner *runner = lane->runner;
-    struct found *found = calloc(1, sizeof *found);
-    KMS_ASSERT(found != NULL);
     while (!stopping(lane)) {
-        if (!lane->urgent && kms_clock_mono_ns() >= runner->next_tick_ns) {
-            runner->next_tick_ns = kms_clock_mono_ns() + KMS_NS_PER_SECOND;
-            sweep(lane, found);
-            ops_tick(lane->ops);
-        }
+        tick(lane);
         if (!run_next(lane))
             rest(lane);
     }
-    free(found);
-    KMS_LOCKED(&runner->lock);
+    KMS_LOCKED(&lane->runner->lock);
     lane->ended = true;
-    (void)pthread_cond_broadcast(&runner->wake);
+    (void)pthread_cond_broadcast(&lane->runner->wake);
     return NULL;
 }
 

@@ -1,6 +1,6 @@
 /*
- * Purpose:   the two threads that run operations: one does the urgent kinds, the other one all others and, about once a second, what
- *            is due. Each does one operation after the other.
+ * Purpose:   the two threads that run operations: one does the urgent kinds, the other one all others, each one operation after the
+ *            other. About once a second each does what is due, too.
  * Owns:      its threads and arenas; borrows everything else.
  * Threads:   start and stop from the main thread; wake and progress from any.
  * Never:     runs an operation twice that must not be; leaves one RUNNING that will never end; starts one whose record of

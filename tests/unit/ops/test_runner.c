@@ -97,6 +97,20 @@ static void an_urgent_operation_does_not_wait_for_one_that_runs(void **state)
     assert_int_equal(atomic_load(&desk_work.urgent_runs), 1);
 }
 
+static void what_was_not_approved_in_time_ends_beside_one_that_runs(void **state)
+{
+    struct desk *desk = *state;
+    atomic_store(&desk_work.hold, true);
+    desk_start(desk);
+    OK(desk_request(desk, "carol", &desk_now, "acme"));
+    await_inside();
+    OK(desk_request(desk, "carol", &desk_one, "acme"));
+    desk_later(601);
+    desk_await(desk, desk->uid, KMS_OPERATION_EXPIRED);
+    assert_true(atomic_load(&desk_work.inside));
+    atomic_store(&desk_work.hold, false);
+}
+
 static void both_progresses_are_kept_apart(void **state)
 {
     struct desk *desk = *state;
@@ -477,6 +491,7 @@ int main(void)
         TEST(an_approved_operation_waits_for_the_runner),
         TEST(operations_run_one_after_the_other_oldest_first),
         TEST(an_urgent_operation_does_not_wait_for_one_that_runs),
+        TEST(what_was_not_approved_in_time_ends_beside_one_that_runs),
         TEST(both_progresses_are_kept_apart),
         TEST(progress_is_seen_while_it_runs),
         TEST(a_failure_is_kept_with_its_reason),
