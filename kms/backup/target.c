@@ -85,6 +85,9 @@ static enum kms_status add_name(DIR *dir, const char *name, struct kms_buf *file
     if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strncmp(name, ".partial-", 9) == 0)
         return KMS_OK;
     struct stat info;
+    if (strcmp(name, KMS_BACKUP_CAPSULES) == 0 &&
+        fstatat(dirfd(dir), name, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(info.st_mode))
+        return KMS_OK;
     if (!kms_backup_name_parse(name, &file) || strlen(name) >= sizeof file.name ||
         fstatat(dirfd(dir), name, &info, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(info.st_mode)) {
         listing->foreign++;

@@ -6,12 +6,15 @@
  *
  *     base-<seq, 20 digits>-<time of creation in ns, 16 hex digits>.kmsb
  *     log-<seq, 20 digits>-<time of creation in ns, 16 hex digits>.kmsb
+ *     recovery/       capsules of recovery keys: backup/shelf.h
  *     .partial-...    a base that is being written, or was when its service ended
  */
 #ifndef KMS_BACKUP_TARGET_H
 #define KMS_BACKUP_TARGET_H
 
 #include "backup/container.h"
+
+#define KMS_BACKUP_CAPSULES "recovery"
 
 enum { KMS_BACKUP_NAME_SIZE = 64, KMS_BACKUP_FILES_MAX = 1000000 };
 

@@ -21,11 +21,14 @@
     X(OPS, "state shared by operations of one service")                                                      \
     X(TENANT, "one tenant's key tree: its only writer")                                                      \
     X(KEYRING, "the handle cache of KEKs and page keys")                                                     \
+    X(RECOVERY, "recovery capsules that are being written, looked through or removed")                       \
     X(STORE, "the database's writing connection")                                                            \
     X(HSM_POOL, "the device's life cycle (open, lost, being recovered) and the pool of free sessions")       \
     X(HSM_MASTERS, "the cache of master-key handles")                                                        \
     X(BACKUP_WAIT, "waiting for backup targets")                                                             \
     X(BACKUP, "what is durable in a backup target")                                                          \
+    X(RECOVERY_STATUS, "how the recovery capsules stand")                                                    \
+    X(SHELF, "what is to be done with the capsules beside the backups")                                      \
     X(AUTH, "one reload of the policy and the revocation list at a time")                                    \
     X(SHRED, "who waits to be shredded, and the clock of waiting windows")                                   \
     X(AUDIT, "the audit chain's head and its buffer")                                                        \
