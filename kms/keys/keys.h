@@ -15,6 +15,29 @@
 
 struct kms_keys;
 
+/**
+ * How master keys outlive their HSM: whoever has these functions writes each of them down, wrapped for a recovery key, before it counts.
+ * `context` is handed to each.
+ */
+struct kms_keys_escrow {
+    void *context;
+    /**
+     * A new master key, which is in the HSM, is about to become that of a tenant's epoch: OK when it can be recovered from every
+     * place. May wait; no session of the caller is out, no transaction is open, the tenant's writer lock may be held.
+     */
+    enum kms_status (*prepare)(void *context, const struct kms_uuid *tenant, uint64_t epoch,
+                               const uint8_t master_id[KMS_MASTER_ID_SIZE], uint64_t *ret_ticket,
+                               struct kms_error *err);
+    /**
+     * In the transaction that makes it so, behind the tenant's record: ABORTED when what was prepared with that ticket is not enough
+     * any more.
+     */
+    enum kms_status (*write)(void *context, struct kms_store_txn *txn, const struct kms_uuid *tenant,
+                             uint64_t epoch, uint64_t ticket, struct kms_error *err);
+    /** A master key of the tenant was destroyed: what was written down of it is of no use. Must not wait. */
+    void (*gone)(void *context, const struct kms_uuid *tenant);
+};
+
 struct kms_keys_config {
     size_t cached_keks;        /* KEK handles kept at most; 0: 20,000 */
     size_t cached_pages;       /* page-key handles kept at most; 0: 4,000 */
@@ -34,6 +57,7 @@ struct kms_keys_config {
     /* PEM, borrowed as long as the kms_keys: attestation keys of HSMs that were lost. An intent that one of them has signed holds. */
     const struct kms_slice *predecessors;
     size_t predecessor_count;
+    const struct kms_keys_escrow *escrow; /* borrowed; NULL: master keys are lost with their HSM */
     uint64_t wrap_limit; /* a KEK version wraps no more than this; then it is rotated. 0: 2^31 */
 };
 

@@ -22,6 +22,7 @@ struct batch {
     enum kms_batch_kind kind;
     struct kms_batch_record record;
     bool intended; /* the intent is in the store */
+    uint64_t escrow_ticket;
     struct kms_plan plan;
     struct kms_rewrap rewrap;
 };
@@ -119,6 +120,18 @@ static enum kms_status make_master(struct batch *batch, struct kms_hsm_key *ret_
                                                       label, ret_master, err);
 }
 
+/* It can be recovered before anything depends on it. */
+static enum kms_status escrow_master(struct batch *batch, struct kms_error *err)
+{
+    const struct kms_keys_escrow *escrow = batch->work->keys->config.escrow;
+    if (escrow == NULL)
+        return KMS_OK;
+    kms_work_pause(batch->work);
+    KMS_TRY(escrow->prepare(escrow->context, &batch->record.tenant, batch->record.old_epoch + 1,
+                            batch->record.new_master_id, &batch->escrow_ticket, err));
+    return kms_work_resume(batch->work, err);
+}
+
 /* Step 3: new keys for pages; what lives on is moved to them inside the HSM. */
 static enum kms_status build_pages(struct batch *batch, struct kms_hsm_key new_master, struct kms_error *err)
 {
@@ -173,6 +186,10 @@ static enum kms_status commit(struct batch *batch, struct kms_error *err)
     if (hooks->check != NULL)
         KMS_TRY(hooks->check(hooks->context, txn.txn, err));
     KMS_TRY(write_tenant(batch, txn.txn, err));
+    const struct kms_keys_escrow *escrow = batch->work->keys->config.escrow;
+    if (escrow != NULL)
+        KMS_TRY(escrow->write(escrow->context, txn.txn, &next.tenant, next.old_epoch + 1,
+                              batch->escrow_ticket, err));
     for (size_t i = 0; i < batch->rewrap.page_count; i++)
         KMS_TRY(store->ops->page_put(txn.txn, &batch->rewrap.pages[i], err));
     KMS_TRY(kms_plan_write(&batch->plan, store, txn.txn, &next, err));
@@ -227,6 +244,8 @@ static enum kms_status prepare_and_commit(struct batch *batch, struct kms_error 
     struct kms_hsm_key master;
     KMS_TRY(make_master(batch, &master, err));
     kms_test_point("rekey.master-created");
+    KMS_TRY(escrow_master(batch, err));
+    kms_test_point("rekey.escrowed");
     KMS_TRY(build_pages(batch, master, err));
     kms_test_point("rekey.pages-built");
     return drain_and_commit(batch, err);

@@ -12,6 +12,7 @@
  *
  *   1 intent     a row with a document, signed by the attestation key, durable                       rekey.intent
  *   2 master     the new master key, use-tested                                                      rekey.master-created
+ *     escrow     kms_keys_config.escrow: every backup target has it, wrapped for each recovery key   rekey.escrowed
  *   3 pages      new keys for all pages on the affected paths; what lives on is unwrapped and        rekey.pages-built
  *                wrapped again inside the HSM, shredded slots are left out
  *     drain      handles of the targets leave the caches; calls that use one have ended

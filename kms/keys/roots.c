@@ -5,6 +5,7 @@
 #include "keys/tree.h"
 
 #include "core/log.h"
+#include "core/testpoint.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -41,9 +42,16 @@ static bool parse_label(const char *label, struct kms_uuid *ret_tenant, uint64_t
     return true;
 }
 
+/* What is written together with a tenant's record. */
+struct together {
+    uint64_t escrow_ticket;
+    kms_keys_also also; /* NULL: nothing */
+    void *context;
+};
+
 /* The tenant's record and its master key are one: the record follows the key, and the key goes if it cannot. */
 static enum kms_status insert_tenant(struct kms_keys *keys, const struct kms_tenant_record *tenant,
-                                     kms_keys_also also, void *context, struct kms_error *err)
+                                     const struct together *together, struct kms_error *err)
 {
     KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
     KMS_TRY(kms_txn_begin(keys->store, true, &txn, err));
@@ -51,8 +59,12 @@ static enum kms_status insert_tenant(struct kms_keys *keys, const struct kms_ten
     if (status == KMS_ALREADY_EXISTS)
         return kms_fail_public(err, status, "tenant '%s' exists already", tenant->id);
     KMS_TRY(status);
-    if (also != NULL)
-        KMS_TRY(also(context, &txn, err));
+    const struct kms_keys_escrow *escrow = keys->config.escrow;
+    if (escrow != NULL)
+        KMS_TRY(escrow->write(escrow->context, txn.txn, &tenant->uuid, tenant->epoch, together->escrow_ticket,
+                              err));
+    if (together->also != NULL)
+        KMS_TRY(together->also(together->context, &txn, err));
     return kms_txn_commit(&txn, err);
 }
 
@@ -68,21 +80,44 @@ static enum kms_status check_name_is_free(struct kms_keys *keys, const char *id,
     return status == KMS_NOT_FOUND ? KMS_OK : status;
 }
 
-/* With the session: key, then record. */
-static enum kms_status create_tenant(struct kms_keys_work *work, struct kms_tenant_record *tenant,
-                                     kms_keys_also also, void *context, struct kms_error *err)
+/* Behind the key: what recovers it, then the record. No session is held while that is written. */
+static enum kms_status record_tenant(struct kms_keys_work *work, const struct kms_tenant_record *tenant,
+                                     struct together *together, struct kms_error *err)
 {
-    const struct kms_hsm_ops *hsm = work->keys->hsm->ops;
-    char label[KMS_HSM_LABEL_MAX + 1];
-    kms_roots_label(&tenant->uuid, tenant->epoch, label);
-    struct kms_hsm_key master;
-    KMS_TRY(hsm->master_create(work->session, tenant->master_id, label, &master, err));
-    const enum kms_status status = insert_tenant(work->keys, tenant, also, context, err);
-    if (status != KMS_OK && hsm->master_destroy(work->session, tenant->master_id, NULL) != KMS_OK)
+    const struct kms_keys_escrow *escrow = work->keys->config.escrow;
+    if (escrow != NULL) {
+        kms_work_pause(work);
+        KMS_TRY(escrow->prepare(escrow->context, &tenant->uuid, tenant->epoch, tenant->master_id,
+                                &together->escrow_ticket, err));
+        kms_test_point("tenant.escrowed");
+    }
+    return insert_tenant(work->keys, tenant, together, err);
+}
+
+/* A master key that no record follows goes again. */
+static void undo_master(struct kms_keys_work *work, const struct kms_tenant_record *tenant, const char *label)
+{
+    if (kms_work_resume(work, NULL) != KMS_OK ||
+        work->keys->hsm->ops->master_destroy(work->session, tenant->master_id, NULL) != KMS_OK)
         kms_log_error("keys",
                       "the master key '%s' was made for a tenant that could not be stored, and could not be "
                       "destroyed again; it protects nothing and may be removed by hand",
                       label);
+    if (work->keys->config.escrow != NULL)
+        work->keys->config.escrow->gone(work->keys->config.escrow->context, &tenant->uuid);
+}
+
+/* With the session: key, then record. */
+static enum kms_status create_tenant(struct kms_keys_work *work, struct kms_tenant_record *tenant,
+                                     struct together *together, struct kms_error *err)
+{
+    char label[KMS_HSM_LABEL_MAX + 1];
+    kms_roots_label(&tenant->uuid, tenant->epoch, label);
+    struct kms_hsm_key master;
+    KMS_TRY(work->keys->hsm->ops->master_create(work->session, tenant->master_id, label, &master, err));
+    const enum kms_status status = record_tenant(work, tenant, together, err);
+    if (status != KMS_OK)
+        undo_master(work, tenant, label);
     return status;
 }
 
@@ -96,8 +131,9 @@ enum kms_status kms_keys_tenant_create(struct kms_keys *keys, struct kms_tenant_
     memset(tenant->root_blob, 0, sizeof tenant->root_blob);
     kms_system_random(tenant->master_id, sizeof tenant->master_id);
     struct kms_keys_work *work = NULL;
+    struct together together = {.also = also, .context = context};
     KMS_TRY(kms_keys_control_begin(keys, &work, err));
-    const enum kms_status status = create_tenant(work, tenant, also, context, err);
+    const enum kms_status status = create_tenant(work, tenant, &together, err);
     kms_keys_work_end(work);
     return status;
 }

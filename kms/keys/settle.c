@@ -117,6 +117,14 @@ static enum kms_status destroy_master(struct kms_keys_work *work, const uint8_t 
     return check_unusable(work, handle, err);
 }
 
+/* What was written down of a destroyed key is of no use any more. */
+static void tell_escrow(const struct kms_keys_work *work, const struct kms_uuid *tenant)
+{
+    const struct kms_keys_escrow *escrow = work->keys->config.escrow;
+    if (escrow != NULL)
+        escrow->gone(escrow->context, tenant);
+}
+
 enum kms_status kms_settle_finish(struct kms_keys_work *work, struct kms_batch_record *batch,
                                   const struct kms_changed *changed, const struct kms_rekey_hooks *hooks,
                                   struct kms_error *err)
@@ -139,6 +147,7 @@ enum kms_status kms_settle_finish(struct kms_keys_work *work, struct kms_batch_r
     kms_test_point("rekey.destroyed");
     KMS_TRY(write_state(work->keys, batch, KMS_BATCH_SEALED, hooks, err));
     kms_test_point("rekey.sealed");
+    tell_escrow(work, &batch->tenant);
     return KMS_OK;
 }
 
@@ -175,7 +184,9 @@ enum kms_status kms_settle_abandon(struct kms_keys_work *work, struct kms_batch_
     KMS_TRY(check_old_works(work, &tenant, err));
     KMS_TRY(confirm_state(work->keys, batch, err));
     KMS_TRY(destroy_master(work, batch->new_master_id, err));
-    return write_state(work->keys, batch, KMS_BATCH_ABANDONED, NULL, err);
+    KMS_TRY(write_state(work->keys, batch, KMS_BATCH_ABANDONED, NULL, err));
+    tell_escrow(work, &batch->tenant);
+    return KMS_OK;
 }
 
 enum kms_status kms_settle(struct kms_keys_work *work, struct kms_batch_record *batch,
