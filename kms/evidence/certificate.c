@@ -5,8 +5,11 @@
 #include <jansson.h>
 #include <stdlib.h>
 
+struct form;
+
 struct kms_certificate {
     json_t *root;
+    const struct form *form;
     struct kms_merkle_hash tree;
     uint64_t count;
 };
@@ -75,7 +78,52 @@ static const struct member members[] = {
     {"audit", "hash", JSON_STRING, "Hash of that record"},
     {NULL, "remaining", JSON_ARRAY, NULL},
 };
-enum { MEMBERS = sizeof members / sizeof *members };
+
+/* The same of a supplementary certificate; what it completes is looked at one by one. */
+static const struct member supplement_members[] = {
+    {NULL, "certificate", JSON_STRING, "Certificate"},
+    {NULL, "created", JSON_STRING, "Issued"},
+    {NULL, "format", JSON_STRING, "Format"},
+    {NULL, "tenant", JSON_STRING, "Tenant (UUID)"},
+    {NULL, "recovery_key", JSON_OBJECT, NULL},
+    {"recovery_key", "fingerprint", JSON_STRING, "Retired recovery key"},
+    {"recovery_key", "epoch", JSON_INTEGER, "Recovery epoch"},
+    {"recovery_key", "retired", JSON_STRING, "Retired"},
+    {"recovery_key", "statement", JSON_STRING, "Statement of its custodians"},
+    {NULL, "operation", JSON_OBJECT, NULL},
+    {"operation", "requester", JSON_STRING, "Requested by"},
+    {"operation", "uid", JSON_STRING, "Operation"},
+    {"operation", "digest", JSON_STRING, "Hash of what was approved"},
+    {NULL, "approvals", JSON_ARRAY, NULL},
+    {NULL, "audit", JSON_OBJECT, NULL},
+    {"audit", "seq", JSON_INTEGER, "Audit record"},
+    {"audit", "hash", JSON_STRING, "Hash of that record"},
+    {NULL, "completed", JSON_ARRAY, NULL},
+};
+
+static enum kms_status check_destruction(struct kms_certificate *certificate, struct kms_error *err);
+static enum kms_status check_supplement(struct kms_certificate *certificate, struct kms_error *err);
+static void print_destruction(const struct kms_certificate *certificate, FILE *file);
+static void print_supplement(const struct kms_certificate *certificate, FILE *file);
+
+/* The kinds of documents that are certificates. */
+struct form {
+    const char *format, *title;
+    const struct member *members;
+    size_t count;
+    enum kms_status (*check)(struct kms_certificate *certificate, struct kms_error *err);
+    void (*print)(const struct kms_certificate *certificate, FILE *file);
+};
+static const struct form destruction = {KMS_CERTIFICATE_FORMAT,
+                                        "CERTIFICATE OF DESTRUCTION",
+                                        members,
+                                        sizeof members / sizeof *members,
+                                        check_destruction,
+                                        print_destruction};
+static const struct form supplement = {
+    KMS_SUPPLEMENT_FORMAT, "SUPPLEMENTARY CERTIFICATE OF DESTRUCTION",
+    supplement_members,    sizeof supplement_members / sizeof *supplement_members,
+    check_supplement,      print_supplement};
 
 enum kms_status kms_certificate_leaf(const struct kms_uuid *customer, const char *purpose, uint32_t version,
                                      struct kms_merkle_hash *ret_hash)
@@ -124,22 +172,9 @@ static enum kms_status load(struct kms_slice document, json_t **ret_root, struct
     return KMS_OK;
 }
 
-/* Every member, and what is derived from them. */
-static enum kms_status check(struct kms_certificate *certificate, struct kms_error *err)
+/* What the hash tree is about. */
+static enum kms_status check_destruction(struct kms_certificate *certificate, struct kms_error *err)
 {
-    for (size_t i = 0; i < MEMBERS; i++) {
-        if (value_of(certificate->root, &members[i]) == NULL)
-            return kms_fail_public(err, KMS_INVALID_ARGUMENT,
-                                   "the certificate lacks \"%s%s%s\", or it is of another type",
-                                   members[i].object != NULL ? members[i].object : "",
-                                   members[i].object != NULL ? "." : "", members[i].name);
-    }
-    const char *format = json_string_value(json_object_get(certificate->root, "format"));
-    if (strcmp(format, KMS_CERTIFICATE_FORMAT) != 0)
-        return kms_fail_public(err, KMS_INVALID_ARGUMENT, "the document is no %s", KMS_CERTIFICATE_FORMAT);
-    if (!json_is_boolean(json_object_get(certificate->root, "development")))
-        return kms_fail_public(err, KMS_INVALID_ARGUMENT,
-                               "the certificate does not say whether it is for development");
     const json_t *destroyed = json_object_get(certificate->root, "destroyed");
     const json_int_t count = json_integer_value(json_object_get(destroyed, "count"));
     if (count < 1 || !take_hash(json_object_get(destroyed, "root"), &certificate->tree))
@@ -147,6 +182,57 @@ static enum kms_status check(struct kms_certificate *certificate, struct kms_err
                                "the certificate's count or hash tree is of another form");
     certificate->count = (uint64_t)count;
     return KMS_OK;
+}
+
+/* Each certificate that it completes, with what is left of what stood in the way. */
+static enum kms_status check_supplement(struct kms_certificate *certificate, struct kms_error *err)
+{
+    size_t index;
+    json_t *entry;
+    const json_t *completed = json_object_get(certificate->root, "completed");
+    bool good = json_array_size(completed) > 0;
+    json_array_foreach(completed, index, entry)
+    {
+        good = good && json_is_string(json_object_get(entry, "certificate")) &&
+               json_is_string(json_object_get(entry, "batch")) &&
+               json_is_string(json_object_get(entry, "sealed")) &&
+               json_is_array(json_object_get(entry, "remaining"));
+    }
+    return good ? KMS_OK
+                : kms_fail_public(err, KMS_INVALID_ARGUMENT,
+                                  "the certificate completes nothing, or a part of it is of another form");
+}
+
+/* Which kind of certificate it is. */
+static enum kms_status take_form(struct kms_certificate *certificate, struct kms_error *err)
+{
+    const char *format = json_string_value(json_object_get(certificate->root, "format"));
+    if (format != NULL && strcmp(format, supplement.format) == 0)
+        certificate->form = &supplement;
+    else if (format != NULL && strcmp(format, destruction.format) == 0)
+        certificate->form = &destruction;
+    else
+        return kms_fail_public(err, KMS_INVALID_ARGUMENT, "the document is no %s and no %s",
+                               destruction.format, supplement.format);
+    return KMS_OK;
+}
+
+/* Every member, and what is derived from them. */
+static enum kms_status check(struct kms_certificate *certificate, struct kms_error *err)
+{
+    KMS_TRY(take_form(certificate, err));
+    for (size_t i = 0; i < certificate->form->count; i++) {
+        const struct member *member = &certificate->form->members[i];
+        if (value_of(certificate->root, member) == NULL)
+            return kms_fail_public(err, KMS_INVALID_ARGUMENT,
+                                   "the certificate lacks \"%s%s%s\", or it is of another type",
+                                   member->object != NULL ? member->object : "",
+                                   member->object != NULL ? "." : "", member->name);
+    }
+    if (!json_is_boolean(json_object_get(certificate->root, "development")))
+        return kms_fail_public(err, KMS_INVALID_ARGUMENT,
+                               "the certificate does not say whether it is for development");
+    return certificate->form->check(certificate, err);
 }
 
 void kms_certificate_free(struct kms_certificate *certificate)
@@ -232,28 +318,53 @@ static void print_approvals(FILE *file, const json_t *list)
         (void)fprintf(file, "%-*s nobody: none was needed\n", LABEL_COLUMN, "Approved by");
 }
 
-void kms_certificate_print(const struct kms_certificate *certificate, FILE *file)
+/* What a certificate of destruction says besides single members. */
+static void print_destruction(const struct kms_certificate *certificate, FILE *file)
 {
     const json_t *root = certificate->root;
-    (void)fprintf(file, "CERTIFICATE OF DESTRUCTION\n\n");
-    if (json_is_true(json_object_get(root, "development")))
-        (void)fprintf(
-            file,
-            "*** DEVELOPMENT: the token keeps its keys in files of its host (erase class C). Copies of these "
-            "files\n*** may exist, so this certificate proves no destruction.\n\n");
+    const json_t *provider = json_object_get(json_object_get(root, "media"), "provider_retention_until");
     if (kms_certificate_customer(certificate) != NULL)
         print_line(file, "Customer (UUID)", json_object_get(json_object_get(root, "destroyed"), "customer"));
-    for (size_t i = 0; i < MEMBERS; i++) {
-        if (members[i].label != NULL)
-            print_line(file, members[i].label, value_of(root, &members[i]));
-    }
-    const json_t *provider = json_object_get(json_object_get(root, "media"), "provider_retention_until");
     if (provider != NULL)
         print_line(file, "Provider keeps backups until", provider);
     print_list(file, "Steps of the verification",
                json_object_get(json_object_get(root, "verification"), "steps"), "none");
     print_approvals(file, json_object_get(root, "approvals"));
     print_list(file, "Between SEALED and ERASED", json_object_get(root, "remaining"), "nothing: ERASED");
+}
+
+/* What a supplementary one does. */
+static void print_supplement(const struct kms_certificate *certificate, FILE *file)
+{
+    size_t index;
+    json_t *entry;
+    print_approvals(file, json_object_get(certificate->root, "approvals"));
+    (void)fprintf(file, "\nNo recovery key opens any more what these certificates are about:\n");
+    json_array_foreach(json_object_get(certificate->root, "completed"), index, entry)
+    {
+        (void)fputc('\n', file);
+        print_line(file, "Certificate", json_object_get(entry, "certificate"));
+        print_line(file, "Batch", json_object_get(entry, "batch"));
+        print_line(file, "Sealed", json_object_get(entry, "sealed"));
+        print_list(file, "Between SEALED and ERASED", json_object_get(entry, "remaining"), "nothing: ERASED");
+    }
+}
+
+void kms_certificate_print(const struct kms_certificate *certificate, FILE *file)
+{
+    const json_t *root = certificate->root;
+    const struct form *form = certificate->form;
+    (void)fprintf(file, "%s\n\n", form->title);
+    if (json_is_true(json_object_get(root, "development")))
+        (void)fprintf(
+            file,
+            "*** DEVELOPMENT: the token keeps its keys in files of its host (erase class C). Copies of these "
+            "files\n*** may exist, so this certificate proves no destruction.\n\n");
+    for (size_t i = 0; i < form->count; i++) {
+        if (form->members[i].label != NULL)
+            print_line(file, form->members[i].label, value_of(root, &form->members[i]));
+    }
+    form->print(certificate, file);
 }
 
 const char *kms_certificate_customer(const struct kms_certificate *certificate)
@@ -320,6 +431,11 @@ enum kms_status kms_certificate_prove(const struct kms_certificate *certificate,
     json_t *root = NULL;
     KMS_TRY(load(proof, &root, err));
     struct kms_proof_facts facts = {0};
+    if (certificate->form != &destruction) {
+        json_decref(root);
+        return kms_fail_public(err, KMS_INVALID_ARGUMENT,
+                               "a proof belongs to a certificate of destruction, not to a supplementary one");
+    }
     const enum kms_status status = prove(certificate, root, &facts, err);
     json_decref(root);
     if (status == KMS_OK)

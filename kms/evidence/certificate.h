@@ -23,6 +23,14 @@
  *
  *   {"certificate":UUID, "customer":UUID, "entries":[{"index":N,"path":[HEX...],"purpose","version"}...],
  *    "format":"kms.proof.destruction.v1"}
+ *
+ * When a recovery key is retired, a supplementary certificate says which certificates of a tenant no recovery key stands against any
+ * more, and what else does ("remaining", of each; empty: ERASED):
+ *
+ *   {"approvals":[...], "audit":{"hash","seq"}, "certificate":UUID, "completed":[{"batch":UUID,"certificate":UUID,"remaining":[TEXT...],
+ *    "sealed":TIME}...], "created":TIME, "development":true|false, "format":"kms.certificate.supplement.v1",
+ *    "operation":{"digest","requester","uid"}, "recovery_key":{"epoch":N,"fingerprint":HEX,"retired":TIME,"statement":TEXT},
+ *    "tenant":UUID}
  */
 #ifndef KMS_EVIDENCE_CERTIFICATE_H
 #define KMS_EVIDENCE_CERTIFICATE_H
@@ -34,6 +42,7 @@
 #include <stdio.h>
 
 #define KMS_CERTIFICATE_FORMAT "kms.certificate.destruction.v1"
+#define KMS_SUPPLEMENT_FORMAT  "kms.certificate.supplement.v1"
 #define KMS_PROOF_FORMAT       "kms.proof.destruction.v1"
 
 enum { KMS_EVIDENCE_DOCUMENT_MAX = 4 << 20 /* bytes of a certificate or proof */ };

@@ -57,7 +57,7 @@ const char *kms_hold_problem(const struct kms_hold_record *hold)
 
 const char *kms_certificate_problem(const struct kms_certificate_record *certificate)
 {
-    if (certificate->kind != KMS_CERTIFICATE_DESTRUCTION)
+    if (certificate->kind != KMS_CERTIFICATE_DESTRUCTION && certificate->kind != KMS_CERTIFICATE_SUPPLEMENT)
         return "certificate kind: unknown";
     if (certificate->document == NULL || certificate->document_len == 0 ||
         certificate->document_len > KMS_CERTIFICATE_MAX)

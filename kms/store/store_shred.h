@@ -43,7 +43,10 @@ enum kms_shred_target_state {
     KMS_SHRED_TARGET_FAILED = 5 /* `reason` says why */
 };
 enum { KMS_SHRED_TARGET_STATES = 6 };
-enum kms_certificate_kind { KMS_CERTIFICATE_DESTRUCTION = 1 };
+enum kms_certificate_kind {
+    KMS_CERTIFICATE_DESTRUCTION = 1,
+    KMS_CERTIFICATE_SUPPLEMENT = 2 /* `batch` is no batch: it stands for an operation, a tenant and a part */
+};
 
 struct kms_shred_job_record {
     struct kms_uuid uid;
