@@ -63,7 +63,13 @@
     X(BACKUP_VERIFY, "backup.verify", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)          \
     X(BACKUP_PRUNE, "backup.prune", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR)                               \
     X(BACKUP_READ, "backup.read", false, KMS_ROLE_ADMIN | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)              \
-    X(SHRED_SETTLE, "shred.settle", false, KMS_ROLE_ADMIN)
+    X(SHRED_SETTLE, "shred.settle", false, KMS_ROLE_ADMIN)                                                   \
+    X(RECOVERY_ENROLL, "recovery.enroll", false, KMS_ROLE_ADMIN | KMS_ROLE_CUSTODIAN)                        \
+    X(RECOVERY_RETIRE, "recovery.retire", false, KMS_ROLE_ADMIN | KMS_ROLE_CUSTODIAN)                        \
+    X(RECOVERY_APPROVE, "recovery.approve", false, KMS_ROLE_ADMIN | KMS_ROLE_APPROVER | KMS_ROLE_CUSTODIAN)  \
+    X(RECOVERY_DRILL, "recovery.drill", false, KMS_ROLE_ADMIN | KMS_ROLE_CUSTODIAN | KMS_ROLE_OPERATOR)      \
+    X(RECOVERY_READ, "recovery.read", false,                                                                 \
+      KMS_ROLE_ADMIN | KMS_ROLE_APPROVER | KMS_ROLE_CUSTODIAN | KMS_ROLE_OPERATOR | KMS_ROLE_AUDITOR)
 
 enum {
     KMS_ROLE_APPLICATION = 1,

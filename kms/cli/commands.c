@@ -61,6 +61,19 @@ static const char approve_details[] =
 static const char wait_details[] =
     "Exit code 0 when it has succeeded, 1 when it failed, was rejected, cancelled or "
     "has expired.";
+static const char recovery_status_details[] =
+    "For each key: since when, when it was last rehearsed, and which tenants' master keys were made before "
+    "recovery keys were turned on and need \"kmsctl rotate master\". What counts as missing are capsules "
+    "that "
+    "do not lie in a backup target.";
+static const char enroll_details[] =
+    "The HSM's security officer puts the public key into the HSM first (kmsd --trust-recovery-key). Others "
+    "must approve; they compare the fingerprint with what the custodians have.";
+static const char retire_details[] =
+    "For when its shares, or the HSM that holds its private half, are destroyed. Shredded customers that no "
+    "other recovery key covers are ERASED from then on; \"kmsctl certificate list\" has the certificates "
+    "that "
+    "say so. Others must approve.";
 static const char backup_verify_details[] =
     "Reads every byte of every base and log. With --wait the exit code is 1 when a target is not in order.";
 static const char restore_details[] = "Needs the token, kmsd.yaml and an empty place for the database. The "
@@ -332,6 +345,14 @@ static const struct kms_cli_command commands[] = {
      kms_cli_recovery_open},
     {"recovery", "drill", "", 0, 0, DRILL | BIT(MODULE) | BIT(SCRATCH), DRILL,
      "rehearse a recovery on a scratch token, off-line", drill_details, kms_cli_recovery_drill},
+
+    {"recovery", "status", "", 0, 0, KMS_CLI_ONLINE, 0, "show the recovery keys and what they cover",
+     recovery_status_details, kms_cli_recovery_status},
+    {"recovery", "enroll", "", 0, 0, KMS_CLI_ONLINE | BIT(PUBLIC) | BIT(WAIT) | BIT(REQUEST_ID), BIT(PUBLIC),
+     "take a recovery key into use", enroll_details, kms_cli_recovery_enroll},
+    {"recovery", "retire", "FINGERPRINT", 1, 1,
+     KMS_CLI_ONLINE | BIT(STATEMENT) | BIT(WAIT) | BIT(REQUEST_ID) | BIT(YES), BIT(STATEMENT),
+     "say that a recovery key is destroyed", retire_details, kms_cli_recovery_retire},
 
     {"status", NULL, "", 0, 0, KMS_CLI_ONLINE, 0, "show how the service is doing", NULL, kms_cli_status},
     {"health", NULL, "[SERVICE]", 0, 1, KMS_CLI_ONLINE, 0, "ask whether the service serves", health_details,

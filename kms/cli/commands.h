@@ -70,6 +70,9 @@ int kms_cli_backup_list(struct kms_cli *cli);
 int kms_cli_backup_status(struct kms_cli *cli);
 int kms_cli_restore(struct kms_cli *cli);
 
+int kms_cli_recovery_status(struct kms_cli *cli);
+int kms_cli_recovery_enroll(struct kms_cli *cli);
+int kms_cli_recovery_retire(struct kms_cli *cli);
 int kms_cli_recovery_ceremony(struct kms_cli *cli);
 int kms_cli_recovery_open(struct kms_cli *cli);
 int kms_cli_recovery_drill(struct kms_cli *cli);

@@ -91,6 +91,7 @@
     X(SHARES, "shares", "N", false, "how many custodians get a share")                                       \
     X(THRESHOLD, "threshold", "M", false, "how many of them open the key together")                          \
     X(SHARE, "share", "FILE", true, "the file of one custodian's share; repeat for each")                    \
+    X(STATEMENT, "statement", "TEXT", false, "what became of the private key; shown to approvers")           \
     X(PUBLIC, "public", "FILE", false, "the public key of a recovery key, PEM")                              \
     X(SEALED, "sealed", "FILE", false, "the sealed private key, of use only with enough shares")             \
     X(CAPSULES, "capsules", "DIR", false, "the directory \"recovery\" of a backup target, or a copy of it")  \

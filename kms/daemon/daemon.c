@@ -16,7 +16,9 @@
 #include "metrics/endpoint.h"
 #include "metrics/http.h"
 #include "ops/backup.h"
+#include "ops/escrow.h"
 #include "ops/operation.h"
+#include "ops/recovery.h"
 #include "ops/runner.h"
 #include "ops/shred_state.h"
 
@@ -38,6 +40,7 @@ struct kms_daemon {
     struct kms_store *store;
     struct kms_seals seals;
     struct kms_backup *backup; /* NULL: none is configured */
+    struct ops_escrow *escrow; /* NULL: recovery keys are not turned on */
     struct kms_audit *audit;
     struct kms_detection detection;
     struct kms_attestation attestation;
@@ -51,6 +54,16 @@ struct kms_daemon {
     struct kms_metrics *metrics; /* NULL: not configured */
     bool serving;
 };
+
+/* Capsules beside the backups, for the loss of the HSM. */
+static enum kms_status open_escrow(struct kms_daemon *daemon, struct kms_error *err)
+{
+    const struct kms_config *config = daemon->config;
+    if (!config->recovery.enabled)
+        return ops_recovery_check_off(daemon->store, err);
+    return ops_escrow_new(daemon->hsm, daemon->store, (const char *const *)config->backup.targets,
+                          config->backup.targets_count, &daemon->escrow, err);
+}
 
 static enum kms_status open_keys(struct kms_daemon *daemon, struct kms_error *err)
 {
@@ -66,6 +79,7 @@ static enum kms_status open_keys(struct kms_daemon *daemon, struct kms_error *er
         .predecessor_count = daemon->predecessors.count,
         .wrap_limit = config->keys.wrap_limit,
         .wrap_block = config->keys.wrap_block,
+        .escrow = daemon->escrow != NULL ? ops_escrow_hooks(daemon->escrow) : NULL,
     };
     daemon->ops.store = daemon->store; /* what the gate looks at, before the operations are there */
     daemon->ops.backup = daemon->backup;
@@ -114,6 +128,7 @@ static enum kms_status open_ops(struct kms_daemon *daemon, struct kms_error *err
                 .kept_ns = daemon->config->operations.kept_days * A_DAY_NS,
             },
         .backup = daemon->backup,
+        .escrow = daemon->escrow,
         .backup_settings =
             {
                 .sync = !daemon->config->backup.async,
@@ -213,6 +228,7 @@ static enum kms_status open_parts(struct kms_daemon *daemon, struct kms_error *e
     KMS_TRY(kms_seals_begin(&daemon->seals, daemon->hsm, daemon->audit, daemon->store, false, err));
     KMS_TRY(kms_daemon_auth_open(daemon->config, daemon->store, daemon->audit, &daemon->auth, err));
     KMS_TRY(kms_daemon_open_backup(daemon->config, daemon->hsm, daemon->store, &daemon->backup, err));
+    KMS_TRY(open_escrow(daemon, err));
     KMS_TRY(open_keys(daemon, err));
     KMS_TRY(record(daemon, "start", "daemon.start", KMS_OK, NULL, err));
     KMS_TRY(kms_detection_open(daemon->config, daemon->audit, &daemon->ops, &daemon->detection, err));
@@ -350,6 +366,7 @@ bool kms_daemon_close(struct kms_daemon *daemon)
     ops_shred_free(daemon->ops.shred);
     kms_keys_free(daemon->keys);
     kms_predecessors_clear(&daemon->predecessors);
+    ops_escrow_free(daemon->escrow);
     kms_backup_free(daemon->backup);
     kms_audit_free(daemon->audit);
     kms_store_free(daemon->store);

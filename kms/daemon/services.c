@@ -8,6 +8,7 @@
 #include "kms/v1/hold.pb-c.h"
 #include "kms/v1/operation.pb-c.h"
 #include "kms/v1/policy.pb-c.h"
+#include "kms/v1/recovery.pb-c.h"
 #include "kms/v1/rotation.pb-c.h"
 #include "kms/v1/server.pb-c.h"
 #include "kms/v1/shred.pb-c.h"
@@ -127,6 +128,13 @@ static const struct kms_rpc_method backup_methods[] = {
     UNARY("GetBackupStatus", KMS_RPC_CONTROL, kms_ops_get_backup_status),
 };
 
+static const struct kms_rpc_method recovery_methods[] = {
+    UNARY("GetRecoveryStatus", KMS_RPC_CONTROL, kms_ops_get_recovery_status),
+    UNARY("EnrollRecoveryKey", KMS_RPC_CONTROL, kms_ops_enroll_recovery_key),
+    UNARY("RetireRecoveryKey", KMS_RPC_CONTROL, kms_ops_retire_recovery_key),
+    UNARY("RecordRecoveryDrill", KMS_RPC_CONTROL, kms_ops_record_recovery_drill),
+};
+
 #define SERVICE(name)                                                                                        \
     {                                                                                                        \
         .descriptor = &kms__v1__##name##_service__descriptor, .methods = name##_methods,                     \
@@ -135,7 +143,7 @@ static const struct kms_rpc_method backup_methods[] = {
 static const struct kms_rpc_service services[] = {
     SERVICE(data_key),    SERVICE(directory), SERVICE(server), SERVICE(operation),
     SERVICE(policy),      SERVICE(freeze),    SERVICE(shred),  SERVICE(hold),
-    SERVICE(certificate), SERVICE(rotation),  SERVICE(backup),
+    SERVICE(certificate), SERVICE(rotation),  SERVICE(backup), SERVICE(recovery),
 };
 
 size_t kms_services(struct kms_ops *ops, struct kms_rpc_service ret_services[KMS_SERVICES_MAX])

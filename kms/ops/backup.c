@@ -8,6 +8,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "ops/checks.h"
+#include "ops/escrow.h"
 #include "ops/messages.h"
 
 #include "kms/v1/backup.pb-c.h"
@@ -144,6 +145,8 @@ static enum kms_status verify_target(struct kms_ops *ops, struct verifying *veri
     }
     if (status != KMS_OK && json_array_size(verifying->findings) == 0)
         keep_finding(verifying, kms_error_public(&found, status));
+    if (ops->escrow != NULL)
+        KMS_TRY(ops_escrow_check_target(ops->escrow, target.directory, keep_finding, verifying, err));
     if (status == KMS_OK && result.newest_seq < newest)
         keep_finding(verifying, "the target does not have the newest changes yet");
     *ret_good = json_array_size(verifying->findings) == 0;

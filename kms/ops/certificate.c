@@ -3,6 +3,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "evidence/certificate.h"
+#include "ops/certificate_json.h"
 #include "ops/shred_job.h"
 
 #include <jansson.h>
@@ -29,11 +30,7 @@ static void clear_entries(struct entries *entries)
 }
 #define ENTRIES KMS_CLEANUP(clear_entries) struct entries
 
-static void clear_json(json_t **json)
-{
-    json_decref(*json);
-}
-#define JSON KMS_CLEANUP(clear_json) json_t
+#define JSON KMS_CLEANUP(ops_json_clear) json_t
 
 static enum kms_status take_tombstone(void *context, const struct kms_tombstone_record *tombstone)
 {
@@ -80,27 +77,6 @@ static enum kms_status read_entries(struct kms_txn *txn, const struct kms_uuid *
     return KMS_OK;
 }
 
-/* Texts of JSON members. */
-static json_t *hex_json(const uint8_t *data, size_t len)
-{
-    char text[2 * 64 + 1];
-    KMS_ASSERT(len <= 64);
-    kms_hex_encode(data, len, text);
-    return json_string(text);
-}
-
-static json_t *uuid_json(const struct kms_uuid *uuid)
-{
-    char text[KMS_UUID_TEXT_SIZE];
-    return json_string(kms_uuid_format(uuid, text));
-}
-
-static json_t *time_json(int64_t wall_ns)
-{
-    char text[KMS_TIME_TEXT_SIZE];
-    return json_string(kms_clock_format(wall_ns, text));
-}
-
 /* "destroyed": the tree, and the one customer if there is only one. */
 static json_t *destroyed_json(const struct entries *entries, const struct kms_batch_record *batch)
 {
@@ -110,10 +86,10 @@ static json_t *destroyed_json(const struct entries *entries, const struct kms_ba
     json_t *destroyed =
         json_pack("{s:I, s:I, s:I, s:o, s:s}", "count", (json_int_t)entries->count, "customers",
                   (json_int_t)batch->customers, "keys", (json_int_t)batch->keys_shredded, "root",
-                  hex_json(root.bytes, sizeof root.bytes), "tree", "RFC 6962 SHA-256");
+                  ops_json_hex(root.bytes, sizeof root.bytes), "tree", "RFC 6962 SHA-256");
     const bool only = kms_uuid_equal(&entries->list[0].customer, &entries->list[entries->count - 1].customer);
     if (destroyed != NULL && only)
-        (void)json_object_set_new(destroyed, "customer", uuid_json(&entries->list[0].customer));
+        (void)json_object_set_new(destroyed, "customer", ops_json_uuid(&entries->list[0].customer));
     return destroyed;
 }
 
@@ -127,7 +103,7 @@ static json_t *media_json(const struct kms_hsm_info *info, int64_t sealed_ns)
     if (media != NULL && info->erase_class == 'B')
         (void)json_object_set_new(
             media, "provider_retention_until",
-            time_json(sealed_ns + (int64_t)info->provider_retention_days * 86400 * KMS_NS_PER_SECOND));
+            ops_json_time(sealed_ns + (int64_t)info->provider_retention_days * 86400 * KMS_NS_PER_SECOND));
     return media;
 }
 
@@ -139,7 +115,7 @@ static json_t *sanitization_json(const struct kms_ops *ops, char erase_class, in
         erase_class == 'A'   ? "Purge"
         : erase_class == 'B' ? "Purge, complete when the provider's retention ends"
                              : "none: development",
-        "destroyed_time", time_json(sealed_ns), "method", "Cryptographic Erase", "standard",
+        "destroyed_time", ops_json_time(sealed_ns), "method", "Cryptographic Erase", "standard",
         "NIST SP 800-88 Rev. 1", "technique",
         "new keys for every page of the key tree on the way to the destroyed keys, new master key, old "
         "master key destroyed in the token",
@@ -154,45 +130,7 @@ static json_t *verification_json(int64_t sealed_ns)
         "every changed page was read back and opened under the new master key",
         "every key that lives on was wrapped twice alike under its new page key, and one of every page "
         "was opened under it",
-        "the old master key can neither be found in the token nor used", "time", time_json(sealed_ns));
-}
-
-/* "operation" and "approvals": who wanted it, and who agreed. */
-static enum kms_status people_json(struct kms_txn *txn, const struct kms_shred_job_record *job,
-                                   json_t *document, struct kms_error *err)
-{
-    KMS_CLEANUP(kms_operation_record_clear) struct kms_operation_record operation = {0};
-    struct kms_approval_record *approvals = NULL;
-    size_t count = 0;
-    const struct kms_store_operation_ops *store = &txn->store->ops->operation;
-    const enum kms_status status = store->get(txn->txn, &job->operation, &operation, err);
-    if (status != KMS_OK && status != KMS_NOT_FOUND)
-        return status;
-    KMS_TRY(store->approvals(txn->txn, &job->operation, &approvals, &count, err));
-    json_t *list = json_array();
-    for (size_t i = 0; i < count; i++)
-        (void)json_array_append_new(list,
-                                    json_pack("{s:s, s:s, s:o}", "identity", approvals[i].identity, "person",
-                                              approvals[i].person, "time", time_json(approvals[i].time_ns)));
-    kms_approval_list_clear(approvals, count);
-    (void)json_object_set_new(document, "approvals", list);
-    (void)json_object_set_new(document, "operation",
-                              json_pack("{s:o, s:s, s:o}", "digest",
-                                        hex_json(operation.digest, sizeof operation.digest), "requester",
-                                        job->requested_by, "uid", uuid_json(&job->operation)));
-    return KMS_OK;
-}
-
-/* Where the audit log stands when the certificate is made; everything before is durable there. */
-static enum kms_status audit_json(struct kms_ops *ops, json_t *document, struct kms_error *err)
-{
-    struct kms_audit_status status;
-    KMS_TRY(kms_audit_commit(ops->audit, err));
-    kms_audit_status(ops->audit, &status);
-    (void)json_object_set_new(
-        document, "audit",
-        json_pack("{s:s, s:I}", "hash", status.head_hash, "seq", (json_int_t)status.durable_seq));
-    return KMS_OK;
+        "the old master key can neither be found in the token nor used", "time", ops_json_time(sealed_ns));
 }
 
 /* The whole document. A member that memory was short for is missing; parsing it again finds that. */
@@ -205,27 +143,28 @@ static enum kms_status compose(struct kms_ops *ops, struct kms_txn *txn, const s
     json_t *remaining = NULL;
     ops->hsm->ops->info(ops->hsm, &info);
     KMS_TRY(read_entries(txn, &batch->uuid, &entries, err));
-    KMS_TRY(ops_shred_remaining(ops, batch->sealed_ns, &remaining, err));
+    KMS_TRY(ops_shred_remaining(ops, txn, batch, &remaining, err));
     JSON *document = json_pack(
         "{s:o, s:o, s:o, s:o, s:b, s:s, s:{s:I, s:o, s:I, s:o}, s:o, s:{s:I, s:o}, s:o, s:o, s:o, s:{s:o, "
         "s:o, "
         "s:o}, s:o}",
-        "batch", uuid_json(&batch->uuid), "certificate", uuid_json(&certificate->uid), "created",
-        time_json(certificate->created_ns), "destroyed", destroyed_json(&entries, batch), "development",
+        "batch", ops_json_uuid(&batch->uuid), "certificate", ops_json_uuid(&certificate->uid), "created",
+        ops_json_time(certificate->created_ns), "destroyed", destroyed_json(&entries, batch), "development",
         info.erase_class == 'C', "format", KMS_CERTIFICATE_FORMAT, "keys", "new_epoch",
         (json_int_t)batch->old_epoch + 1, "new_master_id",
-        hex_json(batch->new_master_id, sizeof batch->new_master_id), "old_epoch",
+        ops_json_hex(batch->new_master_id, sizeof batch->new_master_id), "old_epoch",
         (json_int_t)batch->old_epoch, "old_master_id",
-        hex_json(batch->old_master_id, sizeof batch->old_master_id), "media",
+        ops_json_hex(batch->old_master_id, sizeof batch->old_master_id), "media",
         media_json(&info, batch->sealed_ns), "pages", "changed", (json_int_t)batch->pages, "digest",
-        hex_json(batch->pages_digest, sizeof batch->pages_digest), "remaining", remaining, "sanitization",
-        sanitization_json(ops, info.erase_class, batch->sealed_ns), "tenant", uuid_json(&batch->tenant),
-        "times", "committed", time_json(batch->committed_ns), "requested", time_json(job->requested_ns),
-        "sealed", time_json(batch->sealed_ns), "verification", verification_json(batch->sealed_ns));
+        ops_json_hex(batch->pages_digest, sizeof batch->pages_digest), "remaining", remaining, "sanitization",
+        sanitization_json(ops, info.erase_class, batch->sealed_ns), "tenant", ops_json_uuid(&batch->tenant),
+        "times", "committed", ops_json_time(batch->committed_ns), "requested",
+        ops_json_time(job->requested_ns), "sealed", ops_json_time(batch->sealed_ns), "verification",
+        verification_json(batch->sealed_ns));
     if (document == NULL)
         return kms_fail(err, KMS_NO_MEMORY, "no memory for a certificate");
-    KMS_TRY(people_json(txn, job, document, err));
-    KMS_TRY(audit_json(ops, document, err));
+    KMS_TRY(ops_json_people(txn, &job->operation, job->requested_by, document, err));
+    KMS_TRY(ops_json_audit(ops, document, err));
     certificate->document = (uint8_t *)json_dumps(document, JSON_COMPACT | JSON_SORT_KEYS);
     if (certificate->document == NULL)
         return kms_fail(err, KMS_NO_MEMORY, "no memory for a certificate");
@@ -287,7 +226,7 @@ static json_t *entry_json(const struct entries *entries, size_t index)
         return NULL;
     json_t *hashes = json_array();
     for (size_t i = 0; i < len; i++)
-        (void)json_array_append_new(hashes, hex_json(path[i].bytes, KMS_MERKLE_SIZE));
+        (void)json_array_append_new(hashes, ops_json_hex(path[i].bytes, KMS_MERKLE_SIZE));
     return json_pack("{s:I, s:o, s:s, s:I}", "index", (json_int_t)index, "path", hashes, "purpose",
                      entries->list[index].purpose, "version", (json_int_t)entries->list[index].version);
 }
@@ -305,8 +244,8 @@ enum kms_status ops_certificate_proof(struct kms_txn *txn, const struct kms_cert
     }
     if (json_array_size(list) == 0)
         return kms_fail_public(err, KMS_NOT_FOUND, "this customer is not among those of the certificate");
-    JSON *proof = json_pack("{s:o, s:o, s:O, s:s}", "certificate", uuid_json(&certificate->uid), "customer",
-                            uuid_json(customer), "entries", list, "format", KMS_PROOF_FORMAT);
+    JSON *proof = json_pack("{s:o, s:o, s:O, s:s}", "certificate", ops_json_uuid(&certificate->uid),
+                            "customer", ops_json_uuid(customer), "entries", list, "format", KMS_PROOF_FORMAT);
     *ret_proof = proof != NULL ? json_dumps(proof, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
     return *ret_proof != NULL ? KMS_OK : kms_fail(err, KMS_NO_MEMORY, "no memory for a proof");
 }

@@ -36,6 +36,7 @@ static enum kms_status certificate_message(struct kms_call *call, const char *te
     message->name = kms_arena_printf(arena, "tenants/%s/certificates/%s", tenant_id, text);
     message->tenant = ops_string(arena, tenant_id);
     message->batch = ops_string(arena, kms_uuid_format(&certificate->batch, text));
+    message->kind = (Kms__V1__Certificate__Kind)certificate->kind;
     message->create_time = ops_timestamp(arena, certificate->created_ns);
     if (message->uid == NULL || message->name == NULL || message->tenant == NULL || message->batch == NULL ||
         message->create_time == NULL)

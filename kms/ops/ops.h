@@ -36,6 +36,7 @@ struct kms_ops_call_stats {
 };
 
 struct kms_ops_runner;     /* ops/runner.h */
+struct ops_escrow;         /* ops/escrow.h */
 struct ops_shred;          /* ops/shred_state.h */
 struct ops_operation_kind; /* ops/operation.h */
 
@@ -86,6 +87,8 @@ struct kms_ops {
     struct kms_ops_backup_settings backup_settings;
     struct kms_ops_runner *runner; /* set by kms_ops_runner_start() */
     struct ops_shred *shred;       /* ops/shred_state.h */
+    struct ops_escrow *escrow;     /* NULL: recovery keys are not turned on */
+    bool told_capsules;            /* the alert about capsules is out; the tick's own */
     struct ops_rotation rotation;  /* the runner's thread */
 };
 
@@ -176,7 +179,11 @@ void kms_ops_refused(void *context, const struct kms_call *call, enum kms_status
     X(verify_backups)                                                                                        \
     X(prune_backups)                                                                                         \
     X(list_backups)                                                                                          \
-    X(get_backup_status)
+    X(get_backup_status)                                                                                     \
+    X(get_recovery_status)                                                                                   \
+    X(enroll_recovery_key)                                                                                   \
+    X(retire_recovery_key)                                                                                   \
+    X(record_recovery_drill)
 
 #define KMS_OPS_DECLARE(name)                                                                                \
     enum kms_status kms_ops_##name(void *context, struct kms_call *call, const ProtobufCMessage *request,    \

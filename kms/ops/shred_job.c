@@ -206,7 +206,7 @@ static enum kms_status follow_batch(struct ops_run *run, struct kms_txn *txn,
     if (batch.state != KMS_BATCH_SEALED)
         return KMS_OK;
     json_t *remaining = NULL;
-    KMS_TRY(ops_shred_remaining(run->ops, batch.sealed_ns, &remaining, &call->error));
+    KMS_TRY(ops_shred_remaining(run->ops, txn, &batch, &remaining, &call->error));
     message->n_remaining = json_array_size(remaining);
     message->remaining =
         kms_arena_alloc(call->arena, (message->n_remaining + 1) * sizeof *message->remaining);
@@ -278,30 +278,5 @@ enum kms_status ops_shred_target_message(struct ops_run *run, struct kms_txn *tx
         message->state = target->state == KMS_SHRED_TARGET_CANCELLED ? KMS__V1__SHRED_TARGET__STATE__CANCELLED
                                                                      : KMS__V1__SHRED_TARGET__STATE__FAILED;
     *ret_message = message;
-    return KMS_OK;
-}
-
-enum kms_status ops_shred_remaining(struct kms_ops *ops, int64_t sealed_ns, json_t **ret_list,
-                                    struct kms_error *err)
-{
-    struct kms_hsm_info info;
-    ops->hsm->ops->info(ops->hsm, &info);
-    json_t *list = json_array();
-    int failed = list == NULL;
-    if (info.erase_class == 'C')
-        failed |= json_array_append_new(
-            list, json_string("copies of the files in which the token keeps its keys (erase class C: "
-                              "development)"));
-    const int64_t until = sealed_ns + (int64_t)info.provider_retention_days * 86400 * KMS_NS_PER_SECOND;
-    if (info.erase_class == 'B' && until > kms_clock_wall_ns()) {
-        char time[KMS_TIME_TEXT_SIZE];
-        failed |= json_array_append_new(
-            list, json_sprintf("backups of the token's provider, until %s", kms_clock_format(until, time)));
-    }
-    if (failed != 0) {
-        json_decref(list);
-        return kms_fail(err, KMS_NO_MEMORY, "no memory for what remains of a shred");
-    }
-    *ret_list = list;
     return KMS_OK;
 }

@@ -30,6 +30,7 @@ FILES = (
     "kms/v1/certificate.proto",
     "kms/v1/rotation.proto",
     "kms/v1/backup.proto",
+    "kms/v1/recovery.proto",
     "google/rpc/status.proto",
     "google/rpc/error_details.proto",
     "grpc/health/v1/health.proto",
@@ -62,6 +63,7 @@ hold = importlib.import_module("kms.v1.hold_pb2")
 certificate = importlib.import_module("kms.v1.certificate_pb2")
 rotation = importlib.import_module("kms.v1.rotation_pb2")
 backup = importlib.import_module("kms.v1.backup_pb2")
+recovery = importlib.import_module("kms.v1.recovery_pb2")
 status = importlib.import_module("google.rpc.status_pb2")
 error_details = importlib.import_module("google.rpc.error_details_pb2")
 health = importlib.import_module("grpc.health.v1.health_pb2")
