@@ -87,11 +87,13 @@ int kms_cli_backup_status(struct kms_cli *cli)
 int kms_cli_restore(struct kms_cli *cli)
 {
     const char *capsule = kms_cli_value(cli, KMS_CLI_TRANSPORT_CAPSULE);
-    const char *arguments[8] = {"--config", kms_cli_value(cli, KMS_CLI_SERVER_CONFIG), "--restore",
-                                kms_cli_value(cli, KMS_CLI_TARGET)};
+    const char *arguments[KMS_CLI_ARGUMENTS_MAX] = {"--config", kms_cli_value(cli, KMS_CLI_SERVER_CONFIG),
+                                                    "--restore", kms_cli_value(cli, KMS_CLI_TARGET)};
     size_t count = 4;
     if (kms_cli_given(cli, KMS_CLI_DRY_RUN))
         arguments[count++] = "--dry-run";
+    if (kms_cli_given(cli, KMS_CLI_PROVE))
+        arguments[count++] = "--prove";
     if (capsule != NULL) {
         arguments[count++] = "--transport-capsule";
         arguments[count++] = capsule;

@@ -330,7 +330,8 @@ static const struct kms_cli_command commands[] = {
      "remove bases and logs that nobody needs any more", NULL, kms_cli_backup_prune},
     {"backup", "status", "", 0, 0, KMS_CLI_ONLINE, 0, "show how far each target is", NULL,
      kms_cli_backup_status},
-    {"restore", NULL, "", 0, 0, BIT(SERVER_CONFIG) | BIT(TARGET) | BIT(TRANSPORT_CAPSULE) | BIT(DRY_RUN),
+    {"restore", NULL, "", 0, 0,
+     BIT(SERVER_CONFIG) | BIT(TARGET) | BIT(TRANSPORT_CAPSULE) | BIT(DRY_RUN) | BIT(PROVE),
      BIT(SERVER_CONFIG) | BIT(TARGET), "rebuild the database from a backup target, while no service runs",
      restore_details, kms_cli_restore},
 

@@ -123,6 +123,13 @@ enum kms_status ops_escrow_new(struct kms_hsm *hsm, struct kms_store *store, con
     return KMS_OK;
 }
 
+void ops_escrow_set_predecessors(struct ops_escrow *escrow, const struct kms_slice *predecessors,
+                                 size_t count)
+{
+    escrow->predecessors = predecessors;
+    escrow->predecessor_count = count;
+}
+
 void ops_escrow_free(struct ops_escrow *escrow)
 {
     if (escrow == NULL)

@@ -41,6 +41,12 @@ enum kms_status ops_escrow_new(struct kms_hsm *hsm, struct kms_store *store, con
                                size_t count, struct ops_escrow **ret_escrow,
                                struct kms_error *err) KMS_MUST_USE;
 void ops_escrow_free(struct ops_escrow *escrow); /* NULL-safe */
+/**
+ * Attestation keys (PEM, borrowed) of HSMs that were lost: capsules that one of them has signed are as good as this HSM's, for the keys in
+ * them are the same. Before anybody checks.
+ */
+void ops_escrow_set_predecessors(struct ops_escrow *escrow, const struct kms_slice *predecessors,
+                                 size_t count);
 /** For kms_keys_config.escrow; valid until free. */
 const struct kms_keys_escrow *ops_escrow_hooks(struct ops_escrow *escrow);
 
@@ -65,7 +71,7 @@ bool ops_escrow_tick(struct ops_escrow *escrow);
 void ops_escrow_status(struct ops_escrow *escrow, struct ops_escrow_status *ret_status);
 
 /**
- * Read every capsule that must lie in a target's directory: is it there, signed by this HSM, for the right key, tenant, epoch and master
+ * Read every capsule that must lie in a target's directory: is it there, signed by this HSM or one that was lost, for the right key, tenant, epoch and master
  * key? `finding` is called for each that is not. Failures of the store and the HSM only.
  */
 enum kms_status ops_escrow_check_target(struct ops_escrow *escrow, const char *directory,

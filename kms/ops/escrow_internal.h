@@ -26,6 +26,8 @@ struct ops_escrow {
     struct kms_store *store;
     struct kms_shelf *shelf;
     struct kms_keys_escrow hooks;
+    const struct kms_slice *predecessors; /* attestation keys of lost HSMs; borrowed */
+    size_t predecessor_count;
     _Atomic bool look; /* a pass is wanted soon */
 
     struct kms_mutex

@@ -202,17 +202,36 @@ bool ops_escrow_tick(struct ops_escrow *escrow)
     return true;
 }
 
+/* Where findings go, and whose signatures count. */
+struct checking {
+    struct ops_escrow *escrow;
+    const char *directory;
+    struct kms_slice attestation;
+    void (*finding)(void *context, const char *text);
+    void *context;
+};
+
+/* A capsule that this HSM has signed, or one that was lost. */
+static enum kms_status open_capsule(const struct checking *checking, struct kms_slice file,
+                                    struct kms_capsule *ret_capsule, struct kms_error *err)
+{
+    const struct ops_escrow *escrow = checking->escrow;
+    enum kms_status status = kms_capsule_open(file, checking->attestation, ret_capsule, err);
+    for (size_t i = 0; i < escrow->predecessor_count && status == KMS_TAMPERED; i++)
+        status = kms_capsule_open(file, escrow->predecessors[i], ret_capsule, err);
+    return status;
+}
+
 /* Is a capsule's file what it must be? */
-static enum kms_status check_file(const char *directory, struct kms_slice attestation,
-                                  const struct kms_recovery_key_record *key,
+static enum kms_status check_file(const struct checking *checking, const struct kms_recovery_key_record *key,
                                   const struct ops_escrow_entry *entry, struct kms_error *err)
 {
     char name[KMS_CAPSULE_NAME_SIZE];
     KMS_CLEANUP(kms_buf_clear) struct kms_buf file = {0};
     KMS_CLEANUP(kms_capsule_clear) struct kms_capsule capsule = {0};
-    KMS_TRY(kms_shelf_read(directory, key->fingerprint, kms_capsule_name(&entry->tenant, entry->epoch, name),
-                           &file, err));
-    KMS_TRY(kms_capsule_open(kms_buf_slice(&file), attestation, &capsule, err));
+    KMS_TRY(kms_shelf_read(checking->directory, key->fingerprint,
+                           kms_capsule_name(&entry->tenant, entry->epoch, name), &file, err));
+    KMS_TRY(open_capsule(checking, kms_buf_slice(&file), &capsule, err));
     const bool fits =
         strcmp(capsule.wrapping_key, key->fingerprint) == 0 && capsule.recovery_epoch == key->epoch &&
         kms_uuid_equal(&capsule.tenant, &entry->tenant) && capsule.epoch == entry->epoch &&
@@ -241,15 +260,6 @@ static enum kms_status is_still_wanted(struct ops_escrow *escrow, const struct k
     return KMS_OK;
 }
 
-/* Where findings go. */
-struct checking {
-    struct ops_escrow *escrow;
-    const char *directory;
-    struct kms_slice attestation;
-    void (*finding)(void *context, const char *text);
-    void *context;
-};
-
 static enum kms_status check_entry(const struct checking *checking, const struct kms_recovery_key_record *key,
                                    const struct ops_escrow_entry *entry, struct kms_error *err)
 {
@@ -257,7 +267,7 @@ static enum kms_status check_entry(const struct checking *checking, const struct
     char name[KMS_CAPSULE_NAME_SIZE];
     bool wanted = true;
     struct kms_error why = {0};
-    const enum kms_status status = check_file(checking->directory, checking->attestation, key, entry, &why);
+    const enum kms_status status = check_file(checking, key, entry, &why);
     if (status == KMS_OK)
         return KMS_OK;
     KMS_TRY(is_still_wanted(checking->escrow, key, entry, &wanted, err));

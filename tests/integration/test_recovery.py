@@ -3,17 +3,26 @@
 The whole way back from the loss of everything: ceremony, enrolment, loss, transport, restore.
 """
 
+import hashlib
+import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import tempfile
 import unittest
 
-from harness import KMSCTL
+import grpc
+
+from cases import DEADLINE, KmsTestCase, PURPOSE, TENANT, make_directory, unwrap_request
+from escrow import EscrowTestCase, trust
+from harness import KMSCTL, Client, Daemon, Home, eventually, kmsctl, running
+from recovery_site import Ceremony, Machine, attestation_of, offline
+from test_backup import target_of
 
 
-class Ceremony(unittest.TestCase):
+class TheCeremony(unittest.TestCase):
     """The off-line part, which needs no service."""
 
     def setUp(self):
@@ -84,6 +93,314 @@ class Ceremony(unittest.TestCase):
         self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
         self.assertIn("cannot lock memory", done.stderr)
         self.assertFalse(os.path.exists(shares[0]))
+
+
+
+class LossTestCase(EscrowTestCase):
+    """A deployment with a recovery key, customers of two tenants, one customer shredded; then it is stopped, and its token is never looked
+    at again. Each test has a machine of its own with a new token and a copy of a backup target."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        case = cls()
+        cls.ctl_class("operator", "tenant", "create", "second")
+        cls.ceremony = Ceremony(cls.home.path)
+        case.enroll(cls.ceremony)
+        cls.live = [case.new_customer() for _ in range(20)]
+        cls.victim = case.new_customer()
+        case.eventually_exact(cls.ceremony)
+        cls.older = cls.home.path / "older-capsules"
+        shutil.copytree(cls.targets[0] / "recovery", cls.older)
+        case.shred_now("--customer", cls.victim[0])
+        case.eventually_state(cls.victim[1], "SEALED")
+        cls.certificate = case.ctl("auditor", "certificate", "list", "--tenant", TENANT)["certificates"][0]["uid"]
+        cls.live.append(case.new_customer())
+        cls.attestation = attestation_of(cls.home, cls.home.path / "attestation.pem")
+        kmsctl(cls.home, "auditor", "certificate", "get", cls.certificate, "--out", cls.home.path / "certificate.json")
+        case.eventually_exact(cls.ceremony)
+        eventually(lambda: not any(int(target.get("lag", 0)) for target in case.ctl("operator", "backup", "status")["targets"]), "all shipped")
+        cls.close_clients()
+        cls.daemon.stop()
+
+    @classmethod
+    def stop_daemon(cls):
+        cls.daemon.kill()
+
+    def tearDown(self):
+        """The daemon is gone, as it should be."""
+
+    def machine(self):
+        machine = Machine(self.home, self.targets[0], self.attestation)
+        self.addCleanup(machine.cleanup)
+        return machine
+
+    def opened(self, machine, **options):
+        """A transport capsule that was made without a hitch."""
+        done, capsule = machine.open(self.ceremony, **options)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return capsule
+
+    def refuses(self, done, says, code=1):
+        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        self.assertRegex(done.stderr, says)
+
+    def refuses_to_restore(self, machine, capsule, says, **options):
+        """Nothing is brought back, and the token is as it was."""
+        before = machine.token_objects()
+        self.refuses(machine.restore(capsule, **options), says)
+        self.assertFalse((machine.path / "kms.db").exists())
+        # an attestation key, two objects, may have been made: it is the machine's own
+        self.assertIn(machine.token_objects(), (before, before + 2))
+
+    def check_all_is_back(self, machine):
+        """Every live customer's old keys open, the shredded one's do not, and the service is a whole one."""
+        self.assertEqual(trust(machine, self.ceremony).returncode, 0)  # the recovery key is not among what comes back
+        with running(machine) as daemon:
+            app = Client(daemon.channel("app"))
+            for name, _, keys in self.live:
+                reply = app.keys.UnwrapDataKey(unwrap_request(keys[PURPOSE], customer=name), timeout=DEADLINE)
+                self.assertEqual(len(reply.plaintext), 32)
+            with self.assertRaises(grpc.RpcError) as caught:
+                app.keys.UnwrapDataKey(unwrap_request(self.victim[2][PURPOSE], customer="", purpose=""), timeout=DEADLINE)
+            self.assertIn("cannot be opened", caught.exception.details())
+            app.close()
+            self.check_operator(machine)
+
+    def check_operator(self, machine):
+        """Shredding, rotating and backing up go on where they were."""
+
+        def ctl(identity, *arguments, code=0):
+            done = kmsctl(machine, identity, *arguments)
+            self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+            return done.stdout
+
+        self.assertIn("SEALED", ctl("auditor", "shred", "status", "--tenant", TENANT, "--customer", self.victim[1]))
+        self.assertIn("already", kmsctl(machine, "operator", "customer", "create", "--tenant", TENANT, self.live[0][0]).stderr)
+        ctl("operator", "customer", "create", "--tenant", TENANT, self.victim[0], code=1)  # the tombstone came back
+        ctl("operator", "rotate", "master", "--tenant", TENANT, "--wait")
+        ctl("operator", "customer", "create", "--tenant", "second", "somebody new")
+        ctl("auditor", "backup", "verify", "--wait")
+
+
+class Recovery(LossTestCase):
+    """The way back."""
+
+    def test_everything_comes_back_but_who_was_shredded(self):
+        machine = self.machine()
+        done, capsule = machine.open(self.ceremony)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        opened = json.loads(done.stdout)
+        self.assertEqual((opened["recovery_key"], opened["recovery_epoch"], opened["master_keys"]), (self.ceremony.fingerprint, 1, 2))
+        self.assertEqual(opened["sha256"], hashlib.sha256(capsule.read_bytes()).hexdigest())
+        restored = machine.restore(capsule, "--prove")
+        self.assertEqual(restored.returncode, 0, restored.stderr)
+        report = json.loads(restored.stdout)
+        self.assertEqual((report["tenants"], report["keys_proved"]), (2, len(self.live)))
+        self.check_all_is_back(machine)
+        # the way is closed: the same capsule is of no use any more
+        self.assertEqual(machine.restore(capsule).returncode, 1)
+
+    def test_a_dry_run_leaves_the_token_without_a_key_of_the_lost_one(self):
+        machine = self.machine()
+        capsule = self.opened(machine)
+        before = machine.token_objects()
+        dry = machine.restore(capsule, "--dry-run")
+        self.assertEqual(dry.returncode, 0, dry.stderr)
+        self.assertEqual(machine.token_objects(), before + 2)  # its own attestation key, both halves
+        self.assertFalse((machine.path / "kms.db").exists())
+        self.assertEqual(machine.restore(capsule).returncode, 0)
+        self.check_all_is_back(machine)
+
+    def test_the_new_hsm_may_be_lost_as_well(self):
+        """Its capsules are signed by two attestation keys: what was not rewritten since, by the older one."""
+        first = self.machine()
+        self.assertEqual(first.restore(self.opened(first)).returncode, 0)
+        self.check_all_is_back(first)
+        with running(first):
+            key = attestation_of(first, first.path / "its-attestation.pem")
+        second = Machine(self.home, first.path / "target", key, self.attestation)
+        self.addCleanup(second.cleanup)
+        done, capsule = second.open(self.ceremony)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        restored = second.restore(capsule, "--prove")
+        self.assertEqual(restored.returncode, 0, restored.stderr)
+        self.assertEqual(json.loads(restored.stdout)["keys_proved"], len(self.live))
+        second.attestation = [key]
+        self.refuses(second.open(self.ceremony, transport=self.attestation)[0], "is no RSA key of 3072 bits")
+        done, _ = second.open(self.ceremony, out="again.capsule")
+        self.refuses(done, "the signature is not this key's", code=5)
+
+    def test_what_the_lost_hsm_signed_can_still_be_checked(self):
+        certificate = self.home.path / "certificate.json"
+        self.assertEqual(offline("certificate", "verify", certificate, "--key", self.attestation).returncode, 0)
+        machine = self.machine()
+        self.assertEqual(machine.restore(self.opened(machine)).returncode, 0)
+        with running(machine):
+            new = attestation_of(machine, machine.path / "new-attestation.pem")
+            again = machine.path / "again.json"
+            done = kmsctl(machine, "auditor", "certificate", "get", self.certificate, "--out", again)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertNotEqual(new.read_bytes(), self.attestation.read_bytes())
+        self.assertEqual(again.read_bytes(), certificate.read_bytes())
+        self.assertEqual(offline("certificate", "verify", again, "--key", self.attestation).returncode, 0)
+        self.assertEqual(offline("certificate", "verify", again, "--key", new).returncode, 5)
+
+    def test_any_two_custodians_open_it_and_shares_may_be_typed_in_again(self):
+        machine = self.machine()
+        typed = machine.path / "typed.txt"
+        lines = [line for line in self.ceremony.shares[2].read_text().splitlines() if not line.startswith("#")]
+        typed.write_text("\r\n".join(line.upper().replace(" ", "", 3).replace("SECRET-1", "secret-1 ") for line in lines))
+        for shares in ([self.ceremony.shares[1], self.ceremony.shares[0]], [self.ceremony.shares[0], self.ceremony.shares[2]], self.ceremony.shares):
+            self.opened(machine, shares=shares)
+
+    def test_a_drill_proves_every_key_and_leaves_nothing(self):
+        scratch = self.home.path / "scratch"
+        scratch.mkdir()
+        before = self.tree()
+        arguments = ["--target", self.targets[1], "--sealed", self.ceremony.sealed, "--attestation", self.attestation,
+                     "--profile", self.home.path / "profiles" / "softhsm2.yaml", "--scratch", scratch]
+        shares = [word for share in self.ceremony.shares[:2] for word in ("--share", share)]
+        done = offline("recovery", "drill", *arguments, *shares, "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        report = json.loads(done.stdout)
+        self.assertEqual((report["tenants"], report["keys_opened"]), (2, len(self.live)))
+        self.assertEqual(report["recovery_key"], self.ceremony.fingerprint)
+        self.assertEqual(list(scratch.iterdir()), [])
+        self.assertEqual(self.tree(), before)
+        # one that must fail: a target whose capsules are of before the shred
+        target = self.home.path / "stale"
+        shutil.copytree(self.targets[1], target)
+        shutil.rmtree(target / "recovery")
+        shutil.copytree(self.older, target / "recovery")
+        arguments[1] = target
+        self.refuses(offline("recovery", "drill", *arguments, *shares), "is at epoch 2 of tenant 'acme', but the transport capsule holds epoch 1")
+        self.assertEqual(list(scratch.iterdir()), [])
+
+    def tree(self):
+        """Every file of the deployment, as it is."""
+        return {path: path.read_bytes() for path in self.home.path.rglob("*") if path.is_file() and "scratch" not in path.parts}
+
+
+class Refusals(LossTestCase):
+    """What must not work, and that nothing is lost by trying."""
+
+    def test_shares_that_are_too_few_wrong_or_of_another_key(self):
+        machine = self.machine()
+        first, second, third = self.ceremony.shares
+        other = Ceremony(self.home.path)
+        damaged = machine.path / "damaged.txt"
+        damaged.write_text(re.sub(r"(?m)^(secret-3 +)(.)", lambda m: m.group(1) + ("1" if m.group(2) != "1" else "2"), second.read_text()))
+        cut = machine.path / "cut.txt"
+        cut.write_text(re.sub(r"(?m)^key-2.*\n", "", second.read_text()))
+        cases = [
+            ([first], "1 share is given, and 2 of the 3 are needed"),
+            ([first, first], "are both share 1: one share counts once"),
+            ([first, other.shares[1]], "is a share of another recovery key"),
+            ([other.shares[0], other.shares[1]], "is a share of another recovery key"),
+            ([first, damaged], r"damaged.txt, line 12 \(secret-3\): the check at its end does not fit"),
+            ([first, cut], 'cut.txt, line 7: the line .{1,2}key-2.{1,2} is missing before'),
+            ([first, machine.path / "nowhere"], "cannot open"),
+        ]
+        for shares, says in cases:
+            with self.subTest(says=says):
+                done, capsule = machine.open(self.ceremony, shares=shares)
+                self.refuses(done, says)
+                self.assertFalse(capsule.exists())
+        self.opened(machine, shares=[first, third])
+
+    def test_a_capsule_of_an_older_epoch(self):
+        machine = self.machine()
+        older = self.opened(machine, capsules=self.older)
+        self.refuses_to_restore(machine, older, "is at epoch 2 of tenant 'acme', but the transport capsule holds epoch 1")
+        self.assertEqual(machine.restore(self.opened(machine)).returncode, 0)
+        self.check_all_is_back(machine)
+
+    def test_a_capsule_for_another_transport_key(self):
+        machine, other = self.machine(), self.machine()
+        foreign = self.opened(machine, transport=other.transport_key())
+        machine.transport_key()
+        self.refuses_to_restore(machine, foreign, "is for the transport key .* but this token's is")
+        bare = self.machine()
+        self.refuses_to_restore(bare, foreign, "the token has no transport key: make one with kmsctl recovery transport-key")
+        self.assertEqual(machine.restore(self.opened(machine)).returncode, 0)
+
+    def test_a_capsule_of_another_deployment(self):
+        """Its keys do not open this backup, and its capsules bear another signature."""
+        home = Home()
+        self.addCleanup(home.cleanup)
+        target_of(home)
+        with running(home) as daemon:
+            operator = Client(daemon.channel("operator"))
+            make_directory(operator)
+            operator.close()
+        machine = self.machine()
+        capsule = self.opened(machine)
+        self.refuses_to_restore(machine, capsule, "another deployment|another HSM", target=home.path / "target")
+        foreign = machine.path / "foreign.pem"
+        subprocess.run(f"openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 2>/dev/null | openssl pkey -pubout -out {foreign}",
+                       shell=True, check=True)
+        known, machine.attestation = machine.attestation, [foreign]
+        done, out = machine.open(self.ceremony)
+        machine.attestation = known
+        self.refuses(done, "the signature is not this key's over these bytes", code=5)
+        self.assertFalse(out.exists())
+
+    def test_tampered_capsules(self):
+        machine = self.machine()
+        capsule = self.opened(machine)
+        good = capsule.read_bytes()
+        wrapped = [match.start(1) for match in re.finditer(rb'"wrapped":"([^"]{8})', good)]
+        for place in [*wrapped, good.index(b'"deployment":"') + 14, good.index(b'"transport_key":"') + 17, good.index(b'"label":"') + 9]:
+            bad = bytearray(good)
+            bad[place] = ord("A") if bad[place] != ord("A") else ord("B")
+            capsule.write_bytes(bad)
+            with self.subTest(place=place):
+                self.refuses_to_restore(machine, capsule, ".")
+        capsule.write_bytes(good[:-100])
+        self.refuses_to_restore(machine, capsule, "transport capsule")
+        capsule.write_bytes(good)
+        recovery = next(path for path in (machine.path / "target" / "recovery").rglob("*.capsule") if path.name != "service.capsule")
+        intact = recovery.read_bytes()
+        recovery.write_bytes(intact.replace(b'"epoch":2', b'"epoch":3').replace(b'"epoch":1', b'"epoch":3'))
+        done, _ = machine.open(self.ceremony, out="other.capsule")
+        self.refuses(done, f"{recovery.name}: .*copy the capsules anew", code=5)
+        recovery.write_bytes(intact)
+        self.assertEqual(machine.restore(capsule).returncode, 0)
+        self.check_all_is_back(machine)
+
+    def test_a_capsule_that_lacks_a_tenant(self):
+        machine = self.machine()
+        folder = machine.path / "target" / "recovery" / self.ceremony.fingerprint
+        gone = next(path for path in folder.iterdir() if path.name.endswith(".1.capsule"))
+        gone.unlink()
+        self.refuses_to_restore(machine, self.opened(machine), "names tenant 'second', and the transport capsule holds no master key of it")
+        (folder / "service.capsule").unlink()
+        done, _ = machine.open(self.ceremony)
+        self.refuses(done, "has no service.capsule")
+
+    def test_a_token_that_was_used(self):
+        machine = self.machine()
+        capsule = self.opened(machine)
+        fresh = Machine(self.home, self.targets[0], self.attestation)
+        self.addCleanup(fresh.cleanup)
+        fresh.config["backup"]["targets"] = ["empty"]
+        (fresh.path / "empty").mkdir()
+        with running(fresh):
+            pass
+        for name in fresh.path.glob("kms.db*"):
+            name.unlink()
+        other = self.opened(fresh)
+        self.refuses_to_restore(fresh, other, "another key in the place of 'kms/integrity'")
+        self.assertEqual(machine.restore(capsule).returncode, 0)
+
+    def test_a_machine_that_does_not_know_whose_signatures_count(self):
+        machine = self.machine()
+        capsule = self.opened(machine)
+        del machine.config["hsm"]["attestation_predecessors"]
+        before = machine.token_objects()
+        self.refuses(machine.restore(capsule), "hsm.attestation_predecessors", code=78)
+        self.assertEqual(machine.token_objects(), before)
 
 
 if __name__ == "__main__":
