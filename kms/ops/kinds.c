@@ -19,10 +19,10 @@ void ops_tick(struct kms_ops *ops)
 {
     ops_shred_tick(ops);
     ops_rotation_tick(ops);
+    ops_recovery_tick(ops); /* works with the token, and waits for targets that are slow */
 }
 
 void ops_tick_at_once(struct kms_ops *ops)
 {
     ops_backup_tick(ops);
-    ops_recovery_tick(ops);
 }

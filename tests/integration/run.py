@@ -18,6 +18,7 @@ import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
 FILE_TIMEOUT = 900
+MEASURED = "measured: "  # such lines of a test are shown although it passes
 # The quickstart builds, and what is being linked cannot be started: it comes before all others, by itself.
 BEFORE_ALL = "test_quickstart"
 # The longest first, so that the end is not one file running alone.
@@ -121,6 +122,10 @@ def main():
             if counts["failed"] or counts["passed"] == 0:
                 failed += 0 if counts["failed"] else 1
                 print(output, flush=True)
+                continue
+            for line in output.splitlines():
+                if line.startswith(MEASURED):
+                    print(f"        {line}", flush=True)
     for line in skipped:
         print(f"   skipped {line}")
     print(f"{passed} passed, {failed} failed, {len(skipped)} skipped")
