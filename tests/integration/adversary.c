@@ -5,6 +5,7 @@
  *     file PATH                      any bytes: databases, WALs, logs; pages of the key tree are found wherever they lie in them
  *     id HEX                         16 bytes, the CKA_ID of a master key: what stands near it in a file may be a wrapped root
  *     blob HEX                       40 bytes that may be a wrapped key
+ *     key HEX                        32 bytes: the plaintext of a key that was had otherwise, tried on everything
  *     target NAME WRAPPED CONTEXT    a wrapped data key to open, and its canonical encryption context, in hexadecimal
  *
  * Nothing of the service's logic is used, no place, owner, epoch or MAC is looked at: every key that is had is tried on every blob, so old
@@ -60,6 +61,7 @@ static struct set roots = {.size =
                                WRAPPED}; /* what stands near a master key's id: tried with token keys only */
 static struct set ids = {.size = ID};
 static struct set keys = {.size = KEY}; /* plaintext of every key that was had */
+static bool master_had;                 /* a key is known that may be a master key: roots need no token */
 static char **files;
 static size_t file_count;
 static struct target *targets;
@@ -195,6 +197,9 @@ static void read_material(void)
             add_hex(&ids, first);
         } else if (strcmp(kind, "blob") == 0) {
             add_hex(&blobs, first);
+        } else if (strcmp(kind, "key") == 0) {
+            add_hex(&keys, first);
+            master_had = true;
         } else if (strcmp(kind, "target") == 0 && second != NULL && third != NULL) {
             add_target(first, second, third);
         } else {
@@ -416,8 +421,11 @@ static void follow(void)
         uint8_t value[WRAPPED];
         memcpy(parent, keys.items + next * KEY, sizeof parent);
         EVP_CIPHER_CTX *context = unwrapper(parent);
-        for (size_t i = 0; i < blobs.count; i++) {
-            if (software_unwrap(context, blobs.items + i * WRAPPED, value) && !set_has(&keys, value))
+        const size_t tries = blobs.count + (master_had ? roots.count : 0);
+        for (size_t i = 0; i < tries; i++) {
+            const uint8_t *blob =
+                i < blobs.count ? blobs.items + i * WRAPPED : roots.items + (i - blobs.count) * WRAPPED;
+            if (software_unwrap(context, blob, value) && !set_has(&keys, value))
                 set_add(&keys, value);
         }
         EVP_CIPHER_CTX_free(context);

@@ -96,12 +96,14 @@ def material(copies, scratch):
     return lines
 
 
-def attack(home, copies, targets):
-    """Try to open targets, {name: (wrapped, canonical context)}; returns kms-adversary's findings, plaintexts as bytes."""
+def attack(home, copies, targets, keys=(), files=()):
+    """Try to open targets, {name: (wrapped, canonical context)}; returns kms-adversary's findings, plaintexts as bytes. `keys` are plaintext
+    keys that were had otherwise, `files` further files to look through."""
     with tempfile.TemporaryDirectory(prefix="kms-adversary-") as scratch:
         scratch = pathlib.Path(scratch)
         environment = token_copy(home, scratch)
         lines = material(copies, scratch)
+        lines += [f"key {key.hex()}" for key in keys] + [f"file {path}" for path in files]
         lines += [f"target {name} {wrapped.hex()} {context.hex()}" for name, (wrapped, context) in targets.items()]
         done = subprocess.run(
             [BUILD / "tests" / "kms-adversary", SOFTHSM, "kms", home.path / "user.pin"],
