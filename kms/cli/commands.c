@@ -138,12 +138,13 @@ static const char transport_key_details[] = "On the new machine, whose kmsd.yaml
                                             "the public half to OUT and prints its fingerprint, "
                                             "which the\n"
                                             "custodians compare before they open anything for it.";
-static const char drill_details[] = "For the machine without a network that the custodians trust, with "
-                                    "SoftHSM and a copy of a backup target. Makes a token in memory, "
-                                    "opens\n"
-                                    "the capsules for it, restores the database and opens every key of every "
-                                    "customer; then removes all that. Nothing real is "
-                                    "touched.";
+static const char drill_details[] =
+    "For the machine without a network that the custodians trust, with SoftHSM and a copy of a backup "
+    "target. Makes a token in memory, "
+    "opens\n"
+    "the capsules for it, restores the database and opens every key of every customer; then removes all "
+    "that. Nothing real is touched.\n"
+    "With --config the service is told at once, else with kmsctl recovery record-drill.";
 static const char open_details[] = "For the machine without a network that the custodians trust. Checks the "
                                    "capsules against --attestation, the key that "
                                    "\"kmsctl\n"
@@ -344,8 +345,11 @@ static const struct kms_cli_command commands[] = {
     {"recovery", "open", "", 0, 0, OPENING | BIT(YES), OPENING,
      "open capsules with a recovery key and wrap them for a new token, off-line", open_details,
      kms_cli_recovery_open},
-    {"recovery", "drill", "", 0, 0, DRILL | BIT(MODULE) | BIT(SCRATCH), DRILL,
+    {"recovery", "drill", "", 0, 0, KMS_CLI_ONLINE | DRILL | BIT(MODULE) | BIT(SCRATCH), DRILL,
      "rehearse a recovery on a scratch token, off-line", drill_details, kms_cli_recovery_drill},
+    {"recovery", "record-drill", "FINGERPRINT", 1, 1, KMS_CLI_ONLINE | BIT(CUSTOMERS) | BIT(MILLISECONDS),
+     BIT(CUSTOMERS) | BIT(MILLISECONDS), "tell the service of a drill that was done off-line", NULL,
+     kms_cli_recovery_record_drill},
 
     {"recovery", "status", "", 0, 0, KMS_CLI_ONLINE, 0, "show the recovery keys and what they cover",
      recovery_status_details, kms_cli_recovery_status},

@@ -76,6 +76,7 @@ int kms_cli_recovery_retire(struct kms_cli *cli);
 int kms_cli_recovery_ceremony(struct kms_cli *cli);
 int kms_cli_recovery_open(struct kms_cli *cli);
 int kms_cli_recovery_drill(struct kms_cli *cli);
+int kms_cli_recovery_record_drill(struct kms_cli *cli);
 int kms_cli_recovery_transport_key(struct kms_cli *cli);
 
 int kms_cli_status(struct kms_cli *cli);

@@ -100,6 +100,8 @@
       "PEM of the lost HSM's attestation key; repeat for older keys")                                        \
     X(TRANSPORT_CAPSULE, "transport-capsule", "FILE", false,                                                 \
       "the keys of a lost HSM, wrapped for this new token")                                                  \
+    X(CUSTOMERS, "customers", "N", false, "whose keys the drill has opened")                                 \
+    X(MILLISECONDS, "milliseconds", "N", false, "how long the drill took")                                   \
     X(PROVE, "prove", NULL, false, "open every key of every customer before the restore counts")             \
     X(PROFILE, "profile", "FILE", false, "profile of the scratch token (hsm-config/profiles/softhsm2.yaml)") \
     X(MODULE, "module", "FILE", false, "PKCS#11 library")                                                    \

@@ -2,6 +2,8 @@
 #define _GNU_SOURCE /* nftw */
 #include "cli/become.h"
 #include "cli/commands.h"
+#include "cli/connection.h"
+#include "cli/fields.h"
 #include "cli/input.h"
 #include "cli/opening.h"
 #include "cli/output.h"
@@ -11,6 +13,7 @@
 
 #include <errno.h>
 #include <ftw.h>
+#include <kms/v1/recovery.pb-c.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -207,6 +210,33 @@ static int rehearse(struct kms_cli *cli, json_t *report)
     return result;
 }
 
+/* The service remembers when a recovery was last rehearsed. */
+static int record(struct kms_cli *cli, const char *fingerprint, uint64_t customers, uint64_t milliseconds)
+{
+    static const struct kms_unary_method method = {"/kms.v1.RecoveryService/RecordRecoveryDrill",
+                                                   &kms__v1__recovery_key__descriptor, true};
+    Kms__V1__RecordRecoveryDrillRequest request = KMS__V1__RECORD_RECOVERY_DRILL_REQUEST__INIT;
+    KMS_CLI_CALL call = {0};
+    request.fingerprint = kms_cli_field(fingerprint);
+    request.customers = customers;
+    request.milliseconds = milliseconds;
+    return kms_cli_call(cli, &call, &method, &request.base);
+}
+
+/* Tell the service, when a connection is given, and people. */
+static int finish(struct kms_cli *cli, json_t *report)
+{
+    const bool online = kms_cli_given(cli, KMS_CLI_CONFIG) || kms_cli_given(cli, KMS_CLI_ENDPOINT);
+    int result = KMS_CLI_EXIT_OK;
+    if (online)
+        result = record(cli, json_string_value(json_object_get(report, "recovery_key")),
+                        (uint64_t)json_integer_value(json_object_get(report, "customers")),
+                        (uint64_t)json_integer_value(json_object_get(report, "milliseconds")));
+    (void)json_object_set_new(report, "recorded", json_boolean(online && result == KMS_CLI_EXIT_OK));
+    const int shown = kms_cli_show(cli, report);
+    return result != KMS_CLI_EXIT_OK ? result : shown;
+}
+
 int kms_cli_recovery_drill(struct kms_cli *cli)
 {
     struct kms_error err = {0};
@@ -222,5 +252,16 @@ int kms_cli_recovery_drill(struct kms_cli *cli)
     }
     (void)json_object_set_new(report, "milliseconds",
                               json_integer((kms_clock_mono_ns() - started) / KMS_NS_PER_MS));
-    return kms_cli_show(cli, report);
+    return finish(cli, report);
+}
+
+int kms_cli_recovery_record_drill(struct kms_cli *cli)
+{
+    uint64_t customers = 0;
+    uint64_t milliseconds = 0;
+    if (!kms_cli_parse_number(kms_cli_value(cli, KMS_CLI_CUSTOMERS), INT64_MAX, &customers) ||
+        !kms_cli_parse_number(kms_cli_value(cli, KMS_CLI_MILLISECONDS), INT64_MAX, &milliseconds))
+        return kms_cli_usage(cli,
+                             "--customers and --milliseconds take the numbers that the drill has printed");
+    return record(cli, cli->words[0], customers, milliseconds);
 }

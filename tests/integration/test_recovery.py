@@ -282,6 +282,35 @@ class Recovery(LossTestCase):
         return {path: path.read_bytes() for path in self.home.path.rglob("*") if path.is_file() and "scratch" not in path.parts}
 
 
+class Drills(EscrowTestCase):
+    """A drill beside a running service, which remembers it."""
+
+    def test_the_service_is_told_of_a_drill(self):
+        ceremony = Ceremony(self.home.path)
+        self.enroll(ceremony)
+        customers = [self.new_customer() for _ in range(3)]
+        self.eventually_exact(ceremony)
+        eventually(lambda: not int(self.ctl("operator", "backup", "status")["targets"][0].get("lag", 0)), "all shipped")
+        self.assertIsNone(self.key_status(ceremony)["drill_time"])
+        attestation = attestation_of(self.home, self.home.path / "attestation.pem")
+        arguments = ["--target", self.targets[0], "--sealed", ceremony.sealed, "--attestation", attestation, "--profile",
+                     self.home.path / "profiles" / "softhsm2.yaml", "--share", ceremony.shares[0], "--share", ceremony.shares[1]]
+        report = self.ctl("custodian", "recovery", "drill", *arguments)
+        self.assertEqual((report["keys_opened"], report["recorded"]), (len(customers), True))
+        status = self.key_status(ceremony)
+        self.assertEqual((int(status["drill_customers"]), int(status["drill_milliseconds"])), (report["customers"], report["milliseconds"]))
+        self.assertIn("custodian/ann", status["drill_by"])
+        # off-line, and told later
+        report = json.loads(offline("recovery", "drill", *arguments, "--json").stdout)
+        self.assertFalse(report["recorded"])
+        told = ["recovery", "record-drill", ceremony.fingerprint, "--customers", "7", "--milliseconds", "1234"]
+        self.assertEqual(self.kmsctl("custodian", *told).returncode, 0)
+        self.assertEqual(int(self.key_status(ceremony)["drill_customers"]), 7)
+        self.refused("may not do that", "app", *told, code=4)
+        self.refused("no recovery key|no such", "custodian", "recovery", "record-drill", "0" * 64, "--customers", "7", "--milliseconds", "1")
+        self.refused("take the numbers", "custodian", "recovery", "record-drill", ceremony.fingerprint, "--customers", "x", "--milliseconds", "1", code=2)
+
+
 class Refusals(LossTestCase):
     """What must not work, and that nothing is lost by trying."""
 
