@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-enum { DEFAULT_WAIT_SECONDS = 5, PRUNE_ROWS = 5000 };
+enum { DEFAULT_WAIT_SECONDS = 5, DEFAULT_HANG_SECONDS = 5, LOOKS_PER_SECOND = 4, PRUNE_ROWS = 5000 };
 static const uint64_t default_log_bytes = UINT64_C(64) << 20;
 static const uint64_t default_keep_changes = 2000000;
 
@@ -23,6 +23,8 @@ struct kms_backup {
     uint64_t keep_changes;
     size_t count;
     struct kms_backup_lane *lanes[KMS_BACKUP_TARGETS_MAX];
+    _Atomic unsigned pens[KMS_BACKUP_TARGETS_MAX]; /* of bases on demand */
+    int64_t hang_ns;
     bool same_disk[KMS_BACKUP_TARGETS_MAX];
 
     struct kms_mutex lock; /* KMS_LOCK_BACKUP_WAIT */
@@ -62,6 +64,7 @@ static enum kms_status start_lanes(struct kms_backup *backup, const struct kms_b
         .keeper = &backup->keeper,
         .store = backup->store,
         .log_bytes = config->log_bytes != 0 ? config->log_bytes : default_log_bytes,
+        .hang_ns = backup->hang_ns,
         .changed = lane_changed,
         .context = backup,
     };
@@ -90,6 +93,7 @@ enum kms_status kms_backup_open(const struct kms_backup_config *config, struct k
         return kms_fail(err, KMS_NO_MEMORY, "no memory for backups");
     backup->store = store;
     backup->wait_ns = config->wait_ns != 0 ? config->wait_ns : DEFAULT_WAIT_SECONDS * KMS_NS_PER_SECOND;
+    backup->hang_ns = config->hang_ns != 0 ? config->hang_ns : DEFAULT_HANG_SECONDS * KMS_NS_PER_SECOND;
     backup->keep_changes = config->keep_changes != 0 ? config->keep_changes : default_keep_changes;
     kms_mutex_init(&backup->lock, KMS_LOCK_BACKUP_WAIT);
     kms_cond_init(&backup->changed);
@@ -97,7 +101,8 @@ enum kms_status kms_backup_open(const struct kms_backup_config *config, struct k
     if (status == KMS_OK)
         status = start_lanes(backup, config, database_path, err);
     if (status != KMS_OK) {
-        kms_backup_free(backup);
+        if (!kms_backup_close(backup))
+            kms_log_error("backup", "a backup target hangs");
         return status;
     }
     store->ops->changes.on_commit(store, committed, backup);
@@ -105,16 +110,31 @@ enum kms_status kms_backup_open(const struct kms_backup_config *config, struct k
     return KMS_OK;
 }
 
-void kms_backup_free(struct kms_backup *backup)
+/* All end beside each other, so that one that hangs takes nobody's time. */
+static bool close_lanes(struct kms_backup *backup)
 {
-    if (backup == NULL)
-        return;
-    backup->store->ops->changes.on_commit(backup->store, NULL, NULL);
+    const int64_t deadline = kms_clock_mono_ns() + backup->hang_ns;
+    bool closed = true;
     for (size_t i = 0; i < backup->count; i++)
         kms_backup_lane_stop(backup->lanes[i]);
+    for (size_t i = 0; i < backup->count; i++) {
+        const bool lane_closed = kms_backup_lane_close(backup->lanes[i], deadline);
+        closed = kms_backup_pens_end(&backup->pens[i], deadline) && lane_closed && closed;
+    }
+    return closed;
+}
+
+bool kms_backup_close(struct kms_backup *backup)
+{
+    if (backup == NULL)
+        return true;
+    backup->store->ops->changes.on_commit(backup->store, NULL, NULL);
+    if (!close_lanes(backup))
+        return false;
     KMS_ASSERT(pthread_cond_destroy(&backup->changed) == 0);
     kms_mutex_clear(&backup->lock);
     free(backup);
+    return true;
 }
 
 size_t kms_backup_targets(const struct kms_backup *backup)
@@ -134,9 +154,9 @@ enum wanted { ONE, WORKING, EVERY };
 
 /* How far the targets are. */
 struct tally {
-    size_t shipped;  /* have it */
-    size_t working;  /* have not, and do not fail */
-    size_t hopeless; /* have failed for longer than anybody waits */
+    size_t shipped;                         /* have it */
+    size_t working;                         /* have not, and do not fail */
+    size_t hopeless;                        /* have failed for longer than anybody waits */
     struct kms_backup_target_status behind; /* one that has not, for the message */
 };
 
@@ -165,6 +185,17 @@ static bool is_enough(const struct kms_backup *backup, const struct tally *tally
     return tally->shipped > 0 && (wanted == ONE || tally->working == 0);
 }
 
+/* Wait for a word of a lane; one that hangs says none, so look again now and then. False at the deadline. */
+static bool wait_for_news(struct kms_backup *backup, uint64_t seen, int64_t deadline_mono_ns)
+{
+    const int64_t soon = kms_clock_mono_ns() + KMS_NS_PER_SECOND / LOOKS_PER_SECOND;
+    const int64_t until = soon < deadline_mono_ns ? soon : deadline_mono_ns;
+    KMS_LOCKED(&backup->lock);
+    while (backup->changes == seen && kms_cond_wait(&backup->changed, &backup->lock, until))
+        continue;
+    return kms_clock_mono_ns() < deadline_mono_ns;
+}
+
 /* Wait until enough targets have it. */
 static enum kms_status wait_for(struct kms_backup *backup, uint64_t seq, enum wanted wanted,
                                 int64_t deadline_mono_ns, struct kms_error *err)
@@ -181,9 +212,7 @@ static enum kms_status wait_for(struct kms_backup *backup, uint64_t seq, enum wa
             return KMS_OK;
         if (!in_time || (wanted != EVERY && tally.hopeless == backup->count))
             break;
-        KMS_LOCKED(&backup->lock);
-        while (in_time && backup->changes == seen)
-            in_time = kms_cond_wait(&backup->changed, &backup->lock, deadline_mono_ns);
+        in_time = wait_for_news(backup, seen, deadline_mono_ns);
     }
     (void)kms_fail(err, KMS_UNAVAILABLE, "backup target %s has changes up to %llu, %llu are wanted: %.120s",
                    tally.behind.directory, (unsigned long long)tally.behind.shipped_seq,
@@ -250,8 +279,13 @@ enum kms_status kms_backup_base(struct kms_backup *backup, bool (*progress)(void
     struct kms_backup_copy copies[KMS_BACKUP_TARGETS_MAX] = {0};
     struct kms_backup_header header;
     for (size_t i = 0; i < backup->count; i++) {
-        copies[i].descriptor = -1;
         copies[i].directory = kms_backup_lane_directory(backup->lanes[i]);
+        copies[i].busy = &backup->pens[i];
+        copies[i].patience_ns = backup->hang_ns;
+        struct kms_backup_target_status status;
+        kms_backup_status(backup, i, &status);
+        if (status.hanging)
+            copies[i].status = kms_fail_public(&copies[i].error, KMS_UNAVAILABLE, "%.200s", status.failure);
     }
     KMS_TRY(kms_backup_base_write(&backup->keeper, backup->store, copies, backup->count, progress, context,
                                   &header, ret_result, err));

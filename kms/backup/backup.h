@@ -20,6 +20,7 @@ struct kms_backup_config {
     size_t count;       /* 1..KMS_BACKUP_TARGETS_MAX */
     uint64_t log_bytes; /* a new log file begins after this size; 0: 64 MiB */
     int64_t wait_ns;    /* how long a call waits for a target at most; 0: 5 s */
+    int64_t hang_ns;    /* a target that does not answer for so long hangs; 0: 5 s */
     uint64_t
         keep_changes; /* shipped or not, so many changes are kept in the database at most; 0: 2,000,000 */
 };
@@ -27,28 +28,35 @@ struct kms_backup_config {
 /** One target as it stands. */
 struct kms_backup_target_status {
     char directory[KMS_BACKUP_TEXT_MAX];
-    uint64_t shipped_seq;    /* every change up to this one is durable there */
-    uint64_t newest_seq;     /* of the database */
-    uint64_t base_seq;       /* of the newest base; 0: none */
-    int64_t base_created_ns; /* wall clock; 0: none */
-    int64_t shipped_ns;      /* wall clock of the last success; 0: none since start */
-    bool failing;
+    uint64_t shipped_seq;     /* every change up to this one is durable there */
+    uint64_t newest_seq;      /* of the database */
+    uint64_t base_seq;        /* of the newest base; 0: none */
+    int64_t base_created_ns;  /* wall clock; 0: none */
+    int64_t shipped_ns;       /* wall clock of the last success; 0: none since start */
+    bool failing;             /* does not take changes: `failure` says why */
+    bool hanging;             /* and that is because a system call does not come back */
     int64_t failing_since_ns; /* monotonic; 0: it does not */
     bool rolled_back; /* the target knows changes that the database does not: nothing is shipped there */
     bool same_disk;   /* on the file system of the database: the loss of that disk takes both */
-    char failure[KMS_BACKUP_TEXT_MAX]; /* "" when not failing */
+    char failure[KMS_BACKUP_TEXT_MAX];      /* "" when not failing */
+    char last_failure[KMS_BACKUP_TEXT_MAX]; /* since the start; "" when there was none */
+    int64_t last_failure_ns;                /* wall clock */
+    uint64_t failures;                      /* since the start */
 };
 
 /**
- * Begin to ship. A target that cannot be written is no failure here: it is tried again and again. FAILED_PRECONDITION: a target
+ * Begin to ship. A target that cannot be written, or hangs, is no failure here: it is tried again and again. FAILED_PRECONDITION: a target
  * knows newer changes than the database, which was rolled back: the text says what to do. HSM_UNAVAILABLE, HSM_REFUSED: the
  * backup key does not work. `database_path` tells whether a target shares its disk.
  */
 enum kms_status kms_backup_open(const struct kms_backup_config *config, struct kms_hsm *hsm,
                                 struct kms_store *store, const char *database_path,
                                 struct kms_backup **ret_backup, struct kms_error *err) KMS_MUST_USE;
-/** Ship what is left, where that works at once, and end; NULL-safe. */
-void kms_backup_free(struct kms_backup *backup);
+/**
+ * Ship what is left, where that works at once, and end; NULL-safe. False: a target hangs. Nothing is freed then, and what `backup`
+ * borrows must stay: the process should end without tidying up.
+ */
+bool kms_backup_close(struct kms_backup *backup) KMS_MUST_USE;
 
 size_t kms_backup_targets(const struct kms_backup *backup);
 void kms_backup_status(struct kms_backup *backup, size_t index, struct kms_backup_target_status *ret_status);

@@ -1,14 +1,10 @@
 #include "backup/base.h"
 
-#include "backup/target.h"
 #include "core/cleanup.h"
 #include "core/clock.h"
-#include "core/log.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 enum { PROGRESS_EVERY = 4096 };
 
@@ -25,43 +21,26 @@ struct making {
     struct kms_error *err;
 };
 
-/* What is left under the working name is harmless: nobody reads it, and it says what it is. */
-static void remove_partial(const struct making *making, const struct kms_backup_copy *copy)
-{
-    struct kms_error err = {0};
-    if (kms_backup_target_remove(copy->directory, making->partial, &err) != KMS_OK)
-        kms_log_warning("backup", "an unfinished base was left behind: %s", kms_error_cause(&err, KMS_IO));
-}
-
 static void making_clear(struct making *making)
 {
-    for (size_t i = 0; i < making->count; i++) {
-        struct kms_backup_copy *copy = &making->copies[i];
-        if (copy->descriptor < 0)
-            continue;
-        (void)close(copy->descriptor);
-        copy->descriptor = -1;
-        remove_partial(making, copy);
-    }
+    for (size_t i = 0; i < making->count; i++)
+        kms_backup_pen_drop(KMS_TAKE(making->copies[i].pen));
     kms_backup_writer_free(making->writer);
     kms_buf_clear(&making->out);
 }
 
-/* A directory that failed takes no part any more. */
-static void give_up(struct making *making, struct kms_backup_copy *copy, enum kms_status status)
+/* A directory takes no part any more: it has the base, or failed. */
+static void leave(struct kms_backup_copy *copy, enum kms_status status)
 {
     copy->status = status;
-    if (copy->descriptor >= 0)
-        (void)close(copy->descriptor);
-    copy->descriptor = -1;
-    remove_partial(making, copy);
+    kms_backup_pen_drop(KMS_TAKE(copy->pen));
 }
 
 /* OK while at least one directory takes part; else the failure of the last one. */
 static enum kms_status still_going(const struct making *making)
 {
     for (size_t i = 0; i < making->count; i++)
-        if (making->copies[i].descriptor >= 0)
+        if (making->copies[i].pen != NULL)
             return KMS_OK;
     const struct kms_backup_copy *copy = &making->copies[making->count - 1];
     return kms_fail_public(making->err, copy->status, "no backup target takes the base: %.250s",
@@ -73,12 +52,12 @@ static enum kms_status flush(struct making *making)
 {
     for (size_t i = 0; i < making->count; i++) {
         struct kms_backup_copy *copy = &making->copies[i];
-        if (copy->descriptor < 0)
+        if (copy->pen == NULL)
             continue;
         const enum kms_status status =
-            kms_backup_target_write(copy->descriptor, kms_buf_slice(&making->out), &copy->error);
+            kms_backup_pen_write(copy->pen, kms_buf_slice(&making->out), copy->patience_ns, &copy->error);
         if (status != KMS_OK)
-            give_up(making, copy, status);
+            leave(copy, status);
     }
     making->bytes += making->out.len;
     making->out.len = 0;
@@ -100,12 +79,13 @@ static enum kms_status take_row(void *context, const struct kms_change_row *row)
     return flush(making);
 }
 
-static void create_all(struct making *making)
+static void open_all(struct making *making)
 {
     for (size_t i = 0; i < making->count; i++) {
         struct kms_backup_copy *copy = &making->copies[i];
-        copy->status =
-            kms_backup_target_create(copy->directory, making->partial, &copy->descriptor, &copy->error);
+        if (copy->status == KMS_OK)
+            copy->status =
+                kms_backup_pen_open(copy->directory, making->partial, copy->busy, &copy->pen, &copy->error);
     }
 }
 
@@ -121,27 +101,17 @@ static enum kms_status write_snapshot(struct making *making, const struct kms_ba
     char name[KMS_BACKUP_NAME_SIZE];
     kms_backup_name(header, name);
     (void)snprintf(making->partial, sizeof making->partial, ".partial-%s", name);
-    create_all(making);
+    open_all(making);
     KMS_TRY(still_going(making));
     KMS_TRY(store->ops->changes.snapshot(txn.txn, take_row, making, making->err));
     KMS_TRY(kms_backup_writer_seal(making->writer, true, &making->out, making->err));
     return flush(making);
 }
 
-/* Durable first, then under its name. */
-static void publish(struct making *making, struct kms_backup_copy *copy, const char *name)
+/* Durable, and under its name. */
+static void publish(struct kms_backup_copy *copy, const char *name)
 {
-    enum kms_status status = KMS_OK;
-    if (fsync(copy->descriptor) != 0)
-        status = kms_fail_public(&copy->error, KMS_IO, "cannot flush %s: %s", name, strerror(errno));
-    if (status == KMS_OK)
-        status = kms_backup_target_rename(copy->directory, making->partial, name, &copy->error);
-    if (status != KMS_OK) {
-        give_up(making, copy, status);
-        return;
-    }
-    (void)close(copy->descriptor);
-    copy->descriptor = -1;
+    leave(copy, kms_backup_pen_publish(copy->pen, name, copy->patience_ns, &copy->error));
 }
 
 enum kms_status kms_backup_base_write(const struct kms_backup_keeper *keeper, struct kms_store *store,
@@ -162,9 +132,9 @@ enum kms_status kms_backup_base_write(const struct kms_backup_keeper *keeper, st
     kms_backup_name(&header, name);
     (void)snprintf(result.name, sizeof result.name, "%s", name);
     for (size_t i = 0; i < count; i++) {
-        if (copies[i].descriptor < 0)
+        if (copies[i].pen == NULL)
             continue;
-        publish(&making, &copies[i], name);
+        publish(&copies[i], name);
         result.written += copies[i].status == KMS_OK;
     }
     if (result.written == 0)

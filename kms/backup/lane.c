@@ -11,21 +11,31 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 enum { PORTION_ROWS = 20000, RETRY_SECONDS = 1, LOOK_AGAIN_SECONDS = 5 };
 
+/* What the starter waits for. */
+enum outlook { UNKNOWN, LOOKED, ROLLED_BACK };
+
 struct kms_backup_lane {
     struct kms_backup_lane_config config;
     pthread_t thread;
 
-    struct kms_mutex lock; /* KMS_LOCK_BACKUP; protects what follows up to `known` */
-    pthread_cond_t wake;
-    bool stopping, woken;
+    struct kms_mutex lock; /* KMS_LOCK_BACKUP; protects what follows up to `busy_since_ns` */
+    pthread_cond_t wake;   /* for the thread */
+    pthread_cond_t told;   /* for those who start and stop it */
+    bool stopping, woken, ended;
+    enum outlook outlook;
+    struct kms_error refusal; /* with ROLLED_BACK */
     struct kms_backup_target_status status;
 
-    /* the thread's own; before it starts, the starter's */
+    _Atomic int64_t busy_since_ns; /* when the thread turned to the target last; 0: it is not there */
+    _Atomic unsigned pens;         /* of bases on their way */
+
+    /* the thread's own */
     bool known;                /* where the target stands was read, and nothing failed since */
     bool needs_base;           /* there is none, or the change log does not reach back */
     uint64_t shipped;          /* every change up to this one is durable in the target */
@@ -37,6 +47,18 @@ struct kms_backup_lane {
     uint64_t bytes;     /* of the open log */
     struct kms_buf out; /* sealed and not yet written */
 };
+
+/* The target is asked for something from here on; what it was asked before has come back. */
+static void step(struct kms_backup_lane *lane)
+{
+    atomic_store(&lane->busy_since_ns, kms_clock_mono_ns());
+}
+
+/* The target is left alone. */
+static void step_back(struct kms_backup_lane *lane)
+{
+    atomic_store(&lane->busy_since_ns, 0);
+}
 
 /* Give the open log up as it is: the next one will say where it really ended. */
 static void drop_log(struct kms_backup_lane *lane)
@@ -182,18 +204,25 @@ static void report_failure(struct kms_backup_lane *lane, const struct kms_error 
                           text);
         }
         lane->status.failing = true;
+        lane->status.failures++;
+        lane->status.last_failure_ns = kms_clock_wall_ns();
         (void)snprintf(lane->status.failure, sizeof lane->status.failure, "%s", text);
+        memcpy(lane->status.last_failure, lane->status.failure, sizeof lane->status.last_failure);
     }
     lane->config.changed(lane->config.context);
 }
 
 static enum kms_status make_base(struct kms_backup_lane *lane, struct kms_error *err)
 {
-    struct kms_backup_copy copy = {.directory = lane->config.directory, .descriptor = -1};
+    struct kms_backup_copy copy = {
+        .directory = lane->config.directory, .busy = &lane->pens, .patience_ns = lane->config.hang_ns};
     struct kms_backup_header header;
     struct kms_backup_base_result result;
-    KMS_TRY(kms_backup_base_write(lane->config.keeper, lane->config.store, &copy, 1, NULL, NULL, &header,
-                                  &result, err));
+    step_back(lane); /* a base is written by a pen */
+    const enum kms_status status = kms_backup_base_write(lane->config.keeper, lane->config.store, &copy, 1,
+                                                         NULL, NULL, &header, &result, err);
+    step(lane);
+    KMS_TRY(status);
     kms_log_info("backup", "made the base %s in %s: %llu records", result.name, lane->config.directory,
                  (unsigned long long)result.records);
     set_base(lane, &header);
@@ -239,6 +268,7 @@ static enum kms_status flush(struct kms_backup_lane *lane, struct kms_error *err
     KMS_TRY(kms_backup_target_write(lane->descriptor, kms_buf_slice(&lane->out), err));
     if (fdatasync(lane->descriptor) != 0)
         return kms_fail_public(err, KMS_IO, "cannot flush a backup log: %s", strerror(errno));
+    step(lane);
     lane->bytes += lane->out.len;
     lane->out.len = 0;
     return check_in_place(lane, err);
@@ -354,11 +384,24 @@ static enum kms_status work(struct kms_backup_lane *lane, struct kms_error *err)
     return lane->descriptor >= 0 ? check_in_place(lane, err) : KMS_OK;
 }
 
+/* The first look decides whether the service may start. */
+static void tell_outlook(struct kms_backup_lane *lane, enum kms_status status, const struct kms_error *err)
+{
+    KMS_LOCKED(&lane->lock);
+    if (lane->outlook != UNKNOWN)
+        return;
+    lane->outlook = status == KMS_FAILED_PRECONDITION ? ROLLED_BACK : LOOKED;
+    lane->refusal = *err;
+    KMS_ASSERT(pthread_cond_broadcast(&lane->told) == 0);
+}
+
 /* Work once; after a failure everything is looked at anew. */
 static bool work_once(struct kms_backup_lane *lane)
 {
     struct kms_error err = {0};
+    step(lane);
     const enum kms_status status = work(lane, &err);
+    tell_outlook(lane, status, &err);
     if (status == KMS_OK) {
         report(lane);
         return true;
@@ -374,6 +417,7 @@ static bool rest(struct kms_backup_lane *lane, bool healthy)
 {
     const int64_t until =
         kms_clock_mono_ns() + (healthy ? LOOK_AGAIN_SECONDS : RETRY_SECONDS) * KMS_NS_PER_SECOND;
+    step_back(lane);
     KMS_LOCKED(&lane->lock);
     while (!lane->stopping && !(lane->woken && healthy) && kms_cond_wait(&lane->wake, &lane->lock, until))
         continue;
@@ -393,6 +437,10 @@ static void *run(void *argument)
         kms_log_warning("backup", "the log in %s was not ended: %s", lane->config.directory,
                         kms_error_cause(&err, KMS_IO));
     drop_log(lane);
+    step_back(lane);
+    KMS_LOCKED(&lane->lock);
+    lane->ended = true;
+    KMS_ASSERT(pthread_cond_broadcast(&lane->told) == 0);
     return NULL;
 }
 
@@ -402,7 +450,32 @@ static void lane_free(struct kms_backup_lane *lane)
     kms_buf_clear(&lane->out);
     kms_mutex_clear(&lane->lock);
     KMS_ASSERT(pthread_cond_destroy(&lane->wake) == 0);
+    KMS_ASSERT(pthread_cond_destroy(&lane->told) == 0);
     free(lane);
+}
+
+/* Until the first look is done, or hangs. */
+static enum kms_status await_outlook(struct kms_backup_lane *lane, struct kms_error *err)
+{
+    const int64_t deadline = kms_clock_mono_ns() + lane->config.hang_ns;
+    KMS_LOCKED(&lane->lock);
+    while (lane->outlook == UNKNOWN && kms_cond_wait(&lane->told, &lane->lock, deadline))
+        continue;
+    if (lane->outlook == UNKNOWN)
+        kms_log_error("backup", "the backup target %s hangs: the service starts without it",
+                      lane->config.directory);
+    if (lane->outlook == ROLLED_BACK)
+        return kms_fail_public(err, KMS_FAILED_PRECONDITION, "%s",
+                               kms_error_public(&lane->refusal, KMS_FAILED_PRECONDITION));
+    return KMS_OK;
+}
+
+/* One that may not be started; it has looked, so it does not hang. */
+static void give_back(struct kms_backup_lane *lane)
+{
+    kms_backup_lane_stop(lane);
+    if (!kms_backup_lane_close(lane, kms_clock_mono_ns() + lane->config.hang_ns))
+        kms_log_error("backup", "the backup target %s hangs", lane->config.directory);
 }
 
 enum kms_status kms_backup_lane_start(const struct kms_backup_lane_config *config,
@@ -415,31 +488,41 @@ enum kms_status kms_backup_lane_start(const struct kms_backup_lane_config *confi
     lane->descriptor = -1;
     kms_mutex_init(&lane->lock, KMS_LOCK_BACKUP);
     kms_cond_init(&lane->wake);
+    kms_cond_init(&lane->told);
     (void)snprintf(lane->status.directory, sizeof lane->status.directory, "%s", config->directory);
-    struct kms_error looked = {0};
-    enum kms_status status = look(lane, &looked);
-    if (status == KMS_FAILED_PRECONDITION) {
-        lane_free(lane);
-        return kms_fail_public(err, status, "%s", kms_error_public(&looked, status));
-    }
     if (pthread_create(&lane->thread, NULL, run, lane) != 0) {
         lane_free(lane);
         return kms_fail(err, KMS_NO_MEMORY, "cannot start a thread for a backup target");
     }
-    *ret_lane = lane;
-    return KMS_OK;
+    const enum kms_status status = await_outlook(lane, err);
+    if (status == KMS_OK)
+        *ret_lane = lane;
+    else
+        give_back(lane);
+    return status;
 }
 
 void kms_backup_lane_stop(struct kms_backup_lane *lane)
 {
-    if (lane == NULL)
-        return;
-    kms_mutex_lock(&lane->lock);
+    KMS_LOCKED(&lane->lock);
     lane->stopping = true;
     KMS_ASSERT(pthread_cond_signal(&lane->wake) == 0);
-    kms_mutex_unlock(&lane->lock);
+}
+
+bool kms_backup_lane_close(struct kms_backup_lane *lane, int64_t deadline_mono_ns)
+{
+    {
+        KMS_LOCKED(&lane->lock);
+        while (!lane->ended && kms_cond_wait(&lane->told, &lane->lock, deadline_mono_ns))
+            continue;
+        if (!lane->ended)
+            return false;
+    }
+    if (!kms_backup_pens_end(&lane->pens, deadline_mono_ns))
+        return false;
     KMS_ASSERT(pthread_join(lane->thread, NULL) == 0);
     lane_free(lane);
+    return true;
 }
 
 void kms_backup_lane_wake(struct kms_backup_lane *lane)
@@ -451,8 +534,19 @@ void kms_backup_lane_wake(struct kms_backup_lane *lane)
 
 void kms_backup_lane_status(struct kms_backup_lane *lane, struct kms_backup_target_status *ret_status)
 {
+    const int64_t busy_since_ns = atomic_load(&lane->busy_since_ns);
+    const int64_t busy_ns = busy_since_ns != 0 ? kms_clock_mono_ns() - busy_since_ns : 0;
     KMS_LOCKED(&lane->lock);
     *ret_status = lane->status;
+    if (busy_ns < lane->config.hang_ns)
+        return;
+    ret_status->hanging = true;
+    if (!ret_status->failing)
+        ret_status->failing_since_ns = busy_since_ns;
+    ret_status->failing = true;
+    (void)snprintf(ret_status->failure, sizeof ret_status->failure,
+                   "the directory hangs: it has not answered for %lld s",
+                   (long long)(busy_ns / KMS_NS_PER_SECOND));
 }
 
 const char *kms_backup_lane_directory(const struct kms_backup_lane *lane)

@@ -21,6 +21,7 @@ struct kms_backup_lane_config {
     const struct kms_backup_keeper *keeper;
     struct kms_store *store;
     uint64_t log_bytes; /* a new log begins after this size */
+    int64_t hang_ns;    /* a target that does not answer for so long hangs */
     /** Called on the lane's thread after `shipped` has grown or a failure came or went. */
     void (*changed)(void *context);
     void *context;
@@ -28,8 +29,10 @@ struct kms_backup_lane_config {
 
 enum kms_status kms_backup_lane_start(const struct kms_backup_lane_config *config,
                                       struct kms_backup_lane **ret_lane, struct kms_error *err) KMS_MUST_USE;
-/** Ship what is left, if that works at once, and end; NULL-safe. */
+/** Ask it to ship what is left, if that works at once, and to end. */
 void kms_backup_lane_stop(struct kms_backup_lane *lane);
+/** Wait until it has ended, and free it. False at the deadline: the target hangs, and the lane stays as it is. */
+bool kms_backup_lane_close(struct kms_backup_lane *lane, int64_t deadline_mono_ns) KMS_MUST_USE;
 /** There is something new to ship. */
 void kms_backup_lane_wake(struct kms_backup_lane *lane);
 /** The directory that it was started with. */

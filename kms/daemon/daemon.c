@@ -369,7 +369,10 @@ bool kms_daemon_close(struct kms_daemon *daemon)
     kms_keys_free(daemon->keys);
     kms_predecessors_clear(&daemon->predecessors);
     ops_escrow_free(daemon->escrow);
-    kms_backup_free(daemon->backup);
+    if (!kms_backup_close(daemon->backup)) {
+        kms_log_error("daemon", "a backup target hangs: leaving without closing it");
+        return false; /* what was acknowledged is where it was promised to be */
+    }
     kms_audit_free(daemon->audit);
     kms_store_free(daemon->store);
     kms_hsm_free(daemon->hsm);

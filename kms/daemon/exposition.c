@@ -4,7 +4,7 @@
 #include "core/clock.h"
 #include "daemon/detection.h"
 #include "metrics/text.h"
-#include "ops/ops.h"
+#include "ops/backup_status.h"
 #include "rpc/server.h"
 
 #include <dirent.h>
@@ -158,6 +158,89 @@ static void write_detection(struct kms_metrics_text *text, const struct kms_dete
                         delivery.freezes_failed);
 }
 
+/* One family of the backup targets, by their number in kmsd.yaml: directories are names, and none are told here. */
+static void write_targets(struct kms_metrics_text *text, const char *name, const char *type, const char *help,
+                          const struct ops_backup_target *targets, size_t count,
+                          double (*value)(const struct ops_backup_target *target))
+{
+    kms_metrics_family(text, name, type, help);
+    for (size_t i = 0; i < count; i++) {
+        char number[24];
+        (void)snprintf(number, sizeof number, "%zu", i + 1);
+        sample_with(text, "target", number, value(&targets[i]));
+    }
+}
+
+static double failing_of(const struct ops_backup_target *target)
+{
+    return target->status.failing || target->status.rolled_back;
+}
+
+static double failures_of(const struct ops_backup_target *target)
+{
+    return (double)target->status.failures;
+}
+
+static double lag_changes_of(const struct ops_backup_target *target)
+{
+    return (double)target->lag_changes;
+}
+
+static double lag_bytes_of(const struct ops_backup_target *target)
+{
+    return (double)target->lag_bytes;
+}
+
+static double lag_seconds_of(const struct ops_backup_target *target)
+{
+    return SECONDS(target->lag_ns);
+}
+
+static double shipped_of(const struct ops_backup_target *target)
+{
+    return (double)target->status.shipped_seq;
+}
+
+static double base_seq_of(const struct ops_backup_target *target)
+{
+    return (double)target->status.base_seq;
+}
+
+static double base_time_of(const struct ops_backup_target *target)
+{
+    return SECONDS(target->status.base_created_ns);
+}
+
+static void write_backups(struct kms_metrics_text *text, const struct kms_ops *ops)
+{
+    struct ops_backup_target targets[KMS_BACKUP_TARGETS_MAX];
+    const size_t count = ops_backup_targets(ops);
+    for (size_t i = 0; i < count; i++)
+        ops_backup_target(ops, i, &targets[i]);
+    kms_metrics_counter(text, "kms_changes_total", "Number of the newest change of the database.",
+                        ops->store->ops->changes.committed(ops->store));
+    kms_metrics_gauge(text, "kms_backup_refusing",
+                      "1 while calls that change something are refused because no target takes changes.",
+                      ops_backup_refuses(ops));
+    write_targets(text, "kms_backup_failing", "gauge", "1 while a target does not take changes.", targets,
+                  count, failing_of);
+    write_targets(text, "kms_backup_failures_total", "counter", "Attempts to ship that failed.", targets,
+                  count, failures_of);
+    write_targets(text, "kms_backup_lag_changes", "gauge", "Changes that a target does not have.", targets,
+                  count, lag_changes_of);
+    write_targets(text, "kms_backup_lag_bytes", "gauge", "Bytes of those changes.", targets, count,
+                  lag_bytes_of);
+    write_targets(text, "kms_backup_lag_seconds", "gauge", "Age of the oldest of them.", targets, count,
+                  lag_seconds_of);
+    write_targets(text, "kms_backup_shipped_changes_total", "counter",
+                  "Number of the newest change that is durable in a target.", targets, count, shipped_of);
+    write_targets(text, "kms_backup_base_change", "gauge", "Number of the newest change in the newest base.",
+                  targets, count, base_seq_of);
+    write_targets(text, "kms_backup_base_time_seconds", "gauge",
+                  "When the newest base was made, since 1970; 0: there is none.", targets, count,
+                  base_time_of);
+}
+
 /* Entries of a directory, without "." and "..". */
 static unsigned count_entries(const char *path)
 {
@@ -216,6 +299,7 @@ enum kms_status kms_exposition_write(void *context, struct kms_buf *out)
     write_keys(&text, ops->keys);
     write_audit(&text, ops->audit);
     write_detection(&text, exposition->detection);
+    write_backups(&text, exposition->ops);
     write_process(&text, ops);
     return text.status;
 }

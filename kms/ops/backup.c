@@ -7,6 +7,7 @@
 #include "core/cleanup.h"
 #include "core/clock.h"
 #include "core/log.h"
+#include "ops/backup_status.h"
 #include "ops/checks.h"
 #include "ops/escrow.h"
 #include "ops/messages.h"
@@ -46,9 +47,10 @@ enum kms_status ops_backup_gate(void *context, const struct kms_batch_record *ba
     if (status == KMS_OK)
         return KMS_OK;
     return kms_fail_public(err, status,
-                           intent ? "nothing is shredded or rotated before a backup target knows of it: %.160s"
-                                  : "the old master key is not destroyed before every backup target has what "
-                                    "follows it: %.160s",
+                           intent
+                               ? "nothing is shredded or rotated before a backup target knows of it: %.160s"
+                               : "the old master key is not destroyed before every backup target has what "
+                                 "follows it: %.160s",
                            kms_error_cause(&cause, status));
 }
 
@@ -60,6 +62,14 @@ static enum kms_status need_targets(const struct kms_ops *ops, struct kms_error 
     return kms_fail_public(
         err, KMS_FAILED_PRECONDITION,
         "the service has no backup targets: configure backup.targets in kmsd.yaml and restart it");
+}
+
+/* A target that hangs is left alone: whoever asked would hang with it. */
+static enum kms_status need_answers(const struct kms_backup_target_status *target, struct kms_error *err)
+{
+    return target->hanging ? kms_fail_public(err, KMS_UNAVAILABLE,
+                                             "the backup target %s hangs; try again later", target->directory)
+                           : KMS_OK;
 }
 
 /* A text of a JSON object, on the heap, from what json_pack() made. */
@@ -136,8 +146,10 @@ static enum kms_status verify_target(struct kms_ops *ops, struct verifying *veri
     kms_backup_status(ops->backup, index, &target);
     verifying->findings = json_array();
     const struct kms_backup_verify_options options = {verifying, keep_finding, verify_progress};
-    const enum kms_status status =
-        kms_backup_verify(kms_backup_keeper_of(ops->backup), target.directory, &options, &result, &found);
+    enum kms_status status = need_answers(&target, &found);
+    if (status == KMS_OK)
+        status =
+            kms_backup_verify(kms_backup_keeper_of(ops->backup), target.directory, &options, &result, &found);
     if (status == KMS_CANCELLED || status == KMS_NO_MEMORY || status == KMS_HSM_UNAVAILABLE) {
         json_decref(verifying->findings);
         *err = found;
@@ -204,8 +216,10 @@ static void prune_target(struct kms_ops *ops, size_t index, uint64_t keep, bool 
     struct kms_backup_prune_result result = {0};
     struct kms_error err = {0};
     kms_backup_status(ops->backup, index, &target);
-    const enum kms_status status =
-        kms_backup_prune(kms_backup_keeper_of(ops->backup), target.directory, keep, dry_run, &result, &err);
+    enum kms_status status = need_answers(&target, &err);
+    if (status == KMS_OK)
+        status = kms_backup_prune(kms_backup_keeper_of(ops->backup), target.directory, keep, dry_run, &result,
+                                  &err);
     if (status != KMS_OK)
         kms_log_error("backup", "nothing was pruned in %s: %s", target.directory,
                       kms_error_cause(&err, status));
@@ -323,6 +337,7 @@ static enum kms_status list_target(struct ops_run *run, size_t index, bool with_
     struct kms_backup_target_status target;
     KMS_CLEANUP(kms_backup_listing_clear) struct kms_backup_listing listing = {0};
     kms_backup_status(run->ops->backup, index, &target);
+    KMS_TRY(need_answers(&target, &run->call->error));
     KMS_TRY(kms_backup_target_list(target.directory, &listing, &run->call->error));
     size_t first = listing.count;
     for (size_t wanted = 0; first > 0 && wanted < LISTED_FILES_MAX; first--)
@@ -360,49 +375,13 @@ enum kms_status kms_ops_list_backups(void *context, struct kms_call *call, const
     return ops_control(context, call, KMS_ACTION_BACKUP_READ, false, list_backups, request, ret_reply);
 }
 
-static enum kms_status target_message(struct kms_arena *arena, const struct kms_backup_target_status *target,
-                                      uint64_t newest, Kms__V1__BackupStatus__Target **ret_message)
-{
-    Kms__V1__BackupStatus__Target *message =
-        ops_message_new(arena, &kms__v1__backup_status__target__descriptor);
-    if (message == NULL)
-        return KMS_NO_MEMORY;
-    message->directory = ops_string(arena, target->directory);
-    message->shipped_seq = target->shipped_seq;
-    message->lag = newest > target->shipped_seq ? newest - target->shipped_seq : 0;
-    message->base_seq = target->base_seq;
-    message->base_time = target->base_created_ns != 0 ? ops_timestamp(arena, target->base_created_ns) : NULL;
-    message->shipped_time = target->shipped_ns != 0 ? ops_timestamp(arena, target->shipped_ns) : NULL;
-    message->failing = target->failing;
-    message->failure = ops_string(arena, target->failure);
-    message->same_disk = target->same_disk;
-    *ret_message = message;
-    return message->directory != NULL && message->failure != NULL ? KMS_OK : KMS_NO_MEMORY;
-}
-
 static enum kms_status get_backup_status(struct ops_run *run, const ProtobufCMessage *message,
                                          ProtobufCMessage **ret_reply)
 {
-    (void)message;
-    struct kms_ops *ops = run->ops;
-    struct kms_arena *arena = run->call->arena;
+    (void)message; /* the request is empty */
+    Kms__V1__BackupStatus *reply = NULL;
     KMS_TRY(ops_allow(run, NULL, NULL));
-    Kms__V1__BackupStatus *reply = ops_message_new(arena, &kms__v1__backup_status__descriptor);
-    const size_t targets = ops->backup != NULL ? kms_backup_targets(ops->backup) : 0;
-    if (reply == NULL)
-        return KMS_NO_MEMORY;
-    reply->newest_seq = ops->store->ops->changes.committed(ops->store);
-    reply->sync = ops->backup_settings.sync;
-    reply->keep_bases = ops->backup_settings.keep_bases;
-    reply->base_hours = ops->backup_settings.base_hours;
-    reply->targets = kms_arena_alloc(arena, (targets + 1) * sizeof(*reply->targets));
-    if (reply->targets == NULL)
-        return KMS_NO_MEMORY;
-    for (size_t i = 0; i < targets; i++) {
-        struct kms_backup_target_status target;
-        kms_backup_status(ops->backup, i, &target);
-        KMS_TRY(target_message(arena, &target, reply->newest_seq, &reply->targets[reply->n_targets++]));
-    }
+    KMS_TRY(ops_backup_message(run, &reply));
     *ret_reply = &reply->base;
     return KMS_OK;
 }

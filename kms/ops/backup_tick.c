@@ -4,30 +4,44 @@
 #include "backup/backup.h"
 #include "core/clock.h"
 #include "core/log.h"
+#include "ops/backup_status.h"
+
+#include <stdio.h>
 
 static const char requester[] = "service:backup";
 
 #define FORGETTING_NS (200 * KMS_NS_PER_MS) /* of each second */
 
-/* Tell the audit log when a target begins or ends to fail. */
+/* A record of what somebody should look after, or need no more. */
+static void alert(struct kms_ops *ops, const char *action, bool failing, const char *reason)
+{
+    const struct kms_audit_event event = {
+        .type = "alert", .action = action, .outcome = failing ? "UNAVAILABLE" : "OK", .reason = reason};
+    if (kms_audit_append(ops->audit, &event, NULL) != KMS_OK || kms_audit_commit(ops->audit, NULL) != KMS_OK)
+        kms_log_error("backup", "the alert %s is not in the audit log: %s", action, reason);
+}
+
+/* Tell the audit log when a target begins or ends to fail, and when that is the last one. */
 static void watch_targets(struct kms_ops *ops)
 {
     struct kms_ops_backup_settings *settings = &ops->backup_settings;
     for (size_t i = 0; i < kms_backup_targets(ops->backup); i++) {
         struct kms_backup_target_status status;
+        char reason[2 * KMS_BACKUP_TEXT_MAX + 8];
         kms_backup_status(ops->backup, i, &status);
         if (status.failing == settings->told_failing[i])
             continue;
         settings->told_failing[i] = status.failing;
-        const struct kms_audit_event event = {.type = "alert",
-                                              .action =
-                                                  status.failing ? "backup.failing" : "backup.recovered",
-                                              .outcome = status.failing ? "UNAVAILABLE" : "OK",
-                                              .reason = status.failing ? status.failure : status.directory};
-        if (kms_audit_append(ops->audit, &event, NULL) != KMS_OK ||
-            kms_audit_commit(ops->audit, NULL) != KMS_OK)
-            kms_log_error("backup", "an alert about %s is not in the audit log", status.directory);
+        (void)snprintf(reason, sizeof reason, "%s%s%s", status.directory, status.failing ? ": " : "",
+                       status.failure);
+        alert(ops, status.failing ? "backup.failing" : "backup.recovered", status.failing, reason);
     }
+    const bool refusing = ops_backup_refuses(ops);
+    if (refusing != settings->told_refusing)
+        alert(ops, refusing ? "backup.refusing" : "backup.accepting", refusing,
+              refusing ? "no backup target takes changes: calls that change something are refused"
+                       : "a backup target takes changes again");
+    settings->told_refusing = refusing;
 }
 
 /* When the newest base was made in the target whose newest base is the oldest. 0: one has none; the lane makes it. */

@@ -56,7 +56,7 @@ struct kms_ops_backup_settings {
     uint32_t keep_bases; /* when pruning */
     uint32_t base_hours; /* between bases that the service makes by itself; 0: none */
     int64_t started_ns;
-    bool told_failing[8];
+    bool told_failing[8], told_refusing;
 };
 
 /** Bounds of operations; 0: 1,000, 250 and ten years. */

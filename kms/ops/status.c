@@ -1,6 +1,7 @@
 /* The state of the running service. */
 #include "core/cleanup.h"
 #include "evidence/signature.h"
+#include "ops/backup_status.h"
 #include "ops/messages.h"
 #include "ops/run.h"
 
@@ -143,6 +144,46 @@ static enum kms_status policy_into(struct ops_run *run, Kms__V1__ServerStatus *s
     return KMS_OK;
 }
 
+/* One more sentence, for which there is room. */
+static enum kms_status add_sentence(Kms__V1__ServerStatus *status, char *sentence)
+{
+    if (sentence == NULL)
+        return KMS_NO_MEMORY;
+    status->degraded[status->n_degraded++] = sentence;
+    return KMS_OK;
+}
+
+/* Everything in the message that somebody should look after. */
+static enum kms_status degraded_into(struct ops_run *run, Kms__V1__ServerStatus *status)
+{
+    enum { OTHERS = 4 };
+    struct kms_arena *arena = run->call->arena;
+    const Kms__V1__BackupStatus *backup = status->backup;
+    status->degraded = kms_arena_alloc(arena, (backup->n_targets + OTHERS) * sizeof(*status->degraded));
+    if (status->degraded == NULL)
+        return KMS_NO_MEMORY;
+    if (backup->refusing)
+        KMS_TRY(
+            add_sentence(status, kms_arena_printf(arena, "no backup target takes changes: calls that change "
+                                                         "something are refused, others go on")));
+    for (size_t i = 0; i < backup->n_targets; i++) {
+        const Kms__V1__BackupStatus__Target *target = backup->targets[i];
+        if (target->state == KMS__V1__BACKUP_STATUS__TARGET__STATE__BEHIND)
+            KMS_TRY(add_sentence(status, kms_arena_printf(arena, "backup target %s is %.0f s behind",
+                                                          target->directory, target->lag_seconds)));
+        else if (target->state != KMS__V1__BACKUP_STATUS__TARGET__STATE__OK)
+            KMS_TRY(add_sentence(
+                status, kms_arena_printf(arena, "backup target %s: %s", target->directory, target->failure)));
+    }
+    if (status->audit->checkpoint_late)
+        KMS_TRY(add_sentence(status, kms_arena_printf(arena, "an audit checkpoint is late: %s",
+                                                      status->audit->checkpoint_failure)));
+    if (status->audit->second_directory_failure[0] != '\0')
+        KMS_TRY(add_sentence(status, kms_arena_printf(arena, "checkpoints do not leave this machine: %s",
+                                                      status->audit->second_directory_failure)));
+    return KMS_OK;
+}
+
 static enum kms_status get_server_status(struct ops_run *run, const ProtobufCMessage *message,
                                          ProtobufCMessage **ret_reply)
 {
@@ -161,6 +202,8 @@ static enum kms_status get_server_status(struct ops_run *run, const ProtobufCMes
     KMS_TRY(audit_into(run, status));
     KMS_TRY(calls_into(run, status));
     KMS_TRY(policy_into(run, status));
+    KMS_TRY(ops_backup_message(run, &status->backup));
+    KMS_TRY(degraded_into(run, status));
     *ret_reply = &status->base;
     return KMS_OK;
 }

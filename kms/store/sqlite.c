@@ -57,6 +57,7 @@ static const struct kms_store_ops sqlite_ops = {
         {
             .last = kms_sqlite_changes_last,
             .read = kms_sqlite_changes_read,
+            .waiting = kms_sqlite_changes_waiting,
             .prune = kms_sqlite_changes_prune,
             .resume = kms_sqlite_changes_resume,
             .snapshot = kms_sqlite_changes_snapshot,

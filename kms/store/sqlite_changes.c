@@ -40,6 +40,22 @@ enum kms_status kms_sqlite_changes_read(struct kms_store_txn *txn, uint64_t afte
     }
 }
 
+enum kms_status kms_sqlite_changes_waiting(struct kms_store_txn *txn, uint64_t after, size_t limit,
+                                           struct kms_store_waiting *ret_waiting, struct kms_error *err)
+{
+    KMS_QUERY query = kms_query_of(txn, KMS_STATEMENT_CHANGES_WAITING);
+    kms_query_u64(&query, after);
+    kms_query_u64(&query, limit < INT64_MAX ? limit : INT64_MAX);
+    KMS_TRY(kms_query_row(&query, err));
+    struct kms_store_waiting waiting;
+    waiting.count = kms_query_take_u64(&query);
+    waiting.bytes = kms_query_take_u64(&query);
+    waiting.oldest_ns = kms_query_take_i64(&query);
+    KMS_TRY(kms_query_row_ok(&query, NULL, err));
+    *ret_waiting = waiting;
+    return KMS_OK;
+}
+
 enum kms_status kms_sqlite_changes_prune(struct kms_store_txn *txn, uint64_t up_to, size_t limit,
                                          size_t *ret_removed, struct kms_error *err)
 {

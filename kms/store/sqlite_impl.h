@@ -215,6 +215,8 @@ enum kms_status kms_sqlite_page_put(struct kms_store_txn *txn, const struct kms_
 enum kms_status kms_sqlite_changes_last(struct kms_store_txn *txn, uint64_t *ret_seq, struct kms_error *err);
 enum kms_status kms_sqlite_changes_read(struct kms_store_txn *txn, uint64_t after, size_t limit,
                                         kms_change_visit visit, void *context, struct kms_error *err);
+enum kms_status kms_sqlite_changes_waiting(struct kms_store_txn *txn, uint64_t after, size_t limit,
+                                           struct kms_store_waiting *ret_waiting, struct kms_error *err);
 enum kms_status kms_sqlite_changes_prune(struct kms_store_txn *txn, uint64_t up_to, size_t limit,
                                          size_t *ret_removed, struct kms_error *err);
 enum kms_status kms_sqlite_changes_resume(struct kms_store_txn *txn, uint64_t seq, struct kms_error *err);

@@ -127,6 +127,9 @@
       "WHERE created_ns < ? ORDER BY created_ns LIMIT 16)")                                                  \
     X(CHANGES_LAST, ALL, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'change_log'")      \
     X(CHANGES_READ, ALL, "SELECT seq, time_ns, payload FROM change_log WHERE seq > ? ORDER BY seq LIMIT ?")  \
+    X(CHANGES_WAITING, ALL,                                                                                  \
+      "SELECT count(*), coalesce(sum(length(payload)), 0), coalesce(min(time_ns), 0) "                       \
+      "FROM (SELECT payload, time_ns FROM change_log WHERE seq > ? ORDER BY seq LIMIT ?)")                   \
     X(CHANGES_PRUNE, WRITER,                                                                                 \
       "DELETE FROM change_log WHERE seq IN (SELECT seq FROM change_log WHERE seq <= ? ORDER BY seq LIMIT "   \
       "?)")                                                                                                  \

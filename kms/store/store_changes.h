@@ -29,12 +29,19 @@ struct kms_store_counts {
     uint64_t pages;
 };
 
+/** What nobody has shipped yet. */
+struct kms_store_waiting {
+    uint64_t count, bytes; /* records, and their payloads */
+    int64_t oldest_ns;     /* wall clock of the first; 0 without any */
+};
+
 /** Another status than OK ends the reading and is returned. The visitor may not use the transaction. */
 typedef enum kms_status (*kms_change_visit)(void *context, const struct kms_change_row *row);
 
 /*
  * last             the number of the newest change that there ever was; 0 when there was none. Numbers have no gaps.
  * read             rows with a number over `after`, in order, at most `limit`.
+ * waiting          how many rows with a number over `after` there are, the first `limit` of them.
  * prune            forget rows up to `up_to`, at most `limit` of them; their numbers are never used again.
  * resume           in an empty log: the next change gets the number `seq` + 1, as after a restore.
  * snapshot         every record of the store, as payloads in an order in which kms_store_apply() can take them.
@@ -53,6 +60,8 @@ struct kms_store_changes_ops {
     enum kms_status (*last)(struct kms_store_txn *txn, uint64_t *ret_seq, struct kms_error *err);
     enum kms_status (*read)(struct kms_store_txn *txn, uint64_t after, size_t limit, kms_change_visit visit,
                             void *context, struct kms_error *err);
+    enum kms_status (*waiting)(struct kms_store_txn *txn, uint64_t after, size_t limit,
+                               struct kms_store_waiting *ret_waiting, struct kms_error *err);
     enum kms_status (*prune)(struct kms_store_txn *txn, uint64_t up_to, size_t limit, size_t *ret_removed,
                              struct kms_error *err);
     enum kms_status (*resume)(struct kms_store_txn *txn, uint64_t seq, struct kms_error *err);

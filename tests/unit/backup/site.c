@@ -67,7 +67,7 @@ void site_open(struct site *site, size_t count)
 
 void site_close(struct site *site)
 {
-    kms_backup_free(site->backup);
+    assert_true(kms_backup_close(site->backup));
     site->backup = NULL;
 }
 

@@ -88,6 +88,31 @@ static void pruned_numbers_are_never_used_again(void **state)
     assert_int_equal(last_of(store), last + 1);
 }
 
+static struct kms_store_waiting waiting_after(struct kms_store *store, uint64_t after, size_t limit)
+{
+    struct kms_store_waiting waiting;
+    struct kms_txn txn = begin_read(store);
+    assert_ok(store->ops->changes.waiting(txn.txn, after, limit, &waiting, &err));
+    kms_txn_clear(&txn);
+    return waiting;
+}
+
+static void what_waits_to_be_shipped_is_counted(void **state)
+{
+    struct fixture *fixture = *state;
+    assert_int_equal(waiting_after(fixture->store, 0, 100).oldest_ns, 0);
+    fill(fixture->store, 10);
+    const uint64_t last = last_of(fixture->store);
+    const struct kms_store_waiting all = waiting_after(fixture->store, 0, SIZE_MAX);
+    assert_int_equal(all.count, last);
+    assert_true(all.oldest_ns > 0);
+    assert_int_equal(waiting_after(fixture->store, last - 3, 100).count, 3);
+    assert_int_equal(waiting_after(fixture->store, last, 100).count, 0);
+    assert_int_equal(waiting_after(fixture->store, 0, 4).count, 4);
+    fixture_close(fixture);
+    assert_int_equal(all.bytes, sql_number(fixture->path, "SELECT sum(length(payload)) FROM change_log"));
+}
+
 /* Where a snapshot's records go. */
 struct copy {
     struct kms_store *to;
@@ -156,6 +181,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(changes_are_read_in_order_and_in_portions),
         TEST(pruned_numbers_are_never_used_again),
+        TEST(what_waits_to_be_shipped_is_counted),
         TEST(a_snapshot_rebuilds_the_same_tables_and_the_log_goes_on),
         TEST(a_change_that_contradicts_the_ones_before_is_refused),
     };
