@@ -1,6 +1,7 @@
 #include "auth/policy.h"
 
 #include "auth/policy_impl.h"
+#include "auth/separate.h"
 
 static const cyaml_strval_t role_words[] = {
     {"application", KMS_ROLE_APPLICATION}, {"operator", KMS_ROLE_OPERATOR}, {"approver", KMS_ROLE_APPROVER},
@@ -46,6 +47,15 @@ static const cyaml_schema_field_t binding_fields[] = {
 static const cyaml_schema_value_t binding_schema = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct kms_policy_binding, binding_fields)};
 
+static const cyaml_schema_field_t separation_fields[] = {
+    CYAML_FIELD_ENUM("role", CYAML_FLAG_STRICT, struct policy_separation, role, role_words,
+                     CYAML_ARRAY_LEN(role_words)),
+    CYAML_FIELD_ENUM("from", CYAML_FLAG_STRICT, struct policy_separation, from, role_words,
+                     CYAML_ARRAY_LEN(role_words)),
+    CYAML_FIELD_END};
+static const cyaml_schema_value_t separation_schema = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct policy_separation, separation_fields)};
+
 #define SECTION(name) __typeof__(((struct policy_root *)NULL)->name)
 static const cyaml_schema_field_t approval_fields[] = {
 #define APPROVAL_FIELD(kind, standard) CYAML_FIELD_UINT_PTR(#kind, OPTIONAL, SECTION(approvals), kind),
@@ -62,6 +72,8 @@ static const cyaml_schema_field_t root_fields[] = {
     LIST("persons", OPTIONAL, struct policy_root, persons, &person_schema, 0, KMS_POLICY_PERSONS_MAX),
     LIST("groups", OPTIONAL, struct policy_root, groups, &group_schema, 0, KMS_POLICY_GROUPS_MAX),
     LIST("bindings", 0, struct policy_root, bindings, &binding_schema, 0, KMS_POLICY_BINDINGS_MAX),
+    LIST("separate", OPTIONAL, struct policy_root, separate, &separation_schema, 0,
+         KMS_POLICY_SEPARATIONS_MAX),
     CYAML_FIELD_MAPPING("approvals", OPTIONAL, struct policy_root, approvals, approval_fields),
     TEXT("approval_ttl", OPTIONAL, struct policy_root, approval_ttl),
     CYAML_FIELD_MAPPING("shred", OPTIONAL, struct policy_root, shred, shred_fields),
@@ -207,6 +219,7 @@ enum kms_status kms_policy_parse(const char *name, struct kms_slice text, struct
     document = (struct kms_yaml){0};
     KMS_TRY(policy_check(policy, err));
     KMS_TRY(compile(policy));
+    KMS_TRY(kms_separate_check(policy, err));
     *ret_policy = KMS_TAKE(policy);
     return KMS_OK;
 }

@@ -24,6 +24,8 @@
  *       - group: security                               # or person: alice
  *         role: approver
  *         tenants: ["*"]
+ *     separate:                                         # no person is both in one tenant
+ *       - {role: admin, from: operator}
  *     approvals: {shred: 2, policy: 1}                  # persons besides the requester; see KMS_APPROVAL_TABLE
  *     approval_ttl: 24h
  *     shred: {minimum_window: 7d, allow_zero_window: false}
@@ -39,6 +41,7 @@ enum {
     KMS_POLICY_GROUPS_MAX = 1000,
     KMS_POLICY_LIST_MAX = 10000,
     KMS_POLICY_ID_MAX = 63,
+    KMS_POLICY_SEPARATIONS_MAX = 15,
     KMS_POLICY_RATE_MAX = 10000000
 };
 

@@ -2,7 +2,7 @@
  * Purpose:   the inside of a policy, shared by its loading, checking and counting.
  * Owns:      nothing.
  * Threads:   as policy.h.
- * Never:     is included outside kms/auth/policy*.c and reach.c.
+ * Never:     is included outside kms/auth/policy*.c, reach.c and separate.c.
  */
 #ifndef KMS_AUTH_POLICY_IMPL_H
 #define KMS_AUTH_POLICY_IMPL_H
@@ -30,6 +30,11 @@ struct policy_group {
     size_t members_count;
 };
 
+/* Roles that nobody may have both in one tenant. */
+struct policy_separation {
+    unsigned role, from; /* one KMS_ROLE_ bit each */
+};
+
 struct policy_root {
     uint32_t version;
     struct policy_person *persons;
@@ -44,6 +49,8 @@ struct policy_root {
 #undef KMS_APPROVAL_MEMBER
     } approvals;
     char *approval_ttl; /* NULL: not said */
+    struct policy_separation *separate;
+    size_t separate_count;
     struct {
         char *minimum_window; /* NULL: not said */
         bool allow_zero_window;

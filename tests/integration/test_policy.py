@@ -171,6 +171,9 @@ class BadPolicies(PolicyTestCase):
         self.refused("[" * 10000, "must be a mapping")
         self.refused("version: 1\n---\nversion: 1", "second document|missing")
         self.refused("version: 1\nbindings: []", "nobody could change this policy")
+        apart = "separate: [{role: admin, from: operator}]\n"
+        both = '  - {identity: "cn:a", role: operator, tenants: [acme]}\n  - {identity: "cn:a", role: admin, tenants: ["*"]}\n'
+        self.refused(head + both + apart, "cn:a is admin by bindings\\[1\\] and operator by bindings\\[0\\]")
 
     def test_a_policy_that_would_lock_everybody_out_is_refused(self):
         admin = {"identity": URI["admin"], "role": "admin", "tenants": ["*"]}

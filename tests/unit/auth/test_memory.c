@@ -65,7 +65,8 @@ static int set_up(void **state)
         used += snprintf(policy + used, sizeof policy - (size_t)used,
                          "  - {identity: 'cn:a%d', role: operator, tenants: [acme, beta]}\n", i);
     (void)snprintf(policy + used, sizeof policy - (size_t)used,
-                   "persons: [{name: p, identities: ['cn:p']}]\ngroups: [{name: g, members: [p, 'cn:q']}]\n");
+                   "persons: [{name: p, identities: ['cn:p']}]\ngroups: [{name: g, members: [p, 'cn:q']}]\n"
+                   "separate: [{role: operator, from: approver}]\n");
     ca = pki_ca_new("Test CA", true);
     char *crl = pki_crl_pem(&ca, &ca, &(struct pki_crl){.serials = {"7"}});
     directory = pki_directory_new();
