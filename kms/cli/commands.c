@@ -10,9 +10,11 @@
 #define AUDIT_FILTER                                                                                         \
     (OWNER | BIT(IDENTITY) | BIT(ACTION) | BIT(OUTCOME) | BIT(FROM) | BIT(UNTIL) | BIT(INDEX_DIR))
 #define CEREMONY (BIT(SHARES) | BIT(THRESHOLD) | BIT(SHARE) | BIT(PUBLIC) | BIT(SEALED))
-#define OPENING  (BIT(CAPSULES) | BIT(SEALED) | BIT(SHARE) | BIT(TRANSPORT_KEY) | BIT(ATTESTATION) | BIT(OUT))
-#define DRILL    (BIT(TARGET) | BIT(SEALED) | BIT(SHARE) | BIT(ATTESTATION) | BIT(PROFILE))
-#define DATAKEY  (KMS_CLI_ONLINE | OWNER | BIT(CONTEXT))
+#define OPENING  (BIT(CAPSULES) | BIT(TRANSPORT_KEY) | BIT(ATTESTATION) | BIT(OUT))
+#define HOLDER                                                                                               \
+    (BIT(SEALED) | BIT(SHARE) | BIT(TOKEN) | BIT(MODULE) | BIT(PROFILE) | BIT(PIN_FILE) | BIT(PUBLIC))
+#define DRILL   (BIT(TARGET) | BIT(SEALED) | BIT(SHARE) | BIT(ATTESTATION) | BIT(PROFILE))
+#define DATAKEY (KMS_CLI_ONLINE | OWNER | BIT(CONTEXT))
 
 static const char batch_details[] =
     "Reads one customer id a line from FILE or standard input and creates them 1,000 at a time, each 1,000\n"
@@ -146,13 +148,13 @@ static const char drill_details[] =
     "that. Nothing real is touched.\n"
     "With --config the service is told at once, else with kmsctl recovery record-drill.";
 static const char open_details[] = "For the machine without a network that the custodians trust. Checks the "
-                                   "capsules against --attestation, the key that "
-                                   "\"kmsctl\n"
+                                   "capsules against --attestation, the key that \"kmsctl\n"
                                    "attestation get\" has shown; opens them with the sealed key and the "
-                                   "shares; wraps them for the transport key; "
-                                   "writes that to\n"
-                                   "OUT for kmsctl restore --transport-capsule, and prints what people "
-                                   "compare. No key is written in plaintext.";
+                                   "shares, or in the disaster-recovery HSM that --token names; "
+                                   "wraps\n"
+                                   "them for the transport key; writes that to OUT for kmsctl restore "
+                                   "--transport-capsule, and prints what people compare. No key is\n"
+                                   "written in plaintext.";
 
 static const struct kms_cli_command commands[] = {
     {"tenant", "create", "TENANT", 1, 1, KMS_CLI_ONLINE | BIT(DISPLAY_NAME) | BIT(REQUEST_ID), 0,
@@ -342,7 +344,7 @@ static const struct kms_cli_command commands[] = {
     {"recovery", "transport-key", "", 0, 0, BIT(SERVER_CONFIG) | BIT(OUT), BIT(SERVER_CONFIG) | BIT(OUT),
      "make the transport key of a new token, after the loss of the old one", transport_key_details,
      kms_cli_recovery_transport_key},
-    {"recovery", "open", "", 0, 0, OPENING | BIT(YES), OPENING,
+    {"recovery", "open", "", 0, 0, OPENING | HOLDER | BIT(YES), OPENING,
      "open capsules with a recovery key and wrap them for a new token, off-line", open_details,
      kms_cli_recovery_open},
     {"recovery", "drill", "", 0, 0, KMS_CLI_ONLINE | DRILL | BIT(MODULE) | BIT(SCRATCH), DRILL,

@@ -100,10 +100,12 @@
       "PEM of the lost HSM's attestation key; repeat for older keys")                                        \
     X(TRANSPORT_CAPSULE, "transport-capsule", "FILE", false,                                                 \
       "the keys of a lost HSM, wrapped for this new token")                                                  \
+    X(TOKEN, "token", "URI", false, "the token of a disaster-recovery HSM, pkcs11:token=NAME")               \
+    X(PIN_FILE, "pin-file", "FILE", false, "the user PIN of that token (mode 0600)")                         \
     X(CUSTOMERS, "customers", "N", false, "whose keys the drill has opened")                                 \
     X(MILLISECONDS, "milliseconds", "N", false, "how long the drill took")                                   \
     X(PROVE, "prove", NULL, false, "open every key of every customer before the restore counts")             \
-    X(PROFILE, "profile", "FILE", false, "profile of the scratch token (hsm-config/profiles/softhsm2.yaml)") \
+    X(PROFILE, "profile", "FILE", false, "what that kind of token can do (hsm-config/profiles/)")            \
     X(MODULE, "module", "FILE", false, "PKCS#11 library")                                                    \
     X(SCRATCH, "scratch", "DIR", false, "where the scratch token lies; in memory (/dev/shm) by default")
 

@@ -160,7 +160,7 @@ static int open_capsules(struct kms_cli *cli, const struct scratch *scratch, jso
     (void)snprintf(capsules, sizeof capsules, "%s/recovery", kms_cli_value(cli, KMS_CLI_TARGET));
     enum kms_status status = kms_cli_opening_read(cli, scratch->file[TRANSPORT], capsules, &opening, &err);
     if (status == KMS_OK)
-        status = kms_cli_opening_rewrap(&opening, &file, &err);
+        status = kms_cli_opening_rewrap(cli, &opening, &file, &err);
     if (status != KMS_OK)
         return kms_cli_opening_failed(cli, status, &err);
     (void)json_object_set_new(report, "recovery_key", json_string(opening.capsules.recovery_key));

@@ -44,6 +44,9 @@ int kms_cli_recovery_open(struct kms_cli *cli)
     KMS_CLI_OPENING opening = {0};
     KMS_CLEANUP(kms_buf_clear) struct kms_buf file = {0};
     struct kms_error err = {0};
+    const int checked = kms_cli_opening_check(cli);
+    if (checked != KMS_CLI_EXIT_OK)
+        return checked;
     enum kms_status status = kms_rsa_harden(&err);
     if (status == KMS_OK)
         status = kms_cli_opening_read(cli, kms_cli_value(cli, KMS_CLI_TRANSPORT_KEY),
@@ -53,7 +56,7 @@ int kms_cli_recovery_open(struct kms_cli *cli)
     const int confirmed = confirm(cli, &opening);
     if (confirmed != KMS_CLI_EXIT_OK)
         return confirmed;
-    status = kms_cli_opening_rewrap(&opening, &file, &err);
+    status = kms_cli_opening_rewrap(cli, &opening, &file, &err);
     return status == KMS_OK ? write_file(cli, &opening, &file) : kms_cli_opening_failed(cli, status, &err);
 }
 

@@ -11,13 +11,14 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import types
 import unittest
 
 import grpc
 
 from cases import DEADLINE, KmsTestCase, PURPOSE, TENANT, make_directory, unwrap_request
 from escrow import EscrowTestCase, trust
-from harness import KMSCTL, Client, Daemon, Home, eventually, kmsctl, running
+from harness import KMSCTL, SOFTHSM, Client, Daemon, Home, eventually, kmsctl, running
 from recovery_site import Ceremony, Machine, attestation_of, offline
 from test_backup import target_of
 
@@ -309,6 +310,47 @@ class Drills(EscrowTestCase):
         self.refused("may not do that", "app", *told, code=4)
         self.refused("no recovery key|no such", "custodian", "recovery", "record-drill", "0" * 64, "--customers", "7", "--milliseconds", "1")
         self.refused("take the numbers", "custodian", "recovery", "record-drill", ceremony.fingerprint, "--customers", "x", "--milliseconds", "1", code=2)
+
+
+class DisasterHsm(EscrowTestCase):
+    """The private half of the recovery key was made in another HSM, and stays there."""
+
+    def test_what_is_wrapped_for_a_key_in_an_hsm_comes_back_through_it(self):
+        vault = Home()  # a key that only unwraps is what transport-key makes, so that one serves
+        self.addCleanup(vault.cleanup)
+        vault.write()
+        public = vault.path / "recovery.pem"
+        environment = {**os.environ, **vault.environment}
+        made = kmsctl(vault, None, "recovery", "transport-key", "--server-config", vault.path / "kmsd.yaml", "--out", public, environment=environment)
+        self.assertEqual(made.returncode, 0, made.stderr)
+        pair = types.SimpleNamespace(path=public, fingerprint=json.loads(made.stdout)["transport_key"])
+        self.enroll(pair)
+        name, _, keys = self.new_customer()
+        attestation = attestation_of(self.home, self.home.path / "attestation.pem")
+        self.eventually_exact(pair)
+        eventually(lambda: not int(self.ctl("operator", "backup", "status")["targets"][0].get("lag", 0)), "all shipped")
+        machine = Machine(self.home, self.targets[0], attestation)
+        self.addCleanup(machine.cleanup)
+        capsule = machine.path / "transport.capsule"
+        arguments = ["recovery", "open", "--capsules", machine.path / "target" / "recovery", "--public", public, "--module", SOFTHSM,
+                     "--profile", vault.path / "profiles" / "softhsm2.yaml", "--pin-file", vault.path / "user.pin",
+                     "--transport-key", machine.transport_key(), "--attestation", attestation, "--out", capsule, "--yes"]
+        run = lambda *more: kmsctl(vault, None, *arguments, *more, environment=environment)
+        self.assertIn("name one", run().stderr)
+        self.assertIn("name one", run("--token", "pkcs11:token=kms", "--share", public).stderr)
+        self.assertIn("no token", run("--token", "pkcs11:token=other").stderr)
+        wrong = kmsctl(vault, None, *arguments, "--token", "pkcs11:token=kms", environment={**os.environ, **self.home.environment})
+        self.assertEqual(wrong.returncode, 1)  # the service's own token: another PIN, and not this key
+        self.assertFalse(capsule.exists())
+        done = run("--token", "pkcs11:token=kms")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        restored = machine.restore(capsule, "--prove")
+        self.assertEqual(restored.returncode, 0, restored.stderr)
+        with running(machine) as daemon:
+            app = Client(daemon.channel("app"))
+            reply = app.keys.UnwrapDataKey(unwrap_request(keys[PURPOSE], customer=name), timeout=DEADLINE)
+            self.assertEqual(len(reply.plaintext), 32)
+            app.close()
 
 
 class Refusals(LossTestCase):

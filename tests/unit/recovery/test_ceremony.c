@@ -29,16 +29,18 @@ struct site {
 
 static void make_site(struct site *site)
 {
-    (void)snprintf(site->home, sizeof site->home, "/tmp/kms-ceremony-XXXXXX");
-    assert_non_null(mkdtemp(site->home));
+    char home[] = "/tmp/kms-ceremony-XXXXXX";
+    assert_non_null(mkdtemp(home));
+    memcpy(site->home, home, sizeof home);
     for (int i = 0; i < COUNT; i++) {
-        (void)snprintf(site->shares[i], PATH_SIZE, "%s/custodian%d", site->home, i);
-        assert_int_equal(mkdir(site->shares[i], 0700), 0);
-        (void)snprintf(site->shares[i], PATH_SIZE, "%s/custodian%d/share", site->home, i);
+        char directory[PATH_SIZE];
+        (void)snprintf(directory, sizeof directory, "%s/custodian%d", home, i);
+        assert_int_equal(mkdir(directory, 0700), 0);
+        (void)snprintf(site->shares[i], PATH_SIZE, "%s/custodian%d/share", home, i);
         site->paths[i] = site->shares[i];
     }
-    (void)snprintf(site->sealed, PATH_SIZE, "%s/sealed", site->home);
-    (void)snprintf(site->public, PATH_SIZE, "%s/public.pem", site->home);
+    (void)snprintf(site->sealed, PATH_SIZE, "%s/sealed", home);
+    (void)snprintf(site->public, PATH_SIZE, "%s/public.pem", home);
     site->plan = (struct kms_ceremony){THRESHOLD, COUNT, site->paths, site->public, site->sealed};
 }
 
