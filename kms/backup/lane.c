@@ -370,20 +370,6 @@ static enum kms_status ship_frame(struct kms_backup_lane *lane, bool *ret_more, 
     return lane->bytes >= lane->config.log_bytes ? close_log(lane, err) : KMS_OK;
 }
 
-/* Whatever is to be done now. */
-static enum kms_status work(struct kms_backup_lane *lane, struct kms_error *err)
-{
-    if (!lane->known)
-        KMS_TRY(look(lane, err));
-    if (lane->needs_base)
-        KMS_TRY(make_base(lane, err));
-    if (kms_uuid_is_zero(&lane->end.file))
-        KMS_TRY(begin_chain(lane, err));
-    for (bool more = true; more;)
-        KMS_TRY(ship_frame(lane, &more, err));
-    return lane->descriptor >= 0 ? check_in_place(lane, err) : KMS_OK;
-}
-
 /* The first look decides whether the service may start. */
 static void tell_outlook(struct kms_backup_lane *lane, enum kms_status status, const struct kms_error *err)
 {
@@ -395,13 +381,29 @@ static void tell_outlook(struct kms_backup_lane *lane, enum kms_status status, c
     KMS_ASSERT(pthread_cond_broadcast(&lane->told) == 0);
 }
 
+/* Whatever is to be done now. */
+static enum kms_status work(struct kms_backup_lane *lane, struct kms_error *err)
+{
+    if (!lane->known) {
+        const enum kms_status status = look(lane, err);
+        tell_outlook(lane, status, err);
+        KMS_TRY(status);
+    }
+    if (lane->needs_base)
+        KMS_TRY(make_base(lane, err));
+    if (kms_uuid_is_zero(&lane->end.file))
+        KMS_TRY(begin_chain(lane, err));
+    for (bool more = true; more;)
+        KMS_TRY(ship_frame(lane, &more, err));
+    return lane->descriptor >= 0 ? check_in_place(lane, err) : KMS_OK;
+}
+
 /* Work once; after a failure everything is looked at anew. */
 static bool work_once(struct kms_backup_lane *lane)
 {
     struct kms_error err = {0};
     step(lane);
     const enum kms_status status = work(lane, &err);
-    tell_outlook(lane, status, &err);
     if (status == KMS_OK) {
         report(lane);
         return true;

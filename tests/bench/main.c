@@ -2,6 +2,7 @@
  * kms-bench: what the service costs, as ratios to a bare gRPC echo server and to the bare HSM in the same run, with mTLS and
  * durable audit on. It makes its own site (PKI, SoftHSM token, database) in a temporary directory and starts and stops everything.
  */
+#include "bench/auditing.h"
 #include "bench/backups.h"
 #include "bench/compare.h"
 #include "bench/detection.h"
@@ -45,25 +46,11 @@ struct bench {
     struct wrapped_keys hot; /* one wrapped key of each hot customer */
 };
 
-static struct load *open_load(const struct bench *bench, const char *address, const char *identity)
-{
-    char certificate[64];
-    char key[64];
-    (void)snprintf(certificate, sizeof certificate, "pki/%s.pem", identity);
-    (void)snprintf(key, sizeof key, "pki/%s.key", identity);
-    const struct load_target target = {.address = address,
-                                       .ca = site_path(&bench->site, "pki/ca.pem"),
-                                       .certificate = site_path(&bench->site, certificate),
-                                       .private_key = site_path(&bench->site, key),
-                                       .channels = 2};
-    return load_open(&target);
-}
-
 static void start_daemon(struct bench *bench)
 {
     site_start(&bench->site);
-    bench->app_load = open_load(bench, bench->site.address, "app");
-    bench->operator_load = open_load(bench, bench->site.address, "operator");
+    bench->app_load = site_open_load(&bench->site, bench->site.address, "app");
+    bench->operator_load = site_open_load(&bench->site, bench->site.address, "operator");
 }
 
 static void stop_daemon(struct bench *bench)
@@ -477,35 +464,6 @@ static void measure_audit_cost(struct bench *bench)
     bench_run((char *[]){bench_arg("rm"), bench_arg("-r"), memory, NULL});
 }
 
-/* How fast a log is verified, by kms-bench-audit. */
-static void measure_audit_log(struct bench *bench)
-{
-    char program[4000];
-    char line[512] = "";
-    (void)snprintf(program, sizeof program, "%s/kms-bench-audit", bench->site.programs);
-    bench_stop(bench_start((char *[]){program, bench_arg(site_path(&bench->site, "audit-bench")),
-                                      bench_arg("500000"), NULL},
-                           site_path(&bench->site, "audit.log"), line, sizeof line),
-               0);
-    json_t *rates = json_loads(line, 0, NULL);
-    const double verified = json_number_value(json_object_get(rates, "verify"));
-    const double hashed = json_number_value(json_object_get(rates, "sha256"));
-    if (hashed <= 0)
-        bench_die("kms-bench-audit printed: %s", line);
-    report_note("writing an audit record: %.2f us of CPU; OpenSSL's SHA-256 alone hashes %.0f records a "
-                "second, verification "
-                "reaches %.2f of that",
-                json_number_value(json_object_get(rates, "append_cpu_us")), hashed, verified / hashed);
-    report_add(&(struct report_row){.what = "audit verify, one core",
-                                    .unit = "records/s",
-                                    .value = verified,
-                                    .baseline_name = "1 M/s or SHA-256 alone, the less",
-                                    .baseline = hashed < 1e6 ? hashed : 1e6,
-                                    .ratio = verified / (hashed < 1e6 ? hashed : 1e6),
-                                    .target = 1});
-    json_decref(rates);
-}
-
 static void measure_all(struct bench *bench)
 {
     char line[200] = "";
@@ -517,7 +475,7 @@ static void measure_all(struct bench *bench)
     site_hsm_start(&bench->site);
     bench->echo = site_start_program(&bench->site, "kms-bench-echo", line, sizeof line);
     (void)snprintf(bench->echo_address, sizeof bench->echo_address, "%s", line);
-    bench->echo_load = open_load(bench, bench->echo_address, "app");
+    bench->echo_load = site_open_load(&bench->site, bench->echo_address, "app");
     start_daemon(bench);
     stop_daemon(bench);
     start_daemon(bench);
@@ -530,7 +488,7 @@ static void measure_all(struct bench *bench)
         measure_batches(bench);
     if (wanted(bench, "audit")) {
         measure_audit_cost(bench);
-        measure_audit_log(bench);
+        auditing_measure_log(&bench->site);
     }
     if (wanted(bench, "first"))
         measure_first_use(bench);
@@ -541,9 +499,11 @@ static void measure_all(struct bench *bench)
                                  bench->seconds);
     stop_daemon(bench);
     if (wanted(bench, "backup"))
-        backups_measure(&bench->site);
+        backups_measure(&bench->site, bench->rounds, bench->seconds);
     if (wanted(bench, "shred"))
         shredding_measure(&bench->site, bench->customers, bench->rounds, bench->seconds);
+    if (wanted(bench, "backup"))
+        backups_measure_durability(&bench->site, bench->customers, bench->rounds);
     load_close(bench->echo_load);
     bench_stop(bench->echo, SIGTERM);
     site_hsm_stop(&bench->site);

@@ -1,25 +1,23 @@
 #include "bench/shredding.h"
 
 #include "bench/compare.h"
+#include "bench/kmsctl.h"
 #include "bench/messages.h"
 #include "bench/util.h"
 
 #include <jansson.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 
 enum {
-    ONES = 10,            /* shreds of one customer in a round */
-    BULK_SHARE = 10,      /* one customer in so many is shredded in bulk */
-    BULK_BATCH = 1000,    /* as the service makes its batches */
-    BESIDE_SHARE = 4,     /* one customer in so many is shredded beside the load */
-    USERS = 512,          /* the first customers, at work beside it */
-    WORDS_MAX = 16,       /* of a kmsctl command */
-    OUTPUT_MAX = 1 << 16, /* of its standard output */
-    KEYS_OF_A_PAGE = 16   /* in the bare HSM's re-key of a page: its own and fifteen in it */
+    ONES = 10,          /* shreds of one customer in a round */
+    BULK_SHARE = 10,    /* one customer in so many is shredded in bulk */
+    BULK_BATCH = 1000,  /* as the service makes its batches */
+    BESIDE_SHARE = 4,   /* one customer in so many is shredded beside the load */
+    USERS = 512,        /* the first customers, at work beside it */
+    KEYS_OF_A_PAGE = 16 /* in the bare HSM's re-key of a page: its own and fifteen in it */
 };
 
 /* kms-bench-shred, and what is asked of it. */
@@ -163,56 +161,6 @@ void shredding_measure(const struct site *site, long customers, int rounds, doub
     bench_stop(engine.pid, 0);
 }
 
-/* Start kmsctl as an identity, with words that end with NULL. */
-static pid_t start_kmsctl(const struct site *site, FILE **ret_out, const char *identity, va_list words)
-{
-    char program[4000];
-    char text[2000];
-    char name[64];
-    FILE *in = NULL;
-    (void)snprintf(program, sizeof program, "%s/kmsctl", site->programs);
-    (void)snprintf(text, sizeof text,
-                   "endpoint: %s\nca: pki/ca.pem\ncertificate: pki/%s.pem\nprivate_key: pki/%s.key\n"
-                   "server_name: localhost\n",
-                   site->address, identity, identity);
-    (void)snprintf(name, sizeof name, "%s.yaml", identity);
-    bench_write_file(site_path(site, name), text);
-    char *argv[WORDS_MAX] = {program, bench_arg("--config"), bench_arg(site_path(site, name)),
-                             bench_arg("--json")};
-    for (size_t i = 4; i < WORDS_MAX - 1 && (argv[i] = va_arg(words, char *)) != NULL; i++)
-        ;
-    const pid_t pid = bench_talk(argv, site_path(site, "kmsctl.log"), &in, ret_out);
-    (void)fclose(in);
-    return pid;
-}
-
-/* Run kmsctl to its end; returns its JSON. */
-static json_t *kmsctl(const struct site *site, const char *identity, ...)
-{
-    static char output[OUTPUT_MAX];
-    FILE *out = NULL;
-    va_list words;
-    va_start(words, identity);
-    const pid_t pid = start_kmsctl(site, &out, identity, words);
-    va_end(words);
-    const size_t len = fread(output, 1, sizeof output, out);
-    (void)fclose(out);
-    bench_stop(pid, 0);
-    json_t *document = json_loadb(output, len, 0, NULL);
-    if (document == NULL)
-        bench_die("kmsctl did not answer with JSON: see kmsctl.log");
-    return document;
-}
-
-static pid_t start_waiting(const struct site *site, FILE **ret_out, const char *identity, ...)
-{
-    va_list words;
-    va_start(words, identity);
-    const pid_t pid = start_kmsctl(site, ret_out, identity, words);
-    va_end(words);
-    return pid;
-}
-
 /* The last customers, one a line. */
 static void write_list(const char *path, long first, long end)
 {
@@ -229,14 +177,14 @@ static pid_t begin_bulk(const struct site *site, long customers, FILE **ret_out)
 {
     const char *list = site_path(site, "shred.list");
     write_list(list, customers - customers / BESIDE_SHARE, customers);
-    json_t *operation = kmsctl(site, "operator", "shred", "request", "--tenant", "bench", "--file", list,
-                               "--no-window", "--yes", (char *)NULL);
+    json_t *operation = kmsctl_run(site, "operator", "shred", "request", "--tenant", "bench", "--file", list,
+                                   "--no-window", "--yes", (char *)NULL);
     const char *uid = json_string_value(json_object_get(operation, "uid"));
     if (uid == NULL)
         bench_die("kmsctl shred request answered without an operation");
-    json_decref(kmsctl(site, "approver1", "operation", "approve", uid, "--yes", (char *)NULL));
-    json_decref(kmsctl(site, "approver2", "operation", "approve", uid, "--yes", (char *)NULL));
-    const pid_t pid = start_waiting(site, ret_out, "operator", "operation", "wait", uid, (char *)NULL);
+    json_decref(kmsctl_run(site, "approver1", "operation", "approve", uid, "--yes", (char *)NULL));
+    json_decref(kmsctl_run(site, "approver2", "operation", "approve", uid, "--yes", (char *)NULL));
+    const pid_t pid = kmsctl_start(site, ret_out, "operator", "operation", "wait", uid, (char *)NULL);
     json_decref(operation);
     return pid;
 }

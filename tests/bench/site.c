@@ -97,6 +97,20 @@ void site_stop(struct site *site)
     site->daemon = 0;
 }
 
+struct load *site_open_load(const struct site *site, const char *address, const char *identity)
+{
+    char certificate[64];
+    char key[64];
+    (void)snprintf(certificate, sizeof certificate, "pki/%s.pem", identity);
+    (void)snprintf(key, sizeof key, "pki/%s.key", identity);
+    const struct load_target target = {.address = address,
+                                       .ca = site_path(site, "pki/ca.pem"),
+                                       .certificate = site_path(site, certificate),
+                                       .private_key = site_path(site, key),
+                                       .channels = 2};
+    return load_open(&target);
+}
+
 pid_t site_start_program(const struct site *site, const char *name, char *ret_address,
                          unsigned long address_size)
 {

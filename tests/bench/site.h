@@ -7,6 +7,8 @@
 #ifndef KMS_BENCH_SITE_H
 #define KMS_BENCH_SITE_H
 
+#include "bench/load.h"
+
 #include <stdio.h>
 #include <sys/types.h>
 
@@ -33,6 +35,8 @@ void site_start(struct site *site);
 void site_stop(struct site *site);
 /** "<home>/<name>" in a static ring of four buffers. */
 const char *site_path(const struct site *site, const char *name);
+/** Load on an address of the site, by an identity of its PKI. */
+struct load *site_open_load(const struct site *site, const char *address, const char *identity);
 /** Start a program of the benchmark that prints its address as its first line. */
 pid_t site_start_program(const struct site *site, const char *name, char *ret_address,
                          unsigned long address_size);

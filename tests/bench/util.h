@@ -27,7 +27,7 @@ char *bench_arg(const char *text);
 void bench_run(char *const argv[]);
 /** Start a command with its standard output in a pipe; its first line goes to `line`. Dies when it ends before. */
 pid_t bench_start(char *const argv[], const char *error_log, char *line, size_t line_size);
-/** The same with pipes to its standard input and from its standard output. */
+/** The same with pipes to its standard input and from its standard output. It ends when the thread that has started it does. */
 pid_t bench_talk(char *const argv[], const char *error_log, FILE **ret_to, FILE **ret_from);
 /** Send the signal (0: none), wait, die unless the process ends with 0. */
 void bench_stop(pid_t pid, int signal);
