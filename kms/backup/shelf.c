@@ -12,7 +12,7 @@
 
 enum { STOP_SECONDS = 5 };
 
-enum errand_kind { PUT, REMOVE, REMOVE_FOLDER, LIST };
+enum errand_kind { PUT, REMOVE, REMOVE_FOLDER, LIST, FETCH };
 
 struct errand;
 
@@ -24,6 +24,7 @@ struct part {
     enum kms_status status;
     char failure[KMS_BACKUP_TEXT_MAX];
     struct kms_shelf_listing listing;
+    struct kms_buf copy; /* FETCH */
 };
 
 /* What all targets are to do. Its caller and each target that has it in hand or in its queue hold it. */
@@ -60,8 +61,10 @@ static void let_go_locked(struct errand *errand)
 {
     if (--errand->holders > 0)
         return;
-    for (size_t i = 0; i < KMS_BACKUP_TARGETS_MAX; i++)
+    for (size_t i = 0; i < KMS_BACKUP_TARGETS_MAX; i++) {
         kms_shelf_listing_clear(&errand->parts[i].listing);
+        kms_buf_clear(&errand->parts[i].copy);
+    }
     kms_buf_clear(&errand->bytes);
     free(errand);
 }
@@ -80,6 +83,8 @@ static enum kms_status run_part(const struct shelf_target *target, struct part *
         return kms_shelf_files_remove_folder(target->directory, errand->folder, err);
     case LIST:
         return kms_shelf_files_list(target->directory, errand->folder, &part->listing, err);
+    case FETCH:
+        return kms_shelf_read(target->directory, errand->folder, errand->name, &part->copy, err);
     }
     KMS_ASSERT(false && "an errand of an unknown kind is never made");
     return KMS_INTERNAL;
@@ -325,6 +330,25 @@ enum kms_status kms_shelf_list(struct kms_shelf *shelf, const char *folder, int6
             (void)snprintf(listing->failure, sizeof listing->failure, "%s",
                            part->done ? part->failure : "it does not answer");
         }
+    }
+    let_go_locked(errand);
+    return KMS_OK;
+}
+
+enum kms_status kms_shelf_fetch(struct kms_shelf *shelf, const char *folder, const char *name,
+                                int64_t deadline_mono_ns, struct kms_buf *ret_copies, struct kms_error *err)
+{
+    struct errand *errand = NULL;
+    KMS_TRY(new_errand(FETCH, folder, name, &errand, err));
+    send(shelf, errand);
+    KMS_LOCKED(&shelf->lock);
+    wait_locked(shelf, errand, deadline_mono_ns);
+    for (size_t i = 0; i < shelf->count; i++) {
+        struct part *part = &errand->parts[i];
+        if (!part->done || part->status != KMS_OK)
+            continue;
+        ret_copies[i] = part->copy;
+        part->copy = (struct kms_buf){0};
     }
     let_go_locked(errand);
     return KMS_OK;

@@ -64,6 +64,14 @@ void kms_shelf_listing_clear(struct kms_shelf_listing *listing);
 /** Whether a name is in a listing. */
 bool kms_shelf_listing_has(const struct kms_shelf_listing *listing, const char *name);
 
+/**
+ * A file as each target has it; `ret_copies` has kms_shelf_targets() empty buffers, which stay empty where it is not there, cannot be read or
+ * does not come in time.
+ */
+enum kms_status kms_shelf_fetch(struct kms_shelf *shelf, const char *folder, const char *name,
+                                int64_t deadline_mono_ns, struct kms_buf *ret_copies,
+                                struct kms_error *err) KMS_MUST_USE;
+
 /** A file of one target's directory, read on the caller's thread: for those who check a target. NOT_FOUND, IO, TOO_LARGE. */
 enum kms_status kms_shelf_read(const char *directory, const char *folder, const char *name,
                                struct kms_buf *ret_bytes, struct kms_error *err) KMS_MUST_USE;

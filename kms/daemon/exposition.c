@@ -5,6 +5,7 @@
 #include "daemon/detection.h"
 #include "metrics/text.h"
 #include "ops/backup_status.h"
+#include "ops/escrow.h"
 #include "rpc/server.h"
 
 #include <dirent.h>
@@ -126,6 +127,22 @@ static void write_audit(struct kms_metrics_text *text, struct kms_audit *audit)
     kms_metrics_counter(text, "kms_audit_failures_total", "Writes that failed or came too late.",
                         status.failures);
     kms_metrics_gauge(text, "kms_audit_failing", "1 while the log cannot be written.", status.failing);
+}
+
+static void write_recovery(struct kms_metrics_text *text, struct ops_escrow *escrow)
+{
+    struct ops_escrow_status status;
+    if (escrow == NULL)
+        return;
+    ops_escrow_status(escrow, &status);
+    kms_metrics_gauge(text, "kms_recovery_capsules_expected",
+                      "Recovery capsules that must lie in the backup targets.", (double)status.expected);
+    kms_metrics_gauge(text, "kms_recovery_capsules_missing", "Of these, those that do not.",
+                      (double)status.missing);
+    kms_metrics_gauge(text, "kms_recovery_capsules_failing", "1 while they cannot be brought into order.",
+                      status.failure[0] != '\0');
+    kms_metrics_gauge(text, "kms_recovery_checked_timestamp_seconds", "When they were looked at, since 1970.",
+                      SECONDS(status.checked_ns));
 }
 
 static void write_detection(struct kms_metrics_text *text, const struct kms_detection *detection)
@@ -298,6 +315,7 @@ enum kms_status kms_exposition_write(void *context, struct kms_buf *out)
     write_hsm(&text, ops->hsm);
     write_keys(&text, ops->keys);
     write_audit(&text, ops->audit);
+    write_recovery(&text, ops->escrow);
     write_detection(&text, exposition->detection);
     write_backups(&text, exposition->ops);
     write_process(&text, ops);

@@ -5,7 +5,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 
-struct form;
+struct form; /* which of the kinds of documents it is */
 
 struct kms_certificate {
     json_t *root;
@@ -101,11 +101,6 @@ static const struct member supplement_members[] = {
     {NULL, "completed", JSON_ARRAY, NULL},
 };
 
-static enum kms_status check_destruction(struct kms_certificate *certificate, struct kms_error *err);
-static enum kms_status check_supplement(struct kms_certificate *certificate, struct kms_error *err);
-static void print_destruction(const struct kms_certificate *certificate, FILE *file);
-static void print_supplement(const struct kms_certificate *certificate, FILE *file);
-
 /* The kinds of documents that are certificates. */
 struct form {
     const char *format, *title;
@@ -114,17 +109,6 @@ struct form {
     enum kms_status (*check)(struct kms_certificate *certificate, struct kms_error *err);
     void (*print)(const struct kms_certificate *certificate, FILE *file);
 };
-static const struct form destruction = {KMS_CERTIFICATE_FORMAT,
-                                        "CERTIFICATE OF DESTRUCTION",
-                                        members,
-                                        sizeof members / sizeof *members,
-                                        check_destruction,
-                                        print_destruction};
-static const struct form supplement = {
-    KMS_SUPPLEMENT_FORMAT, "SUPPLEMENTARY CERTIFICATE OF DESTRUCTION",
-    supplement_members,    sizeof supplement_members / sizeof *supplement_members,
-    check_supplement,      print_supplement};
-
 enum kms_status kms_certificate_leaf(const struct kms_uuid *customer, const char *purpose, uint32_t version,
                                      struct kms_merkle_hash *ret_hash)
 {
@@ -203,61 +187,12 @@ static enum kms_status check_supplement(struct kms_certificate *certificate, str
                                   "the certificate completes nothing, or a part of it is of another form");
 }
 
-/* Which kind of certificate it is. */
-static enum kms_status take_form(struct kms_certificate *certificate, struct kms_error *err)
-{
-    const char *format = json_string_value(json_object_get(certificate->root, "format"));
-    if (format != NULL && strcmp(format, supplement.format) == 0)
-        certificate->form = &supplement;
-    else if (format != NULL && strcmp(format, destruction.format) == 0)
-        certificate->form = &destruction;
-    else
-        return kms_fail_public(err, KMS_INVALID_ARGUMENT, "the document is no %s and no %s",
-                               destruction.format, supplement.format);
-    return KMS_OK;
-}
-
-/* Every member, and what is derived from them. */
-static enum kms_status check(struct kms_certificate *certificate, struct kms_error *err)
-{
-    KMS_TRY(take_form(certificate, err));
-    for (size_t i = 0; i < certificate->form->count; i++) {
-        const struct member *member = &certificate->form->members[i];
-        if (value_of(certificate->root, member) == NULL)
-            return kms_fail_public(err, KMS_INVALID_ARGUMENT,
-                                   "the certificate lacks \"%s%s%s\", or it is of another type",
-                                   member->object != NULL ? member->object : "",
-                                   member->object != NULL ? "." : "", member->name);
-    }
-    if (!json_is_boolean(json_object_get(certificate->root, "development")))
-        return kms_fail_public(err, KMS_INVALID_ARGUMENT,
-                               "the certificate does not say whether it is for development");
-    return certificate->form->check(certificate, err);
-}
-
 void kms_certificate_free(struct kms_certificate *certificate)
 {
     if (certificate == NULL)
         return;
     json_decref(certificate->root);
     free(certificate);
-}
-
-enum kms_status kms_certificate_parse(struct kms_slice document, struct kms_certificate **ret_certificate,
-                                      struct kms_error *err)
-{
-    struct kms_certificate *certificate = calloc(1, sizeof *certificate);
-    if (certificate == NULL)
-        return kms_fail(err, KMS_NO_MEMORY, "no memory for a certificate");
-    enum kms_status status = load(document, &certificate->root, err);
-    if (status == KMS_OK)
-        status = check(certificate, err);
-    if (status != KMS_OK) {
-        kms_certificate_free(certificate);
-        return status;
-    }
-    *ret_certificate = certificate;
-    return KMS_OK;
 }
 
 /* Text from a document, with nothing in it that moves a cursor. */
@@ -348,6 +283,66 @@ static void print_supplement(const struct kms_certificate *certificate, FILE *fi
         print_line(file, "Sealed", json_object_get(entry, "sealed"));
         print_list(file, "Between SEALED and ERASED", json_object_get(entry, "remaining"), "nothing: ERASED");
     }
+}
+
+static const struct form destruction = {KMS_CERTIFICATE_FORMAT,
+                                        "CERTIFICATE OF DESTRUCTION",
+                                        members,
+                                        sizeof members / sizeof *members,
+                                        check_destruction,
+                                        print_destruction};
+static const struct form supplement = {
+    KMS_SUPPLEMENT_FORMAT, "SUPPLEMENTARY CERTIFICATE OF DESTRUCTION",
+    supplement_members,    sizeof supplement_members / sizeof *supplement_members,
+    check_supplement,      print_supplement};
+
+/* Which kind of certificate it is. */
+static enum kms_status take_form(struct kms_certificate *certificate, struct kms_error *err)
+{
+    const char *format = json_string_value(json_object_get(certificate->root, "format"));
+    if (format != NULL && strcmp(format, supplement.format) == 0)
+        certificate->form = &supplement;
+    else if (format != NULL && strcmp(format, destruction.format) == 0)
+        certificate->form = &destruction;
+    else
+        return kms_fail_public(err, KMS_INVALID_ARGUMENT, "the document is no %s and no %s",
+                               destruction.format, supplement.format);
+    return KMS_OK;
+}
+
+/* Every member, and what is derived from them. */
+static enum kms_status check(struct kms_certificate *certificate, struct kms_error *err)
+{
+    KMS_TRY(take_form(certificate, err));
+    for (size_t i = 0; i < certificate->form->count; i++) {
+        const struct member *member = &certificate->form->members[i];
+        if (value_of(certificate->root, member) == NULL)
+            return kms_fail_public(err, KMS_INVALID_ARGUMENT,
+                                   "the certificate lacks \"%s%s%s\", or it is of another type",
+                                   member->object != NULL ? member->object : "",
+                                   member->object != NULL ? "." : "", member->name);
+    }
+    if (!json_is_boolean(json_object_get(certificate->root, "development")))
+        return kms_fail_public(err, KMS_INVALID_ARGUMENT,
+                               "the certificate does not say whether it is for development");
+    return certificate->form->check(certificate, err);
+}
+
+enum kms_status kms_certificate_parse(struct kms_slice document, struct kms_certificate **ret_certificate,
+                                      struct kms_error *err)
+{
+    struct kms_certificate *certificate = calloc(1, sizeof *certificate);
+    if (certificate == NULL)
+        return kms_fail(err, KMS_NO_MEMORY, "no memory for a certificate");
+    enum kms_status status = load(document, &certificate->root, err);
+    if (status == KMS_OK)
+        status = check(certificate, err);
+    if (status != KMS_OK) {
+        kms_certificate_free(certificate);
+        return status;
+    }
+    *ret_certificate = certificate;
+    return KMS_OK;
 }
 
 void kms_certificate_print(const struct kms_certificate *certificate, FILE *file)

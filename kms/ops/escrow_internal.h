@@ -32,7 +32,8 @@ struct ops_escrow {
 
     struct kms_mutex
         lock; /* KMS_LOCK_RECOVERY: capsules are being written or removed; protects up to the next lock */
-    int64_t next_pass_ns; /* mono */
+    int64_t next_pass_ns;    /* mono */
+    int64_t next_reading_ns; /* mono: the pass that reads what it finds */
 
     struct kms_mutex status_lock; /* KMS_LOCK_RECOVERY_STATUS; protects what follows */
     struct ops_escrow_status status;
@@ -73,6 +74,15 @@ enum kms_status ops_escrow_make_locked(struct ops_escrow *escrow, const struct k
 enum kms_status ops_escrow_put_locked(struct ops_escrow *escrow, const struct kms_recovery_key_record *key,
                                       const struct ops_escrow_place *place, struct kms_slice file,
                                       struct kms_error *err) KMS_MUST_USE;
+
+/* escrow_check.c */
+
+struct ops_escrow_entry;
+/** Is this the capsule of that entry, signed by the attestation key? TAMPERED, INVALID_ARGUMENT: why not. */
+enum kms_status ops_escrow_check_bytes(struct kms_slice file, struct kms_slice attestation,
+                                       const struct kms_recovery_key_record *key,
+                                       const struct ops_escrow_entry *entry,
+                                       struct kms_error *err) KMS_MUST_USE;
 
 /* escrow_expect.c */
 

@@ -13,6 +13,7 @@
 enum {
     NEWBORN_SECONDS = 120, /* a capsule may be older than its tenant by so much */
     LIST_SECONDS = 5,
+    READING_SECONDS = 86400,
     USELESS_AT_ONCE = 1000
 };
 
@@ -20,6 +21,7 @@ enum {
 struct pass {
     struct ops_escrow *escrow;
     struct ops_escrow_status status;
+    char *attestation; /* PEM; NULL: capsules are not read, their names are enough */
     struct kms_shelf_listing listings[KMS_BACKUP_TARGETS_MAX];
 };
 
@@ -78,6 +80,41 @@ static void look_at_target(struct pass *pass, const struct kms_recovery_key_reco
     }
 }
 
+/* How many targets have a file under the name, that is what it must be. */
+static unsigned count_good(struct pass *pass, const struct kms_recovery_key_record *key,
+                           const struct ops_escrow_entry *entry)
+{
+    struct kms_buf copies[KMS_BACKUP_TARGETS_MAX] = {0};
+    char name[KMS_CAPSULE_NAME_SIZE];
+    unsigned good = 0;
+    struct kms_error err = {0};
+    (void)kms_capsule_name(&entry->tenant, entry->epoch, name);
+    if (kms_shelf_fetch(pass->escrow->shelf, key->fingerprint, name, ops_escrow_deadline(), copies, &err) !=
+        KMS_OK)
+        return entry->present;
+    for (size_t i = 0; i < kms_shelf_targets(pass->escrow->shelf); i++) {
+        const enum kms_status status = ops_escrow_check_bytes(
+            kms_buf_slice(&copies[i]), kms_slice_str(pass->attestation), key, entry, &err);
+        if (status == KMS_OK)
+            good++;
+        else
+            kms_log_warning("recovery", "the capsule %s in %s is made again: %s", name,
+                            kms_shelf_target(pass->escrow->shelf, i), kms_error_cause(&err, status));
+        kms_buf_clear(&copies[i]);
+    }
+    return good;
+}
+
+/* A capsule, made again. */
+static enum kms_status restore_capsule(struct pass *pass, const struct kms_recovery_key_record *key,
+                                       const struct ops_escrow_entry *entry, struct kms_error *err)
+{
+    const struct ops_escrow_place place = {entry->tenant, entry->epoch, entry->master_id};
+    KMS_CLEANUP(kms_buf_clear) struct kms_buf file = {0};
+    KMS_TRY(ops_escrow_make_locked(pass->escrow, key, &place, &file, err));
+    return ops_escrow_put_locked(pass->escrow, key, &place, kms_buf_slice(&file), err);
+}
+
 /* Put back what is missing, until that fails: a target that is away would fail each time. */
 static void fill_up(struct pass *pass, const struct kms_recovery_key_record *key,
                     struct ops_escrow_entries *entries)
@@ -89,16 +126,12 @@ static void fill_up(struct pass *pass, const struct kms_recovery_key_record *key
         if (!entry->wanted)
             continue;
         pass->status.expected += targets;
+        if (pass->attestation != NULL && entry->present == targets && !failing)
+            entry->present = count_good(pass, key, entry);
         if (entry->present == targets)
             continue;
-        const struct ops_escrow_place place = {entry->tenant, entry->epoch, entry->master_id};
-        KMS_CLEANUP(kms_buf_clear) struct kms_buf file = {0};
         struct kms_error err = {0};
-        enum kms_status status = KMS_UNAVAILABLE;
-        if (!failing)
-            status = ops_escrow_make_locked(pass->escrow, key, &place, &file, &err);
-        if (!failing && status == KMS_OK)
-            status = ops_escrow_put_locked(pass->escrow, key, &place, kms_buf_slice(&file), &err);
+        const enum kms_status status = failing ? KMS_UNAVAILABLE : restore_capsule(pass, key, entry, &err);
         if (status == KMS_OK)
             continue;
         if (!failing)
@@ -184,6 +217,17 @@ static void publish(struct ops_escrow *escrow, const struct ops_escrow_status *f
     escrow->status = *found;
 }
 
+/* Now and then capsules are read, too: at the first pass, when their signatures may be of a token that was lost, and once a day. */
+static enum kms_status begin_reading(struct pass *pass, struct kms_error *err)
+{
+    const int64_t now = kms_clock_mono_ns();
+    if (now < pass->escrow->next_reading_ns)
+        return KMS_OK;
+    KMS_TRY(kms_hsm_attestation_public_pem(pass->escrow->hsm, &pass->attestation, err));
+    pass->escrow->next_reading_ns = now + READING_SECONDS * KMS_NS_PER_SECOND;
+    return KMS_OK;
+}
+
 bool ops_escrow_tick(struct ops_escrow *escrow)
 {
     KMS_LOCKED(&escrow->lock);
@@ -195,119 +239,17 @@ bool ops_escrow_tick(struct ops_escrow *escrow)
         KMS_LOCKED(&escrow->status_lock);
         pass.status.removed = escrow->status.removed;
     }
-    const enum kms_status status = look_at_all(&pass, &err);
+    enum kms_status status = begin_reading(&pass, &err);
+    if (status == KMS_OK)
+        status = look_at_all(&pass, &err);
+    free(pass.attestation);
     if (status != KMS_OK)
         note_failure(&pass, kms_error_cause(&err, status));
+    if (pass.status.failure[0] != '\0')
+        escrow->next_reading_ns = 0; /* who knows what was not read */
     pass.status.checked_ns = kms_clock_wall_ns();
     publish(escrow, &pass.status);
     const int64_t pause = pass.status.failure[0] == '\0' ? OPS_ESCROW_LOOK_SECONDS : OPS_ESCROW_AGAIN_SECONDS;
     escrow->next_pass_ns = kms_clock_mono_ns() + pause * KMS_NS_PER_SECOND;
     return true;
-}
-
-/* Where findings go, and whose signatures count. */
-struct checking {
-    struct ops_escrow *escrow;
-    const char *directory;
-    struct kms_slice attestation;
-    void (*finding)(void *context, const char *text);
-    void *context;
-};
-
-/* A capsule that this HSM has signed, or one that was lost. */
-static enum kms_status open_capsule(const struct checking *checking, struct kms_slice file,
-                                    struct kms_capsule *ret_capsule, struct kms_error *err)
-{
-    const struct ops_escrow *escrow = checking->escrow;
-    enum kms_status status = kms_capsule_open(file, checking->attestation, ret_capsule, err);
-    for (size_t i = 0; i < escrow->predecessor_count && status == KMS_TAMPERED; i++)
-        status = kms_capsule_open(file, escrow->predecessors[i], ret_capsule, err);
-    return status;
-}
-
-/* Is a capsule's file what it must be? */
-static enum kms_status check_file(const struct checking *checking, const struct kms_recovery_key_record *key,
-                                  const struct ops_escrow_entry *entry, struct kms_error *err)
-{
-    char name[KMS_CAPSULE_NAME_SIZE];
-    KMS_CLEANUP(kms_buf_clear) struct kms_buf file = {0};
-    KMS_CLEANUP(kms_capsule_clear) struct kms_capsule capsule = {0};
-    KMS_TRY(kms_shelf_read(checking->directory, key->fingerprint,
-                           kms_capsule_name(&entry->tenant, entry->epoch, name), &file, err));
-    KMS_TRY(open_capsule(checking, kms_buf_slice(&file), &capsule, err));
-    const bool fits =
-        strcmp(capsule.wrapping_key, key->fingerprint) == 0 && capsule.recovery_epoch == key->epoch &&
-        kms_uuid_equal(&capsule.tenant, &entry->tenant) && capsule.epoch == entry->epoch &&
-        (entry->epoch == 0 || memcmp(capsule.keys[0].id, entry->master_id, KMS_MASTER_ID_SIZE) == 0);
-    if (!fits)
-        return kms_fail_public(err, KMS_TAMPERED, "it is the capsule of another key, tenant or epoch");
-    return KMS_OK;
-}
-
-/* What was expected a while ago may have come to its end since. */
-static enum kms_status is_still_wanted(struct ops_escrow *escrow, const struct kms_recovery_key_record *key,
-                                       const struct ops_escrow_entry *entry, bool *ret_wanted,
-                                       struct kms_error *err)
-{
-    struct kms_recovery_key_record now;
-    KMS_CLEANUP(ops_escrow_entries_clear) struct ops_escrow_entries entries = {0};
-    {
-        KMS_TXN txn = {0};
-        KMS_TRY(kms_txn_begin(escrow->store, false, &txn, err));
-        KMS_TRY(escrow->store->ops->recovery.key_get(txn.txn, key->fingerprint, &now, err));
-    }
-    KMS_TRY(ops_escrow_expect(escrow->store, key, &entries, err));
-    const struct ops_escrow_entry *found = ops_escrow_find(&entries, &entry->tenant, entry->epoch);
-    *ret_wanted = now.state == KMS_RECOVERY_ACTIVE && found != NULL && found->wanted &&
-                  memcmp(found->master_id, entry->master_id, sizeof found->master_id) == 0;
-    return KMS_OK;
-}
-
-static enum kms_status check_entry(const struct checking *checking, const struct kms_recovery_key_record *key,
-                                   const struct ops_escrow_entry *entry, struct kms_error *err)
-{
-    char text[512];
-    char name[KMS_CAPSULE_NAME_SIZE];
-    bool wanted = true;
-    struct kms_error why = {0};
-    const enum kms_status status = check_file(checking, key, entry, &why);
-    if (status == KMS_OK)
-        return KMS_OK;
-    KMS_TRY(is_still_wanted(checking->escrow, key, entry, &wanted, err));
-    if (!wanted)
-        return KMS_OK;
-    (void)snprintf(text, sizeof text, "recovery/%s/%s: %s", key->fingerprint,
-                   kms_capsule_name(&entry->tenant, entry->epoch, name), kms_error_cause(&why, status));
-    checking->finding(checking->context, text);
-    return KMS_OK;
-}
-
-static enum kms_status check_key(const struct checking *checking, const struct kms_recovery_key_record *key,
-                                 struct kms_error *err)
-{
-    KMS_CLEANUP(ops_escrow_entries_clear) struct ops_escrow_entries entries = {0};
-    KMS_TRY(ops_escrow_expect(checking->escrow->store, key, &entries, err));
-    for (size_t i = 0; i < entries.count; i++) {
-        if (entries.list[i].wanted)
-            KMS_TRY(check_entry(checking, key, &entries.list[i], err));
-    }
-    return KMS_OK;
-}
-
-enum kms_status ops_escrow_check_target(struct ops_escrow *escrow, const char *directory,
-                                        void (*finding)(void *context, const char *text), void *context,
-                                        struct kms_error *err)
-{
-    struct ops_escrow_keys keys;
-    KMS_FREE char *attestation = NULL;
-    KMS_TRY(kms_hsm_attestation_public_pem(escrow->hsm, &attestation, err));
-    {
-        KMS_TXN txn = {0};
-        KMS_TRY(kms_txn_begin(escrow->store, false, &txn, err));
-        KMS_TRY(ops_escrow_read_keys(escrow->store, txn.txn, &keys, err));
-    }
-    const struct checking checking = {escrow, directory, kms_slice_str(attestation), finding, context};
-    for (size_t i = 0; i < keys.count; i++)
-        KMS_TRY(check_key(&checking, &keys.list[i], err));
-    return KMS_OK;
 }

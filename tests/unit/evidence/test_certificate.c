@@ -92,6 +92,28 @@ static char *proof_text(size_t i)
     return text;
 }
 
+/* A supplementary certificate over that many others. */
+static char *supplement_text(unsigned completed)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < completed; i++)
+        assert_int_equal(json_array_append_new(
+                             list, json_pack("{s:s, s:s, s:[s], s:s}", "batch", "b", "certificate", "c-1",
+                                             "remaining", "backups of\x1b[2J the provider", "sealed", "t")),
+                         0);
+    json_t *root = json_pack(
+        "{s:[{s:s, s:s, s:s}], s:{s:s, s:i}, s:s, s:o, s:s, s:b, s:s, s:{s:s, s:s, s:s}, s:{s:i, "
+        "s:s, s:s, s:s}, s:s}",
+        "approvals", "identity", "spiffe://x/erin", "person", "erin", "time", "t", "audit", "hash", "00",
+        "seq", 7, "certificate", "s-1", "completed", list, "created", "t", "development", 0, "format",
+        KMS_SUPPLEMENT_FORMAT, "operation", "digest", "d", "requester", "r", "uid", "u", "recovery_key",
+        "epoch", 1, "fingerprint", "f00d", "retired", "t", "statement", "burnt", "tenant", "t");
+    assert_non_null(root);
+    char *text = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
+    json_decref(root);
+    return text;
+}
+
 static struct kms_certificate *parsed(const char *text)
 {
     struct kms_certificate *certificate = NULL;
@@ -244,6 +266,57 @@ static void a_proof_shows_its_customer_and_no_other(void **state)
     free(text);
 }
 
+static void a_supplement_is_taken_only_as_a_whole_and_with_something_completed(void **state)
+{
+    (void)state;
+    char *text = supplement_text(2);
+    struct kms_certificate *certificate = parsed(text);
+    assert_null(kms_certificate_customer(certificate));
+    char *page = NULL;
+    size_t size = 0;
+    FILE *file = open_memstream(&page, &size);
+    kms_certificate_print(certificate, file);
+    assert_int_equal(fclose(file), 0);
+    assert_non_null(strstr(page, "SUPPLEMENTARY"));
+    assert_non_null(strstr(page, "burnt"));
+    assert_non_null(strstr(page, "c-1"));
+    assert_null(strchr(page, 0x1b));
+    free(page);
+    struct kms_proof_facts facts;
+    char *proof = proof_text(3);
+    assert_int_equal(kms_certificate_prove(certificate, kms_slice_str(proof), &facts, &err),
+                     KMS_INVALID_ARGUMENT);
+    free(proof);
+    kms_certificate_free(certificate);
+    json_t *whole = json_loads(text, 0, NULL);
+    free(text);
+    const char *name;
+    json_t *value;
+    json_object_foreach(whole, name, value)
+    {
+        json_t *without = json_deep_copy(whole);
+        assert_int_equal(json_object_del(without, name), 0);
+        char *cut = json_dumps(without, JSON_COMPACT);
+        assert_int_equal(kms_certificate_parse(kms_slice_str(cut), &certificate, &err), KMS_INVALID_ARGUMENT);
+        free(cut);
+        json_decref(without);
+    }
+    static const char *const members[] = {"batch", "certificate", "remaining", "sealed"};
+    for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
+        json_t *without = json_deep_copy(whole);
+        assert_int_equal(
+            json_object_del(json_array_get(json_object_get(without, "completed"), 1), members[i]), 0);
+        char *cut = json_dumps(without, JSON_COMPACT);
+        assert_int_equal(kms_certificate_parse(kms_slice_str(cut), &certificate, &err), KMS_INVALID_ARGUMENT);
+        free(cut);
+        json_decref(without);
+    }
+    json_decref(whole);
+    text = supplement_text(0);
+    assert_int_equal(kms_certificate_parse(kms_slice_str(text), &certificate, &err), KMS_INVALID_ARGUMENT);
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -252,6 +325,7 @@ int main(void)
         cmocka_unit_test(a_certificate_is_taken_only_with_every_member),
         cmocka_unit_test(the_rendering_says_development_and_moves_no_cursor),
         cmocka_unit_test(a_proof_shows_its_customer_and_no_other),
+        cmocka_unit_test(a_supplement_is_taken_only_as_a_whole_and_with_something_completed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
