@@ -63,8 +63,11 @@ enum kms_status kms_shelf_files_put(const char *directory, const char *folder, c
     KMS_CLOSE int dir = -1;
     KMS_TRY(open_folder(directory, folder, true, &dir, err));
     KMS_CLOSE int file = openat(dir, partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    struct stat info;
     if (file < 0)
         return failed("create a file for", name, err);
+    if (fstat(file, &info) != 0 || !S_ISREG(info.st_mode))
+        return kms_fail_public(err, KMS_IO, "something that is no file lies in the way of %s", name);
     KMS_TRY(kms_backup_target_write(file, bytes, err));
     if (fsync(file) != 0)
         return failed("flush", name, err);
