@@ -110,6 +110,12 @@ enum kms_status kms_audit_commit(struct kms_audit *audit, struct kms_error *err)
 uint64_t kms_audit_commit_start(struct kms_audit *audit);
 enum kms_status kms_audit_commit_wait(struct kms_audit *audit, uint64_t ticket,
                                       struct kms_error *err) KMS_MUST_USE;
+/**
+ * Wait for the same, but no longer than `ns`, however often: OK with *ret_done false when that was not enough. AUDIT_UNAVAILABLE when an
+ * attempt with these records has failed, although another one may make them durable.
+ */
+enum kms_status kms_audit_commit_await(struct kms_audit *audit, uint64_t ticket, int64_t ns, bool *ret_done,
+                                       struct kms_error *err) KMS_MUST_USE;
 /** Whether kms_audit_commit_wait() would return OK at once. */
 bool kms_audit_is_durable(struct kms_audit *audit, uint64_t ticket);
 

@@ -161,6 +161,7 @@ static enum kms_status open_server(struct kms_daemon *daemon, struct kms_error *
         .max_connection_age_ns = config->limits.connection_age_seconds * KMS_NS_PER_SECOND,
         .commit = {.begin = kms_ops_commit_begin,
                    .is_done = kms_ops_commit_is_done,
+                   .await = kms_ops_commit_await,
                    .finish = kms_ops_commit_finish,
                    .context = &daemon->ops},
         .refused = kms_ops_refused,

@@ -51,6 +51,13 @@ bool kms_ops_commit_is_done(void *context, uint64_t ticket)
     return kms_audit_is_durable(ops->audit, ticket);
 }
 
+enum kms_status kms_ops_commit_await(void *context, uint64_t ticket, int64_t ns, bool *ret_done,
+                                     struct kms_error *err)
+{
+    const struct kms_ops *ops = context;
+    return kms_audit_commit_await(ops->audit, ticket, ns, ret_done, err);
+}
+
 enum kms_status kms_ops_commit_finish(void *context, uint64_t ticket, struct kms_error *err)
 {
     const struct kms_ops *ops = context;

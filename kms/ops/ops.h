@@ -99,6 +99,8 @@ struct kms_ops {
  */
 enum kms_status kms_ops_commit_begin(void *context, uint64_t *ret_ticket, struct kms_error *err) KMS_MUST_USE;
 bool kms_ops_commit_is_done(void *context, uint64_t ticket);
+enum kms_status kms_ops_commit_await(void *context, uint64_t ticket, int64_t ns, bool *ret_done,
+                                     struct kms_error *err) KMS_MUST_USE;
 enum kms_status kms_ops_commit_finish(void *context, uint64_t ticket, struct kms_error *err) KMS_MUST_USE;
 /** Both, for a thread that has nothing else to do meanwhile. */
 enum kms_status kms_ops_commit(struct kms_ops *ops, struct kms_error *err) KMS_MUST_USE;

@@ -8,9 +8,11 @@
 #include "rpc/stream.h"
 
 enum {
-    COMMITS_PER_GROUP = 2,      /* a group collects for so many times as long as its commit will take */
-    COST_SMOOTHING = 8,         /* of the measured duration of commits */
-    GROUP_AGE_MAX_NS = 10000000 /* however slow the disk is */
+    COMMITS_PER_GROUP = 2,       /* a group collects for so many times as long as its commit will take */
+    COST_SMOOTHING = 8,          /* of the measured duration of commits */
+    GROUP_AGE_MAX_NS = 10000000, /* however slow the disk is */
+    MOMENT_NS = 250000,          /* an idle thread looks for calls so often while a commit is under way */
+    PATIENCE_NS = 250000000,     /* and no longer than this */
 };
 
 void kms_rpc_group_stage(struct kms_rpc_queue *queue, struct kms_rpc_reply *reply)
@@ -136,7 +138,7 @@ static void finish(struct kms_rpc_queue *queue, bool done)
 {
     struct kms_rpc_group *group = &queue->committing;
     const struct kms_rpc_commit *commit = &queue->server->config.commit;
-    enum kms_status status = group->begun;
+    enum kms_status status = group->status;
     if (status == KMS_OK && commit->finish != NULL)
         status = commit->finish(commit->context, group->ticket, &group->error);
     learn_cost(queue, !done);
@@ -166,7 +168,7 @@ static void begin(struct kms_rpc_queue *queue)
     group->since_ns = kms_clock_mono_ns();
     queue->collecting.head = queue->collecting.tail = NULL;
     queue->collecting.size = 0;
-    group->begun =
+    group->status =
         commit->begin == NULL ? KMS_OK : commit->begin(commit->context, &group->ticket, &group->error);
 }
 
@@ -188,13 +190,32 @@ static bool is_due(const struct kms_rpc_queue *queue)
 static bool is_done(const struct kms_rpc_queue *queue)
 {
     const struct kms_rpc_commit *commit = &queue->server->config.commit;
-    return queue->committing.begun != KMS_OK || commit->is_done == NULL ||
+    return queue->committing.status != KMS_OK || commit->is_done == NULL ||
            commit->is_done(commit->context, queue->committing.ticket);
+}
+
+/*
+ * Wait a moment for the commit under way: calls that come meanwhile are not handled one by one, and the writer has a processor to
+ * itself. False when it needs more time and others may need the thread; a disk that takes very long is waited for by finish, which knows when
+ * to give up.
+ */
+static bool await_end(struct kms_rpc_queue *queue)
+{
+    struct kms_rpc_group *group = &queue->committing;
+    const struct kms_rpc_commit *commit = &queue->server->config.commit;
+    if (commit->await == NULL || group->status != KMS_OK || kms_rpc_group_is_full(queue) ||
+        kms_clock_mono_ns() - group->since_ns >= PATIENCE_NS)
+        return true;
+    bool done = false;
+    group->status = commit->await(commit->context, group->ticket, MOMENT_NS, &done, &group->error);
+    return done || group->status != KMS_OK;
 }
 
 void kms_rpc_group_advance(struct kms_rpc_queue *queue, bool idle)
 {
     const bool done = queue->committing.size > 0 && is_done(queue);
+    if (queue->committing.size > 0 && !done && idle && !await_end(queue))
+        return;
     if (queue->committing.size > 0 && (done || idle || kms_rpc_group_is_full(queue)))
         finish(queue, done);
     if (queue->committing.size == 0 && queue->collecting.size > 0 && (idle || is_due(queue)))

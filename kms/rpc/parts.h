@@ -144,7 +144,7 @@ struct kms_rpc_group {
     unsigned size;
     int64_t since_ns; /* when the first reply was staged; once its commit has begun: when it did */
     uint64_t ticket;
-    enum kms_status begun; /* what the first half of the commit returned */
+    enum kms_status status; /* what the commit has said so far */
     struct kms_error error;
 };
 

@@ -62,7 +62,7 @@ struct kms_rpc_service {
 /**
  * What makes the audit records and reservations of calls durable, in two halves: once for a group of finished inline calls and
  * once for each finished control call, before their replies leave. While the second half of one group is awaited the thread
- * works on the next group. A failure of either half turns every reply of the group into that status. All three run on the
+ * works on the next group. A failure of either half turns every reply of the group into that status. All of them run on the
  * thread that ran the handlers.
  */
 struct kms_rpc_commit {
@@ -70,6 +70,12 @@ struct kms_rpc_commit {
     enum kms_status (*begin)(void *context, uint64_t *ret_ticket, struct kms_error *err);
     /** Whether finish would return OK without waiting; cheap. */
     bool (*is_done)(void *context, uint64_t ticket);
+    /**
+     * Wait for it no longer than `ns`: OK with *ret_done false when that was not enough, else as finish. NULL: there is only
+     * finish to wait with.
+     */
+    enum kms_status (*await)(void *context, uint64_t ticket, int64_t ns, bool *ret_done,
+                             struct kms_error *err);
     /** Wait until it is durable, or known that it cannot be made so. */
     enum kms_status (*finish)(void *context, uint64_t ticket, struct kms_error *err);
     void *context;

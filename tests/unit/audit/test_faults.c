@@ -332,6 +332,42 @@ static void a_hung_disk_fails_callers_at_the_deadline_and_heals(void **state)
     assert_complete(dir, next - 1);
 }
 
+static void a_moment_is_no_longer_than_it_says_and_tells_of_failures(void **state)
+{
+    const struct logdir *dir = *state;
+    static const int64_t moment_ns = INT64_C(1000000);
+    struct faulty faulty;
+    faulty_init(&faulty);
+    struct kms_audit *audit = open_faulty(dir, &faulty, long_deadline);
+    faulty_hang(&faulty, FAULTY_FDATASYNC);
+    assert_int_equal(append_number(audit, 1), KMS_OK);
+    const uint64_t ticket = kms_audit_commit_start(audit);
+    faulty_wait_hanging(&faulty);
+    struct kms_error err = {0};
+    bool done = true;
+    assert_int_equal(kms_audit_commit_await(audit, ticket, moment_ns, &done, &err), KMS_OK);
+    assert_false(done);
+    faulty_release(&faulty);
+    assert_int_equal(kms_audit_commit_await(audit, ticket, long_deadline, &done, &err), KMS_OK);
+    assert_true(done);
+    assert_true(kms_audit_is_durable(audit, ticket));
+    faulty_fail(&faulty, FAULTY_FDATASYNC, EIO, 0,
+                1); /* only once: the writer's next attempt may be a good one */
+    assert_int_equal(append_number(audit, 2), KMS_OK);
+    const uint64_t failing = kms_audit_commit_start(audit);
+    assert_int_equal(kms_audit_commit_await(audit, failing, long_deadline, &done, &err),
+                     KMS_AUDIT_UNAVAILABLE);
+    assert_non_null(strstr(err.cause, "cannot make audit segment"));
+    assert_int_equal(append_number(audit, 3), KMS_OK);
+    const uint64_t healed = kms_audit_commit_start(audit); /* an older failure is not this one's */
+    assert_int_equal(kms_audit_commit_await(audit, healed, long_deadline, &done, &err), KMS_OK);
+    assert_true(done);
+    faulty_mend(&faulty);
+    kms_audit_free(audit);
+    faulty_clear(&faulty);
+    assert_complete(dir, 3);
+}
+
 static void closing_does_not_wait_for_a_hung_disk(void **state)
 {
     const struct logdir *dir = *state;
@@ -532,6 +568,7 @@ int main(void)
         TEST(a_disk_full_in_the_middle_of_a_group_leaves_none_of_it),
         TEST(a_file_system_that_cannot_allocate_ahead_is_served),
         TEST(a_hung_disk_fails_callers_at_the_deadline_and_heals),
+        TEST(a_moment_is_no_longer_than_it_says_and_tells_of_failures),
         TEST(closing_does_not_wait_for_a_hung_disk),
         TEST(a_full_buffer_refuses_and_loses_nothing),
         TEST(a_real_limit_on_the_file_fails_closed_and_heals),

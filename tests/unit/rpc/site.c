@@ -80,6 +80,29 @@ static bool commit_is_done(void *context, uint64_t ticket)
     return done;
 }
 
+/* As an audit log whose disk is busy: long enough for a test to see that it is not waited for. */
+static enum kms_status commit_await(void *context, uint64_t ticket, int64_t ns, bool *ret_done,
+                                    struct kms_error *err)
+{
+    struct site *site = context;
+    const struct timespec moment = {.tv_nsec = ns};
+    (void)ticket;
+    pthread_mutex_lock(&site->lock);
+    site->moments++;
+    pthread_cond_broadcast(&site->changed);
+    const bool held = site->hold_commit;
+    const enum kms_status status = site->await_fails;
+    pthread_mutex_unlock(&site->lock);
+    if (status != KMS_OK) {
+        note(site, 'x');
+        return kms_fail(err, status, "the test said so");
+    }
+    if (held)
+        (void)nanosleep(&moment, NULL);
+    *ret_done = !held;
+    return KMS_OK;
+}
+
 static enum kms_status commit_finish(void *context, uint64_t ticket, struct kms_error *err)
 {
     struct site *site = context;
@@ -367,8 +390,11 @@ void site_start(struct site *site, const struct site_options *options)
     config.private_key_path = site_path(site, "server.key");
     config.client_ca_path = site_path(site, "ca.pem");
     config.auth = site->auth;
-    config.commit = (struct kms_rpc_commit){
-        .begin = commit_begin, .is_done = commit_is_done, .finish = commit_finish, .context = site};
+    config.commit = (struct kms_rpc_commit){.begin = commit_begin,
+                                            .is_done = commit_is_done,
+                                            .await = commit_await,
+                                            .finish = commit_finish,
+                                            .context = site};
     config.refused = refused;
     config.refused_context = site;
     if (options->reflection)
@@ -432,6 +458,13 @@ void site_set_begin(struct site *site, enum kms_status status)
 {
     pthread_mutex_lock(&site->lock);
     site->begin_fails = status;
+    pthread_mutex_unlock(&site->lock);
+}
+
+void site_set_await(struct site *site, enum kms_status status)
+{
+    pthread_mutex_lock(&site->lock);
+    site->await_fails = status;
     pthread_mutex_unlock(&site->lock);
 }
 

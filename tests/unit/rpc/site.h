@@ -44,8 +44,10 @@ struct site {
         [SITE_EVENTS_MAX]; /* 'h' a handler ran, 'c' a commit succeeded, 'x' a commit failed, 'r' a refusal was noted */
     size_t event_count;
     enum kms_status begin_fails, commit_fails; /* what the halves of commit answer */
+    enum kms_status await_fails;               /* what a moment's wait for a commit answers */
     bool hold_commit;                          /* the second half waits while this is set */
     unsigned in_commit;                        /* commits that have begun */
+    unsigned moments;                          /* how often the queue has waited a moment for one */
     bool released;
     unsigned holding; /* handlers that run in "hold" or "wait" */
     unsigned over;    /* handlers of "wait" that have seen the end of their call */
@@ -82,6 +84,7 @@ void site_await(struct site *site, const unsigned *field, unsigned value);
         site_value_;                                                                                         \
     })
 void site_set_commit(struct site *site, enum kms_status status);
+void site_set_await(struct site *site, enum kms_status status);
 void site_set_begin(struct site *site, enum kms_status status);
 void site_hold_commit(struct site *site, bool hold);
 size_t site_count(struct site *site, char event);
