@@ -15,8 +15,9 @@
 #include <grpc/grpc_security.h>
 
 enum {
-    KMS_RPC_REQUESTED_UNARY = 32, /* calls of an inline method that a queue asks for ahead */
-    KMS_RPC_REQUESTED_OTHER = 2,  /* calls of any other method */
+    /* Calls that a queue asks for ahead. Few: Debian's core looks for each completion's tag in the list of all that are awaited. */
+    KMS_RPC_REQUESTED_UNARY = 8,  /* of an inline method */
+    KMS_RPC_REQUESTED_OTHER = 1,  /* of any other */
     KMS_RPC_TASKS = 32,           /* messages that wait to be handled together */
     KMS_RPC_STREAM_REPLIES = 512, /* replies of a stream that wait to be sent; reading pauses at that */
 };
