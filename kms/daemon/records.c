@@ -3,10 +3,19 @@
 #include "core/clock.h"
 #include "store/sqlite.h"
 
+/*
+ * Beside the queues' threads and those of the targets, so that none waits for another's transaction: main, the control worker, two that
+ * run operations, detection, and a base that is being made, which reads for minutes.
+ */
+enum { OTHER_READERS = 6 };
+
 enum kms_status kms_daemon_open_records(const struct kms_config *config, struct kms_store **ret_store,
                                         struct kms_audit **ret_audit, struct kms_error *err)
 {
-    const struct kms_store_sqlite_config store = {.path = config->store.path};
+    const struct kms_store_sqlite_config store = {
+        .path = config->store.path,
+        .readers = config->limits.threads + config->backup.targets_count + OTHER_READERS,
+    };
     const struct kms_audit_config audit = {
         .directory = config->audit.directory,
         .segment_bytes = (uint64_t)config->audit.segment_mib << 20,

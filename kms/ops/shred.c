@@ -238,7 +238,7 @@ static enum kms_status find_draft(struct ops_run *run, struct kms_txn *txn, cons
     KMS_TRY(ops_shred_find_job(run->call, txn, uid, ret_job, ret_tenant));
     if (ret_job->state != KMS_SHRED_JOB_DRAFT)
         return kms_fail_public(&run->call->error, KMS_FAILED_PRECONDITION,
-                               "shred job %s was requested already: its list is closed", uid);
+                               "shred job %s is no draft any more: its list is closed", uid);
     return KMS_OK;
 }
 
