@@ -61,8 +61,9 @@ static enum kms_status open_escrow(struct kms_daemon *daemon, struct kms_error *
     const struct kms_config *config = daemon->config;
     if (!config->recovery.enabled)
         return ops_recovery_check_off(daemon->store, err);
-    KMS_TRY(ops_escrow_new(daemon->hsm, daemon->store, (const char *const *)config->backup.targets,
-                           config->backup.targets_count, &daemon->escrow, err));
+    KMS_TRY(ops_escrow_new(daemon->hsm, daemon->store, daemon->backup,
+                           (const char *const *)config->backup.targets, config->backup.targets_count,
+                           &daemon->escrow, err));
     ops_escrow_set_predecessors(daemon->escrow, daemon->predecessors.list, daemon->predecessors.count);
     return KMS_OK;
 }

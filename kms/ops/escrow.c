@@ -103,8 +103,9 @@ static void gone(void *context, const struct kms_uuid *tenant)
     atomic_store(&escrow->look, true);
 }
 
-enum kms_status ops_escrow_new(struct kms_hsm *hsm, struct kms_store *store, const char *const *targets,
-                               size_t count, struct ops_escrow **ret_escrow, struct kms_error *err)
+enum kms_status ops_escrow_new(struct kms_hsm *hsm, struct kms_store *store, struct kms_backup *backup,
+                               const char *const *targets, size_t count, struct ops_escrow **ret_escrow,
+                               struct kms_error *err)
 {
     struct ops_escrow *escrow = calloc(1, sizeof *escrow);
     if (escrow == NULL)
@@ -113,6 +114,7 @@ enum kms_status ops_escrow_new(struct kms_hsm *hsm, struct kms_store *store, con
     kms_mutex_init(&escrow->status_lock, KMS_LOCK_RECOVERY_STATUS);
     escrow->hsm = hsm;
     escrow->store = store;
+    escrow->backup = backup;
     escrow->hooks =
         (struct kms_keys_escrow){.context = escrow, .prepare = prepare, .write = write_cover, .gone = gone};
     const enum kms_status status = kms_shelf_open(targets, count, &escrow->shelf, err);

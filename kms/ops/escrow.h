@@ -36,9 +36,14 @@ struct ops_escrow_status {
     char failure[256];  /* "" when nothing is wrong */
 };
 
-/** The targets' directories are copied. NO_MEMORY, HSM_UNAVAILABLE. */
-enum kms_status ops_escrow_new(struct kms_hsm *hsm, struct kms_store *store, const char *const *targets,
-                               size_t count, struct ops_escrow **ret_escrow,
+struct kms_backup; /* backup/backup.h */
+
+/**
+ * The targets' directories are copied. `backup` ships to the same ones, and says whether they are of this database; NULL: nobody knows
+ * better. NO_MEMORY, HSM_UNAVAILABLE.
+ */
+enum kms_status ops_escrow_new(struct kms_hsm *hsm, struct kms_store *store, struct kms_backup *backup,
+                               const char *const *targets, size_t count, struct ops_escrow **ret_escrow,
                                struct kms_error *err) KMS_MUST_USE;
 void ops_escrow_free(struct ops_escrow *escrow); /* NULL-safe */
 /**

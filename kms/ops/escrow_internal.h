@@ -24,6 +24,7 @@ enum { OPS_ESCROW_NEWBORN_MAX = 16 };
 struct ops_escrow {
     struct kms_hsm *hsm;
     struct kms_store *store;
+    struct kms_backup *backup; /* NULL: every target is taken for this database's */
     struct kms_shelf *shelf;
     struct kms_keys_escrow hooks;
     const struct kms_slice *predecessors; /* attestation keys of lost HSMs; borrowed */

@@ -21,6 +21,8 @@ enum {
 struct pass {
     struct ops_escrow *escrow;
     struct ops_escrow_status status;
+    bool may_remove;
+    bool left;         /* something that may be of no use, because of that */
     char *attestation; /* PEM; NULL: capsules are not read, their names are enough */
     struct kms_shelf_listing listings[KMS_BACKUP_TARGETS_MAX];
 };
@@ -30,6 +32,23 @@ static void note_failure(struct pass *pass, const char *text)
 {
     if (pass->status.failure[0] == '\0')
         (void)snprintf(pass->status.failure, sizeof pass->status.failure, "%s", text);
+}
+
+/*
+ * Whether every target holds an older state of this very database, or the same. One that was away may know changes that this database
+ * does not, because it was rolled back: what looks useless here is then what the newest state needs.
+ */
+static bool targets_are_behind(struct ops_escrow *escrow)
+{
+    if (escrow->backup == NULL)
+        return true;
+    for (size_t i = 0; i < kms_backup_targets(escrow->backup); i++) {
+        struct kms_backup_target_status status;
+        kms_backup_status(escrow->backup, i, &status);
+        if (status.shipped_ns == 0 || status.failing || status.rolled_back)
+            return false;
+    }
+    return true;
 }
 
 /* Whether a tenant is just being made; a note that was never taken back is forgotten after a while. */
@@ -48,7 +67,8 @@ static bool is_newborn(struct ops_escrow *escrow, const struct kms_uuid *tenant)
 static bool is_useless(const struct pass *pass, struct ops_escrow_entries *entries,
                        const struct kms_uuid *tenant, uint64_t epoch)
 {
-    return !kms_test_mutation("keep-capsules") && ops_escrow_find(entries, tenant, epoch) == NULL &&
+    return !kms_test_mutation("keep-capsules") && pass->may_remove &&
+           ops_escrow_find(entries, tenant, epoch) == NULL &&
            (ops_escrow_knows(entries, tenant) || !is_newborn(pass->escrow, tenant));
 }
 
@@ -67,6 +87,7 @@ static void look_at_target(struct pass *pass, const struct kms_recovery_key_reco
         struct ops_escrow_entry *entry = ops_escrow_find(entries, &tenant, epoch);
         if (entry != NULL)
             entry->present++;
+        pass->left |= entry == NULL && !pass->may_remove;
         if (entry != NULL || !is_useless(pass, entries, &tenant, epoch) || removed == USELESS_AT_ONCE)
             continue;
         const enum kms_status status =
@@ -233,7 +254,7 @@ bool ops_escrow_tick(struct ops_escrow *escrow)
     KMS_LOCKED(&escrow->lock);
     if (!atomic_exchange(&escrow->look, false) && kms_clock_mono_ns() < escrow->next_pass_ns)
         return false;
-    struct pass pass = {.escrow = escrow};
+    struct pass pass = {.escrow = escrow, .may_remove = targets_are_behind(escrow)};
     struct kms_error err = {0};
     {
         KMS_LOCKED(&escrow->status_lock);
@@ -249,7 +270,8 @@ bool ops_escrow_tick(struct ops_escrow *escrow)
         escrow->next_reading_ns = 0; /* who knows what was not read */
     pass.status.checked_ns = kms_clock_wall_ns();
     publish(escrow, &pass.status);
-    const int64_t pause = pass.status.failure[0] == '\0' ? OPS_ESCROW_LOOK_SECONDS : OPS_ESCROW_AGAIN_SECONDS;
+    const bool again = pass.left || pass.status.failure[0] != '\0';
+    const int64_t pause = again ? OPS_ESCROW_AGAIN_SECONDS : OPS_ESCROW_LOOK_SECONDS;
     escrow->next_pass_ns = kms_clock_mono_ns() + pause * KMS_NS_PER_SECOND;
     return true;
 }

@@ -66,9 +66,17 @@ static enum kms_status result_of(json_t *object, char **ret_result, struct kms_e
 
 /* ---- enrol */
 
-static enum kms_status keep_newest(void *context, const struct kms_recovery_key_record *key)
+/* What a new key comes after. */
+struct enrolled {
+    uint64_t newest; /* epoch */
+    unsigned active;
+};
+
+static enum kms_status note_key(void *context, const struct kms_recovery_key_record *key)
 {
-    *(uint64_t *)context = key->epoch;
+    struct enrolled *enrolled = context;
+    enrolled->newest = key->epoch;
+    enrolled->active += key->state == KMS_RECOVERY_ACTIVE;
     return KMS_OK;
 }
 
@@ -92,8 +100,14 @@ static enum kms_status begin_epoch(struct kms_ops *ops, const struct ops_operati
                                           .enroll_operation = operation->record->uuid};
     (void)snprintf(key.fingerprint, sizeof key.fingerprint, "%s", fingerprint);
     (void)snprintf(key.enrolled_by, sizeof key.enrolled_by, "%s", operation->record->requester);
-    KMS_TRY(txn.store->ops->recovery.key_list(txn.txn, keep_newest, &key.epoch, err));
-    key.epoch++;
+    struct enrolled enrolled = {0};
+    KMS_TRY(txn.store->ops->recovery.key_list(txn.txn, note_key, &enrolled, err));
+    if (enrolled.active >= OPS_ESCROW_KEYS_MAX)
+        return kms_fail_public(
+            err, KMS_FAILED_PRECONDITION,
+            "%d recovery keys are enrolled, each of which opens everything: retire one first",
+            OPS_ESCROW_KEYS_MAX);
+    key.epoch = enrolled.newest + 1;
     KMS_TRY(txn.store->ops->recovery.key_put(txn.txn, &key, err));
     KMS_TRY(kms_txn_commit(&txn, err));
     *ret_key = key;
@@ -289,20 +303,14 @@ const struct ops_operation_kind ops_recovery_retire_kind = {
     .execute = execute_retire,
 };
 
-static enum kms_status count_active(void *context, const struct kms_recovery_key_record *key)
-{
-    *(int *)context += key->state == KMS_RECOVERY_ACTIVE;
-    return KMS_OK;
-}
-
 /* How many keys would be left: approvers must see that it is the last one. */
 static enum kms_status count_others(struct kms_ops *ops, int *ret_count, struct kms_error *err)
 {
-    int active = 0;
+    struct enrolled enrolled = {0};
     KMS_TXN txn = {0};
     KMS_TRY(kms_txn_begin(ops->store, false, &txn, err));
-    KMS_TRY(txn.store->ops->recovery.key_list(txn.txn, count_active, &active, err));
-    *ret_count = active - 1;
+    KMS_TRY(txn.store->ops->recovery.key_list(txn.txn, note_key, &enrolled, err));
+    *ret_count = (int)enrolled.active - 1;
     return KMS_OK;
 }
 

@@ -344,6 +344,78 @@ class Configuration(unittest.TestCase):
         self.assertEqual(code, 78, text)
         self.assertIn("recovery.enabled is true, but the key 'kms/integrity' was made without it", text)
 
+    def test_masters_made_while_it_was_off_are_named_and_mended_by_a_rotation(self):
+        home = self.home
+        pair = KeyPair(home.path, "key")
+        home.config["recovery"] = {"enabled": True}
+        self.assertEqual(Daemon(home).start().stop(), 0)  # the service keys can leave
+        home.config["recovery"] = {"enabled": False}
+        daemon = Daemon(home).start()
+        self.ctl("operator", "tenant", "create", "late")
+        self.assertEqual(daemon.stop(), 0)
+        home.config["recovery"] = {"enabled": True}
+        self.assertEqual(trust(home, pair).returncode, 0)
+        daemon = Daemon(home).start()
+        result = self.enroll(pair)
+        self.assertEqual((result["tenants_covered"], result["tenants_that_need_rotate_master"], result["first_of_these"]), (0, 1, ["late"]))
+        key = self.ctl("auditor", "recovery", "status")["keys"][0]
+        self.assertEqual((int(key["tenants_without"]), key["first_without"]), (1, ["late"]))
+        self.ctl("operator", "rotate", "master", "--tenant", "late", "--wait")
+        key = self.ctl("auditor", "recovery", "status")["keys"][0]
+        self.assertEqual((int(key["tenants_covered"]), int(key["tenants_without"])), (1, 0))
+        self.assertEqual(len(capsules(home.path / "target", pair)), 2)
+        self.assertEqual(daemon.stop(), 0)
+        home.config["recovery"] = {"enabled": False}
+        code, text = Daemon(home).refuse()
+        self.assertEqual(code, 78, text)
+        self.assertIn("recovery.enabled is off, but the recovery key", text)
+
+    def test_capsules_of_a_newer_state_survive_a_database_that_was_rolled_back(self):
+        """Database and token are put back together, while the target is away: what the newest backup needs is not removed as useless."""
+        home, target = self.home, self.home.path / "target"
+        pair = KeyPair(home.path, "key")
+        home.config["recovery"] = {"enabled": True}
+        self.assertEqual(Daemon(home).start().stop(), 0)
+        self.assertEqual(trust(home, pair).returncode, 0)
+        daemon = Daemon(home).start()
+        self.ctl("operator", "tenant", "create", TENANT)
+        self.enroll(pair)
+        self.assertEqual(daemon.stop(), 0)
+        yesterday = home.path / "yesterday"
+        shutil.copytree(home.path / "tokens", yesterday / "tokens")
+        shutil.copy(home.path / "kms.db", yesterday)
+        daemon = Daemon(home).start()
+        self.ctl("operator", "rotate", "master", "--tenant", TENANT, "--wait")
+        eventually(lambda: [name for name in capsules(target, pair) if name != "service.capsule"][0].endswith(".2.capsule"), "epoch 2 only")
+        self.assertEqual(daemon.stop(), 0)
+        newest = set(capsules(target, pair))
+        for path in home.path.glob("kms.db*"):
+            path.unlink()
+        shutil.rmtree(home.path / "tokens")
+        shutil.copytree(yesterday / "tokens", home.path / "tokens")
+        shutil.copy(yesterday / "kms.db", home.path)
+        away = home.path / "away"
+        target.rename(away)
+        daemon = Daemon(home).start()
+        self.addCleanup(daemon.kill)
+        eventually(lambda: self.ctl("auditor", "recovery", "status")["failure"], "a pass has seen that the target is away")
+        away.rename(target)
+        eventually(lambda: "rolled back" in json.dumps(self.ctl("auditor", "backup", "status")), "the target knows more", 30)
+        checked = self.ctl("auditor", "recovery", "status")["check_time"]
+        eventually(lambda: self.ctl("auditor", "recovery", "status")["check_time"] > checked, "another pass", 30)
+        self.assertLessEqual(newest, set(capsules(target, pair)))
+
+    def enroll(self, pair):
+        operation = self.ctl("admin", "recovery", "enroll", "--public", pair.path)
+        for approver in ("approver1", "approver2"):
+            self.ctl(approver, "operation", "approve", operation["uid"], "--yes")
+        return json.loads(self.ctl("operator", "operation", "wait", operation["uid"])["result"])
+
+    def ctl(self, identity, *arguments):
+        done = kmsctl(self.home, identity, *arguments, "--json")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        return json.loads(done.stdout)
+
     def test_without_it_the_methods_say_how_to_turn_it_on(self):
         pair = KeyPair(self.home.path, "key")
         daemon = Daemon(self.home).start()
