@@ -27,7 +27,7 @@ static enum kms_status check_owner(const struct walk *walk, struct kms_txn *txn,
                                    const struct kms_kek_record *kek, uint64_t index, struct kms_error *err)
 {
     const struct kms_store_ops *ops = walk->work->keys->store->ops;
-    struct kms_customer_record customer;
+    KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
     struct kms_tombstone_record tombstone;
     enum kms_status status = ops->customer_by_uuid(txn->txn, &kek->customer, &customer, err);
     if (status == KMS_NOT_FOUND)
