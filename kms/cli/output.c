@@ -77,6 +77,23 @@ static void format_map(const json_t *object, char out[CELL_TEXT_MAX])
     }
 }
 
+/* Texts in one cell: "one, two". */
+static void format_texts(const json_t *array, char out[CELL_TEXT_MAX])
+{
+    size_t len = 0;
+    size_t index;
+    json_t *value;
+    out[0] = '\0';
+    json_array_foreach(array, index, value)
+    {
+        const char *text = json_is_string(value) ? json_string_value(value) : "...";
+        const int put = snprintf(out + len, CELL_TEXT_MAX - len, "%s%s", len > 0 ? ", " : "", text);
+        if (put < 0 || (size_t)put >= CELL_TEXT_MAX - len)
+            return;
+        len += (size_t)put;
+    }
+}
+
 /* One value as people read it: times without the fraction, "-" for nothing. */
 static void format_value(const json_t *value, char out[CELL_TEXT_MAX])
 {
@@ -87,6 +104,8 @@ static void format_value(const json_t *value, char out[CELL_TEXT_MAX])
         (void)snprintf(out, CELL_TEXT_MAX, "%s", json_is_true(value) ? "yes" : "no");
     else if (json_is_object(value))
         format_map(value, out);
+    else if (json_is_array(value))
+        format_texts(value, out);
     else
         (void)snprintf(out, CELL_TEXT_MAX, "%s", text != NULL ? text : "");
     const size_t len = strlen(out);
@@ -116,6 +135,22 @@ static bool is_section(const json_t *value)
     return false;
 }
 
+static void show_object(FILE *file, const json_t *object, size_t indent);
+
+/* A section for each object of a list, numbered from 1. */
+static void show_list(FILE *file, const char *key, const json_t *list, size_t indent)
+{
+    size_t index;
+    json_t *object;
+    json_array_foreach(list, index, object)
+    {
+        pad(file, 0, indent);
+        kms_cli_print_text(file, key);
+        (void)fprintf(file, " %zu\n", index + 1);
+        show_object(file, object, indent + INDENT);
+    }
+}
+
 /* The members of an object, one a line, sections indented below their names. */
 static void show_object(FILE *file, const json_t *object, size_t indent)
 {
@@ -128,6 +163,10 @@ static void show_object(FILE *file, const json_t *object, size_t indent)
     }
     json_object_foreach((json_t *)(uintptr_t)object, key, value)
     {
+        if (json_is_object(json_array_get(value, 0))) {
+            show_list(file, key, value, indent);
+            continue;
+        }
         pad(file, 0, indent);
         kms_cli_print_text(file, key);
         if (json_is_object(value) && is_section(value)) {

@@ -246,10 +246,23 @@ static void what_is_no_wrapped_key_is_refused(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
+static void objects_in_a_list_become_sections_and_texts_one_cell(void **state)
+{
+    struct fixture *fixture = *state;
+    json_t *object = json_pack("{s:b, s:[{s:i, s:[s,s]}, {s:i, s:[]}], s:[]}", "enabled", true, "keys",
+                               "epoch", 1, "first", "a\x1b", "b", "epoch", 2, "first", "none");
+    assert_int_equal(kms_cli_show(&fixture->cli, object), KMS_CLI_EXIT_OK);
+    const char *text = printed(fixture);
+    assert_non_null(strstr(text, "enabled  yes\n"));
+    assert_non_null(strstr(text, "keys 1\n  epoch  1\n  first  a?, b\nkeys 2\n  epoch  2\n  first  -\n"));
+    assert_non_null(strstr(text, "none     -\n"));
+}
+
 int main(void)
 {
     assert_non_null(setlocale(LC_CTYPE, "C.UTF-8"));
     const struct CMUnitTest tests[] = {
+        TEST(objects_in_a_list_become_sections_and_texts_one_cell),
         TEST(messages_become_json),
         TEST(numbers_lists_and_unknown_enums_become_json),
         TEST(text_that_is_not_utf8_becomes_json_too),
