@@ -274,7 +274,8 @@ static const struct kms_cli_command commands[] = {
     {"shred", "confirm-clock", "", 0, 0, KMS_CLI_ONLINE | BIT(YES), 0,
      "say that the wall clock is right although it jumped ahead", NULL, kms_cli_shred_confirm_clock},
 
-    {"hold", "place", "", 0, 0, KMS_CLI_ONLINE | BIT(TENANT) | BIT(CUSTOMER) | BIT(REFERENCE) | BIT(REASON),
+    {"hold", "place", "", 0, 0,
+     KMS_CLI_ONLINE | BIT(TENANT) | BIT(CUSTOMER) | BIT(REFERENCE) | BIT(REASON) | BIT(REQUEST_ID),
      BIT(TENANT) | BIT(CUSTOMER) | BIT(REFERENCE) | BIT(REASON), "keep a customer from being shredded", NULL,
      kms_cli_hold_place},
     {"hold", "release", "UID", 1, 1, KMS_CLI_ONLINE | BIT(WAIT) | BIT(REQUEST_ID), 0, "end a hold", NULL,

@@ -11,7 +11,7 @@
     {                                                                                                        \
         "/kms.v1.HoldService/" name, &kms__v1__##reply##__descriptor, idempotent                             \
     }
-static const struct kms_unary_method place_method = METHOD("PlaceHold", hold, false);
+static const struct kms_unary_method place_method = METHOD("PlaceHold", hold, true);
 static const struct kms_unary_method release_method = METHOD("ReleaseHold", operation, true);
 
 static const struct kms_cli_column columns[] = {{"UID", "uid"},
@@ -25,11 +25,13 @@ static const struct kms_cli_paged list_method = {METHOD("ListHolds", list_holds_
 
 int kms_cli_hold_place(struct kms_cli *cli)
 {
+    char made[KMS_UUID_TEXT_SIZE];
     Kms__V1__PlaceHoldRequest request = KMS__V1__PLACE_HOLD_REQUEST__INIT;
     request.tenant = kms_cli_option_field(cli, KMS_CLI_TENANT);
     request.customer = kms_cli_option_field(cli, KMS_CLI_CUSTOMER);
     request.reference = kms_cli_option_field(cli, KMS_CLI_REFERENCE);
     request.reason = kms_cli_option_field(cli, KMS_CLI_REASON);
+    request.request_id = kms_cli_request_id(cli, made);
     return kms_cli_call_show(cli, &place_method, &request.base);
 }
 

@@ -46,6 +46,40 @@ static enum kms_status check_needed(struct kms_call *call, const char *field, co
     return ops_check_text(call, field, value, max);
 }
 
+/* A new hold, or the one that the same request has placed before. */
+static enum kms_status find_or_place(struct ops_run *run, const Kms__V1__PlaceHoldRequest *request,
+                                     struct kms_hold_record *ret_hold)
+{
+    struct kms_call *call = run->call;
+    struct kms_tenant_record tenant;
+    struct kms_hold_record hold = {.placed_ns = kms_clock_wall_ns()};
+    KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
+    bool done = false;
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(run->ops->store, true, &txn, &call->error));
+    KMS_TRY(ops_request_begin(run, &txn, request->request_id, &request->base, &run->once, &done));
+    KMS_TRY(ops_request_uuid(&run->once, "kms.v1.Hold", &hold.uid));
+    const enum kms_status found = txn.store->ops->shred.hold_get(txn.txn, &hold.uid, ret_hold, &call->error);
+    if (done && found == KMS_OK)
+        return KMS_OK;
+    if (done || found == KMS_OK) /* for another method, or more than a day ago */
+        return ops_request_used(&call->error);
+    if (found != KMS_NOT_FOUND)
+        return found;
+    KMS_TRY(ops_find_tenant(call, &txn, request->tenant, &tenant));
+    KMS_TRY(ops_find_customer(call, &txn, &tenant, request->customer, &customer));
+    hold.tenant = tenant.uuid;
+    hold.customer = customer.uuid;
+    (void)snprintf(hold.reference, sizeof hold.reference, "%s", request->reference);
+    (void)snprintf(hold.reason, sizeof hold.reason, "%s", request->reason);
+    (void)snprintf(hold.placed_by, sizeof hold.placed_by, "%s", call->identity->name);
+    KMS_TRY(txn.store->ops->shred.hold_put(txn.txn, &hold, &call->error));
+    KMS_TRY(ops_request_end(call, &txn, &run->once));
+    KMS_TRY(kms_txn_commit(&txn, &call->error));
+    *ret_hold = hold;
+    return KMS_OK;
+}
+
 static enum kms_status place_hold(struct ops_run *run, const ProtobufCMessage *message,
                                   ProtobufCMessage **ret_reply)
 {
@@ -55,24 +89,12 @@ static enum kms_status place_hold(struct ops_run *run, const ProtobufCMessage *m
     KMS_TRY(ops_check_customer(call, request->customer));
     KMS_TRY(check_needed(call, "reference", request->reference, KMS_HOLD_REFERENCE_MAX));
     KMS_TRY(check_needed(call, "reason", request->reason, KMS_SHRED_REASON_MAX));
+    KMS_TRY(ops_check_request_id(call, request->request_id));
     KMS_TRY(ops_allow(run, request->tenant, NULL));
-    KMS_TXN txn = {0};
-    struct kms_tenant_record tenant;
-    KMS_CLEANUP(kms_customer_record_clear) struct kms_customer_record customer = {0};
-    KMS_TRY(kms_txn_begin(run->ops->store, true, &txn, &call->error));
-    KMS_TRY(ops_find_tenant(call, &txn, request->tenant, &tenant));
-    KMS_TRY(ops_find_customer(call, &txn, &tenant, request->customer, &customer));
-    run->event.customer = customer.uuid;
-    struct kms_hold_record hold = {.uid = kms_uuid_random(),
-                                   .tenant = tenant.uuid,
-                                   .customer = customer.uuid,
-                                   .placed_ns = kms_clock_wall_ns()};
-    (void)snprintf(hold.reference, sizeof hold.reference, "%s", request->reference);
-    (void)snprintf(hold.reason, sizeof hold.reason, "%s", request->reason);
-    (void)snprintf(hold.placed_by, sizeof hold.placed_by, "%s", call->identity->name);
-    KMS_TRY(txn.store->ops->shred.hold_put(txn.txn, &hold, &call->error));
-    KMS_TRY(kms_txn_commit(&txn, &call->error));
-    Kms__V1__Hold *reply = hold_message(call->arena, tenant.id, &hold);
+    struct kms_hold_record hold;
+    KMS_TRY(find_or_place(run, request, &hold));
+    run->event.customer = hold.customer;
+    Kms__V1__Hold *reply = hold_message(call->arena, request->tenant, &hold);
     if (reply == NULL)
         return KMS_NO_MEMORY;
     *ret_reply = &reply->base;

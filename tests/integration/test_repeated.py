@@ -75,6 +75,17 @@ class Repeated(ShredTestCase):
         owner = ("--tenant", TENANT, "--customer", name, "--purpose", PURPOSE)
         self.assertMadeOnce("operator", "version", "shred", "1", *owner, "--no-window", "--yes")
 
+    def test_a_hold_is_placed_once(self):
+        name, _, _ = self.new_customer()
+        place = ("hold", "place", "--tenant", TENANT, "--customer", name, "--reason", "court")
+        given = ("--request-id", str(uuid.uuid4()))
+        first = self.ctl("operator", *place, "--reference", "r", *given)
+        self.assertEqual(self.ctl("operator", *place, "--reference", "r", *given)["uid"], first["uid"])
+        self.refused("request_id", "operator", *place, "--reference", "another", *given)
+        self.ctl("operator", *place, "--reference", "r")
+        listed = self.ctl("operator", "hold", "list", "--tenant", TENANT, "--customer", name)
+        self.assertEqual(len(listed["holds"]), 2)
+
     def test_a_job_is_made_once_and_its_id_is_no_other_methods(self):
         shred = self.client("operator").shred
         request = S.CreateShredJobRequest(tenant=TENANT, request_id=str(uuid.uuid4()))
