@@ -108,6 +108,11 @@ struct kms_hsm_ops {
                                       struct kms_error *err);
     enum kms_status (*master_list)(struct kms_hsm_session *session, struct kms_hsm_master_info **ret_list,
                                    size_t *ret_count, struct kms_error *err);
+    enum kms_status (*marker_put)(struct kms_hsm_session *session, const char *label, struct kms_error *err);
+    enum kms_status (*marker_find)(struct kms_hsm_session *session, const char *label, bool *ret_found,
+                                   struct kms_error *err);
+    enum kms_status (*marker_remove)(struct kms_hsm_session *session, const char *label,
+                                     struct kms_error *err);
     enum kms_status (*generate_wrapped)(struct kms_hsm_session *session, struct kms_hsm_key parent,
                                         uint8_t ret_blob[KMS_HSM_WRAPPED_SIZE], struct kms_error *err);
     enum kms_status (*unwrap)(struct kms_hsm_session *session, struct kms_hsm_key parent,
@@ -230,6 +235,30 @@ static inline enum kms_status kms_hsm_master_list(struct kms_hsm *hsm, struct km
                                                   struct kms_error *err)
 {
     return hsm->ops->master_list(session, ret_list, ret_count, err);
+}
+
+/**
+ * A small token object that says by its label (at most KMS_HSM_LABEL_MAX bytes, "kms/...") that something has happened, for ever or until
+ * it is removed. One that is there already is as good; so is removing one that is not. A data object, or where the token keeps none a
+ * key that nobody uses. HSM_FULL.
+ */
+static inline enum kms_status kms_hsm_marker_put(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                                 const char *label, struct kms_error *err)
+{
+    return hsm->ops->marker_put(session, label, err);
+}
+
+/** Whether it is there; HSM_UNAVAILABLE rather than a wrong no. */
+static inline enum kms_status kms_hsm_marker_find(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                                  const char *label, bool *ret_found, struct kms_error *err)
+{
+    return hsm->ops->marker_find(session, label, ret_found, err);
+}
+
+static inline enum kms_status kms_hsm_marker_remove(struct kms_hsm *hsm, struct kms_hsm_session *session,
+                                                    const char *label, struct kms_error *err)
+{
+    return hsm->ops->marker_remove(session, label, err);
 }
 
 /** A new AES-256 session key, wrapped under `parent` (a master or PAGE_BUILD key) and destroyed. */

@@ -5,6 +5,7 @@
 #include "hsm/p11_attest.h"
 #include "hsm/p11_crypto.h"
 #include "hsm/p11_keys.h"
+#include "hsm/p11_markers.h"
 #include "hsm/p11_masters.h"
 #include "hsm/p11_probe.h"
 #include "hsm/p11_recover.h"
@@ -78,6 +79,9 @@ static const struct kms_hsm_ops p11_ops = {
     .master_find = kms_p11_masters_find,
     .master_destroy = kms_p11_masters_destroy,
     .master_list = kms_p11_masters_list,
+    .marker_put = kms_p11_markers_put,
+    .marker_find = kms_p11_markers_find,
+    .marker_remove = kms_p11_markers_remove,
     .generate_wrapped = kms_p11_keys_generate_wrapped,
     .unwrap = kms_p11_keys_unwrap,
     .wrap = kms_p11_keys_wrap,

@@ -248,7 +248,10 @@ static enum kms_status prepare_and_commit(struct batch *batch, struct kms_error 
     kms_test_point("rekey.escrowed");
     KMS_TRY(build_pages(batch, master, err));
     kms_test_point("rekey.pages-built");
-    return drain_and_commit(batch, err);
+    KMS_TRY(drain_and_commit(batch, err));
+    KMS_TRY(kms_work_resume(batch->work, err));
+    return kms_settle_mark(batch->work, &batch->record,
+                           err); /* new keys need the writer's lock: they come after it */
 }
 
 /* Steps 4 and 5. */
@@ -285,8 +288,8 @@ static enum kms_status resume(struct batch *batch, bool *ret_done, struct kms_er
 static void undo(struct batch *batch)
 {
     struct kms_error ignored = {0};
-    if (!batch->intended)
-        return;
+    if (!batch->intended || batch->record.state == KMS_BATCH_COMMITTED)
+        return; /* what is committed is gone on with, not undone */
     if (kms_work_resume(batch->work, &ignored) == KMS_OK &&
         kms_settle_abandon(batch->work, &batch->record, &ignored) == KMS_OK)
         return;

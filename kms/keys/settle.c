@@ -7,6 +7,8 @@
 #include "keys/rewrap.h"
 #include "keys/tree.h"
 
+#include <stdio.h>
+
 /* A tenant's record as it is now. */
 static enum kms_status read_tenant(struct kms_keys *keys, const struct kms_uuid *uuid,
                                    struct kms_tenant_record *ret_tenant, struct kms_error *err)
@@ -125,6 +127,53 @@ static void tell_escrow(const struct kms_keys_work *work, const struct kms_uuid 
         escrow->gone(escrow->context, tenant);
 }
 
+/* What the token says of a batch whose commit is durable. */
+static void marker_label(const struct kms_batch_record *batch, char ret_label[KMS_HSM_LABEL_MAX + 1])
+{
+    char uuid[KMS_UUID_TEXT_SIZE];
+    (void)snprintf(ret_label, KMS_HSM_LABEL_MAX + 1, "kms/committed/%s", kms_uuid_format(&batch->uuid, uuid));
+}
+
+enum kms_status kms_settle_mark(struct kms_keys_work *work, const struct kms_batch_record *batch,
+                                struct kms_error *err)
+{
+    char label[KMS_HSM_LABEL_MAX + 1];
+    marker_label(batch, label);
+    if (!kms_test_mutation("skip-mark"))
+        KMS_TRY(kms_hsm_marker_put(work->keys->hsm, work->session, label, err));
+    kms_test_point("rekey.marked");
+    return KMS_OK;
+}
+
+/* With its old master key gone a batch needs no mark any more: no database of before it opens. */
+static enum kms_status unmark(struct kms_keys_work *work, const struct kms_batch_record *batch,
+                              struct kms_error *err)
+{
+    char label[KMS_HSM_LABEL_MAX + 1];
+    marker_label(batch, label);
+    return kms_hsm_marker_remove(work->keys->hsm, work->session, label, err);
+}
+
+/* The token knows of a commit of which the database knows nothing: what it has served since lives under the new master key alone. */
+static enum kms_status check_unmarked(struct kms_keys_work *work, const struct kms_tenant_record *tenant,
+                                      const struct kms_batch_record *batch, struct kms_error *err)
+{
+    char label[KMS_HSM_LABEL_MAX + 1];
+    bool marked = false;
+    marker_label(batch, label);
+    KMS_TRY(kms_hsm_marker_find(work->keys->hsm, work->session, label, &marked, err));
+    if (!marked)
+        return KMS_OK;
+    kms_log_error("keys", "ALARM: the token's object '%s' says that a batch of tenant '%s' is committed",
+                  label, tenant->id);
+    return kms_fail_public(
+        err, KMS_FAILED_PRECONDITION,
+        "the database was rolled back: it says that a batch of tenant '%s' has only begun, but the HSM knows "
+        "that it was committed; bring the newest database back, or restore the newest backup (nothing was "
+        "destroyed)",
+        tenant->id);
+}
+
 enum kms_status kms_settle_finish(struct kms_keys_work *work, struct kms_batch_record *batch,
                                   const struct kms_changed *changed, const struct kms_rekey_hooks *hooks,
                                   struct kms_error *err)
@@ -133,6 +182,9 @@ enum kms_status kms_settle_finish(struct kms_keys_work *work, struct kms_batch_r
     KMS_TRY(read_tenant(work->keys, &batch->tenant, &tenant, err));
     KMS_TRY(check_root(batch, &tenant, err));
     KMS_TRY(kms_intent_verify(work->keys, batch, err));
+    if (changed ==
+        NULL) /* it was committed by somebody else, or some time ago, who may not have come to it */
+        KMS_TRY(kms_settle_mark(work, batch, err));
     /* old handles of pages first: one of them together with an old copy of its page would open a shredded key */
     const struct kms_changed all = {.tenant = tenant.uuid, .epoch = tenant.epoch, .all = true};
     KMS_TRY(kms_drain_pages(work, changed != NULL ? changed : &all, err));
@@ -145,6 +197,7 @@ enum kms_status kms_settle_finish(struct kms_keys_work *work, struct kms_batch_r
     if (!kms_test_mutation("skip-destroy"))
         KMS_TRY(destroy_master(work, batch->old_master_id, err));
     kms_test_point("rekey.destroyed");
+    KMS_TRY(unmark(work, batch, err));
     KMS_TRY(write_state(work->keys, batch, KMS_BATCH_SEALED, hooks, err));
     kms_test_point("rekey.sealed");
     tell_escrow(work, &batch->tenant);
@@ -182,6 +235,7 @@ enum kms_status kms_settle_abandon(struct kms_keys_work *work, struct kms_batch_
     KMS_TRY(check_root(batch, &tenant, err));
     KMS_TRY(kms_intent_verify(work->keys, batch, err));
     KMS_TRY(check_old_works(work, &tenant, err));
+    KMS_TRY(check_unmarked(work, &tenant, batch, err));
     KMS_TRY(confirm_state(work->keys, batch, err));
     KMS_TRY(destroy_master(work, batch->new_master_id, err));
     KMS_TRY(write_state(work->keys, batch, KMS_BATCH_ABANDONED, NULL, err));

@@ -17,7 +17,16 @@
 enum kms_status kms_settle_finish(struct kms_keys_work *work, struct kms_batch_record *batch,
                                   const struct kms_changed *changed, const struct kms_rekey_hooks *hooks,
                                   struct kms_error *err) KMS_MUST_USE;
-/** Destroy the new master key of a batch in state INTENT, when the old one is there and works; ABANDONED. */
+/**
+ * Say in the token that the batch's commit is durable: before anything is acknowledged that lives under its new master key alone. A
+ * database that was put back to the batch's intent then does not look like a crash.
+ */
+enum kms_status kms_settle_mark(struct kms_keys_work *work, const struct kms_batch_record *batch,
+                                struct kms_error *err) KMS_MUST_USE;
+/**
+ * Destroy the new master key of a batch in state INTENT, when the old one is there and works, and the token has no mark of its commit;
+ * ABANDONED. FAILED_PRECONDITION: the database was rolled back.
+ */
 enum kms_status kms_settle_abandon(struct kms_keys_work *work, struct kms_batch_record *batch,
                                    struct kms_error *err) KMS_MUST_USE;
 /** One of both, by its state; nothing for one that is at its end. */

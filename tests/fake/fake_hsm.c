@@ -19,7 +19,7 @@ void kms_fake_drop_session_keys(struct fake_hsm *fake)
     struct fake_key *key = NULL;
     struct fake_key *next = NULL;
     HASH_ITER (hh, fake->keys, key, next) {
-        if (key->role == MASTER)
+        if (key->role >= MASTER)
             continue;
         HASH_DEL(fake->keys, key);
         free(key);
@@ -276,6 +276,56 @@ static enum kms_status fake_master_list(struct kms_hsm_session *session,
     return status;
 }
 
+/* The marker of that label, or NULL; the lock is held. */
+static struct fake_key *find_marker(struct fake_hsm *fake, const char *label)
+{
+    struct fake_key *key = NULL;
+    struct fake_key *next = NULL;
+    HASH_ITER (hh, fake->keys, key, next) {
+        if (key->role == MARKER && strcmp(key->label, label) == 0)
+            return key;
+    }
+    return NULL;
+}
+
+static enum kms_status fake_marker_put(struct kms_hsm_session *session, const char *label,
+                                       struct kms_error *err)
+{
+    const enum kms_status status = kms_fake_enter(session, KMS_FAKE_MARKER_PUT, err);
+    if (status == KMS_OK && find_marker(session->fake, label) == NULL) {
+        static const uint8_t nothing[32];
+        const struct kms_hsm_key made = add_key(session->fake, MARKER, nothing);
+        struct fake_key *key = NULL;
+        HASH_FIND(hh, session->fake->keys, &made.handle, sizeof made.handle, key);
+        (void)snprintf(key->label, sizeof key->label, "%s", label);
+    }
+    kms_fake_leave(session);
+    return status;
+}
+
+static enum kms_status fake_marker_find(struct kms_hsm_session *session, const char *label, bool *ret_found,
+                                        struct kms_error *err)
+{
+    const enum kms_status status = kms_fake_enter(session, KMS_FAKE_MARKER_FIND, err);
+    if (status == KMS_OK)
+        *ret_found = find_marker(session->fake, label) != NULL;
+    kms_fake_leave(session);
+    return status;
+}
+
+static enum kms_status fake_marker_remove(struct kms_hsm_session *session, const char *label,
+                                          struct kms_error *err)
+{
+    const enum kms_status status = kms_fake_enter(session, KMS_FAKE_MARKER_REMOVE, err);
+    struct fake_key *key = status == KMS_OK ? find_marker(session->fake, label) : NULL;
+    if (key != NULL) {
+        HASH_DEL(session->fake->keys, key);
+        free(key);
+    }
+    kms_fake_leave(session);
+    return status;
+}
+
 static enum kms_status fake_generate_wrapped(struct kms_hsm_session *session, struct kms_hsm_key parent,
                                              uint8_t ret_blob[KMS_HSM_WRAPPED_SIZE], struct kms_error *err)
 {
@@ -475,6 +525,9 @@ static const struct kms_hsm_ops fake_ops = {
     .master_find = fake_master_find,
     .master_destroy = fake_master_destroy,
     .master_list = fake_master_list,
+    .marker_put = fake_marker_put,
+    .marker_find = fake_marker_find,
+    .marker_remove = fake_marker_remove,
     .generate_wrapped = fake_generate_wrapped,
     .unwrap = fake_unwrap,
     .wrap = fake_wrap,

@@ -109,7 +109,7 @@ static size_t count_keys(struct kms_hsm *hsm, bool masters)
     struct fake_key *key = NULL;
     struct fake_key *next = NULL;
     HASH_ITER (hh, fake->keys, key, next)
-        count += (key->role == MASTER) == masters;
+        count += key->role != MARKER && (key->role == MASTER) == masters;
     pthread_mutex_unlock(&fake->lock);
     return count;
 }

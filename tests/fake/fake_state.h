@@ -13,7 +13,7 @@
 #include <pthread.h>
 #include <uthash.h>
 
-enum { MASTER = 100 }; /* a role beside those of enum kms_hsm_role */
+enum { MASTER = 100, MARKER }; /* a role beside those of enum kms_hsm_role */
 
 struct fake_key {
     UT_hash_handle hh;

@@ -47,6 +47,7 @@ Database saved;  /* one old copy, of any moment */
 byte masters = 1; /* those that exist */
 byte epoch[KEYS];
 byte capsules = 1; /* master keys that lie in the backup target, wrapped for the recovery key; the passes remove what is of no use */
+byte marked;      /* new master keys whose commit the token knows of */
 
 /* Every wrapped key that was ever written, also by transactions that were not committed. */
 byte under_master[KEYS];   /* versions of the top page's key */
@@ -96,7 +97,7 @@ inline check()
         assert((opened | newest.gone) == EVERYONE);
         leaves = ROOT_OF(backup) & LEAVES_OF(backup);
         opened = OF_8(leaves, under_leaf);
-        assert(went_back || (opened | newest.gone) == EVERYONE);
+        assert(went_back || (opened | newest.gone | backup.gone) == EVERYONE); /* it may have a commit that the token does not know yet */
         /* the HSM may be lost at any moment: the recovery key opens the root of the newest database and that of the backup */
 #ifndef ASSUME_SEALED /* it breaks this first, and something worse */
         assert(HAS(capsules, newest.master));
@@ -125,6 +126,12 @@ inline copy(from, to)
 inline written()
 {
     copy(db, newest);
+    written_unmarked()
+}
+
+/* The same for a commit of which the token knows nothing yet: nobody was told of anything that lives under its root alone. */
+inline written_unmarked()
+{
     check();
     if
     :: restores < RESTORES -> copy(db, saved)
@@ -254,6 +261,13 @@ proctype Pass()
 /* A master key of a newer epoch than the database's, which no intent explains: the database was rolled back. */
 #define STRANGER(key) (HAS(masters, key) && epoch[key] > epoch[db.master] && !(db.phase == INTENT && key == db.other))
 
+/* The token knows of a commit that the database does not know of: the database was rolled back. */
+#ifdef IGNORE_MARK
+#define CONTRADICTED false
+#else
+#define CONTRADICTED HAS(marked, db.other)
+#endif
+
 /* The only writer: reconciliation at start, then shreds and rotations. */
 proctype Engine()
 {
@@ -293,14 +307,14 @@ boot:
 #endif
         if
         :: db.phase == IDLE -> goto ready
-        :: db.phase == INTENT
+        :: db.phase == INTENT && CONTRADICTED -> goto halted
+        :: db.phase == INTENT && !CONTRADICTED
 #ifdef ASSUME_SEALED
         :: db.phase == COMMITTED -> sealed = db.gone; check(); goto ready
 #else
         :: db.phase == COMMITTED -> up = true; goto committed
 #endif
-        fi;
-        copy(db, newest) /* an old one that says INTENT while both keys exist looks like a crash: the service goes on with it */
+        fi
     };
     if /* before COMMITTED the new master key goes; the old one exists, as was seen above */
     :: CRASH
@@ -379,11 +393,19 @@ ready:
            n = 0;
            doomed = 0;
            db.phase = COMMITTED;
-           written()
+           written_unmarked()
        }
     fi;
 
 committed: /* from here on also after a crash */
+    if
+    :: CRASH
+    :: atomic { /* new keys come only after this */
+           marked = marked | BIT(db.master);
+           copy(db, newest);
+           check()
+       }
+    fi;
 #ifndef NO_DRAIN
     atomic {
         asked[0] = true;
@@ -443,7 +465,7 @@ restore:
     atomic {
         restores++;
         if
-        :: copy(newest, db)
+        :: went_back = went_back || (db.phase == COMMITTED && !HAS(marked, db.master)); copy(newest, db)
         :: went_back = true; copy(saved, db)
         :: went_back = true; copy(backup, db); copy(backup, newest)
         fi;

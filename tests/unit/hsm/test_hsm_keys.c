@@ -265,6 +265,26 @@ static void labels_that_are_not_for_master_keys_are_refused(void **state)
     assert_int_equal(bench.hsm->ops->master_find(bench.session, id, &key, &bench.err), KMS_NOT_FOUND);
 }
 
+static void a_marker_stays_until_it_is_removed_and_is_no_master_key(void **state)
+{
+    (void)state;
+    static const char label[] = "kms/committed/00000000-0000-4000-8000-000000000001";
+    bool found = true;
+    must(kms_hsm_marker_find(bench.hsm, bench.session, label, &found, &bench.err));
+    assert_false(found);
+    for (int twice = 0; twice < 2; twice++)
+        must(kms_hsm_marker_put(bench.hsm, bench.session, label, &bench.err));
+    must(kms_hsm_marker_find(bench.hsm, bench.session, label, &found, &bench.err));
+    assert_true(found);
+    must(kms_hsm_marker_find(bench.hsm, bench.session, "kms/committed/00000000-0000-4000-8000-000000000002",
+                             &found, &bench.err));
+    assert_false(found);
+    for (int twice = 0; twice < 2; twice++)
+        must(kms_hsm_marker_remove(bench.hsm, bench.session, label, &bench.err));
+    must(kms_hsm_marker_find(bench.hsm, bench.session, label, &found, &bench.err));
+    assert_false(found);
+}
+
 static void objects_are_counted_and_a_stale_handle_is_refused(void **state)
 {
     (void)state;
@@ -348,6 +368,7 @@ static void long_work_has_a_session_beside_the_pool(void **state)
         cmocka_unit_test(a_master_key_that_another_process_destroyed_is_stale_then_not_found),               \
         cmocka_unit_test(the_list_names_master_keys_and_no_service_key),                                     \
         cmocka_unit_test(labels_that_are_not_for_master_keys_are_refused),                                   \
+        cmocka_unit_test(a_marker_stays_until_it_is_removed_and_is_no_master_key),                           \
         cmocka_unit_test(objects_are_counted_and_a_stale_handle_is_refused),                                 \
         cmocka_unit_test(info_tells_what_the_token_is),                                                      \
         cmocka_unit_test(a_checkout_without_a_free_session_ends_at_its_deadline),                            \
