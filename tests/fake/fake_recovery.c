@@ -5,7 +5,7 @@
 
 #include <stdio.h>
 
-enum { TRUSTED_MAX = 4, BLOB_SIZE = 384, FIRST_TRUSTED = 1 << 30 };
+enum { TRUSTED_MAX = 4, BLOB_SIZE = 384, FIRST_SERVICE = 1 << 29, FIRST_TRUSTED = 1 << 30 };
 static const char blob_prefix[] = "fake";
 
 void kms_fake_hsm_set_recovery(struct kms_hsm *hsm, bool recovery)
@@ -41,7 +41,7 @@ enum kms_status kms_fake_service_keys(struct kms_hsm_session *session,
 {
     const enum kms_status status = kms_fake_enter(session, KMS_FAKE_SERVICE_KEYS, err);
     for (unsigned i = 0; status == KMS_OK && i < KMS_HSM_SERVICE_KEYS; i++) {
-        ret_keys[i] = (struct kms_hsm_service_key){.key = {i + 1, session->fake->generation}};
+        ret_keys[i] = (struct kms_hsm_service_key){.key = {FIRST_SERVICE + i, session->fake->generation}};
         memset(ret_keys[i].id, (int)i + 1, sizeof ret_keys[i].id);
         (void)snprintf(ret_keys[i].label, sizeof ret_keys[i].label, "%s",
                        i == KMS_HSM_INTEGRITY ? "kms/integrity" : "kms/backup");
