@@ -13,11 +13,12 @@
 
 #define PROFILES KMS_SOURCE_DIR "/hsm-config/profiles/"
 
-static const char good[] = "name: x\ndescription: d\ntested: true\nwrap_mechanism: 0x2109\n"
-                           "value_len_on_unwrap: false\nallowed_mechanisms: true\nunwrap_template: true\n"
-                           "life_cycle_attributes: true\nenforces_extractable: true\ngcm_iv: caller\nrecovery_oaep: sha1\n"
-                           "sessions_default: 2\nsessions_maximum: 4\nsession_objects_maximum: 100\n"
-                           "erase_class: C\nprovider_retention_days: 0\nrefused_data_code: 0x0\n";
+static const char good[] =
+    "name: x\ndescription: d\ntested: true\nwrap_mechanism: 0x2109\n"
+    "value_len_on_unwrap: false\nallowed_mechanisms: true\nunwrap_template: true\n"
+    "life_cycle_attributes: true\nenforces_extractable: true\ngcm_iv: caller\nrecovery_oaep: sha1\n"
+    "sessions_default: 2\nsessions_maximum: 4\nsession_objects_maximum: 100\n"
+    "erase_class: C\nprovider_retention_days: 0\nrefused_data_code: 0x0\n";
 
 /* Load `good` with one line, which begins with `key`, replaced by `line`. */
 static enum kms_status load_changed(const char *key, const char *line, struct kms_profile *ret_profile,
