@@ -133,6 +133,41 @@ static json_t *verification_json(int64_t sealed_ns)
         "the old master key can neither be found in the token nor used", "time", ops_json_time(sealed_ns));
 }
 
+enum kms_status ops_certificate_take(const json_t *document, struct kms_certificate_record *certificate,
+                                     struct kms_error *err)
+{
+    certificate->document = (uint8_t *)json_dumps(document, JSON_COMPACT | JSON_SORT_KEYS);
+    if (certificate->document == NULL)
+        return kms_fail(err, KMS_NO_MEMORY, "no memory for a certificate");
+    certificate->document_len = strlen((const char *)certificate->document);
+    struct kms_certificate *parsed = NULL;
+    KMS_TRY(
+        kms_certificate_parse(kms_slice_of(certificate->document, certificate->document_len), &parsed, err));
+    kms_certificate_free(parsed);
+    return KMS_OK;
+}
+
+/* Write it; somebody else's is as good. */
+static enum kms_status save(struct kms_ops *ops, const struct kms_certificate_record *certificate,
+                            struct kms_error *err)
+{
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(ops->store, true, &txn, err));
+    const enum kms_status status = txn.store->ops->shred.certificate_insert(txn.txn, certificate, err);
+    if (status == KMS_ALREADY_EXISTS)
+        return KMS_OK;
+    KMS_TRY(status);
+    return kms_txn_commit(&txn, err);
+}
+
+enum kms_status ops_certificate_keep(struct kms_ops *ops, struct kms_certificate_record *certificate,
+                                     struct kms_error *err)
+{
+    KMS_TRY(kms_hsm_sign(ops->hsm, kms_slice_of(certificate->document, certificate->document_len),
+                         certificate->signature, &certificate->signature_len, err));
+    return save(ops, certificate, err);
+}
+
 /* The whole document. A member that memory was short for is missing; parsing it again finds that. */
 static enum kms_status compose(struct kms_ops *ops, struct kms_txn *txn, const struct kms_batch_record *batch,
                                const struct kms_shred_job_record *job,
@@ -165,28 +200,7 @@ static enum kms_status compose(struct kms_ops *ops, struct kms_txn *txn, const s
         return kms_fail(err, KMS_NO_MEMORY, "no memory for a certificate");
     KMS_TRY(ops_json_people(txn, &job->operation, job->requested_by, document, err));
     KMS_TRY(ops_json_audit(ops, document, err));
-    certificate->document = (uint8_t *)json_dumps(document, JSON_COMPACT | JSON_SORT_KEYS);
-    if (certificate->document == NULL)
-        return kms_fail(err, KMS_NO_MEMORY, "no memory for a certificate");
-    certificate->document_len = strlen((const char *)certificate->document);
-    struct kms_certificate *parsed = NULL;
-    KMS_TRY(
-        kms_certificate_parse(kms_slice_of(certificate->document, certificate->document_len), &parsed, err));
-    kms_certificate_free(parsed);
-    return KMS_OK;
-}
-
-/* Write it; somebody else's is as good. */
-static enum kms_status save(struct kms_ops *ops, const struct kms_certificate_record *certificate,
-                            struct kms_error *err)
-{
-    KMS_TXN txn = {0};
-    KMS_TRY(kms_txn_begin(ops->store, true, &txn, err));
-    const enum kms_status status = txn.store->ops->shred.certificate_insert(txn.txn, certificate, err);
-    if (status == KMS_ALREADY_EXISTS)
-        return KMS_OK;
-    KMS_TRY(status);
-    return kms_txn_commit(&txn, err);
+    return ops_certificate_take(document, certificate, err);
 }
 
 enum kms_status ops_certificate_issue(struct kms_ops *ops, const struct kms_uuid *batch_uid,
@@ -212,9 +226,7 @@ enum kms_status ops_certificate_issue(struct kms_ops *ops, const struct kms_uuid
             return kms_fail_public(err, KMS_UNAVAILABLE, "the old master key is not destroyed yet");
         KMS_TRY(compose(ops, &txn, &batch, job, &certificate, err));
     }
-    KMS_TRY(kms_hsm_sign(ops->hsm, kms_slice_of(certificate.document, certificate.document_len),
-                         certificate.signature, &certificate.signature_len, err));
-    return save(ops, &certificate, err);
+    return ops_certificate_keep(ops, &certificate, err);
 }
 
 /* The path of one entry as a member of a proof. */

@@ -1,9 +1,9 @@
 /* Which capsules must lie in the targets, and which may, as the store says. */
 #include "ops/escrow_internal.h"
 
-#include <stdlib.h>
+#include "ops/tenants.h"
 
-enum { TENANTS_AT_ONCE = 256 };
+#include <stdlib.h>
 
 void ops_escrow_entries_clear(struct ops_escrow_entries *entries)
 {
@@ -41,39 +41,33 @@ static enum kms_status add_batch(struct kms_store *store, struct kms_store_txn *
     return add(entries, &entry);
 }
 
+/* What is being collected. */
+struct collecting {
+    struct kms_store *store;
+    const struct kms_recovery_key_record *key;
+    struct ops_escrow_entries *entries;
+};
+
 /* What lies there of a tenant that the key covers. */
-static enum kms_status add_tenant(struct kms_store *store, struct kms_store_txn *txn,
-                                  const struct kms_recovery_key_record *key,
-                                  const struct kms_tenant_record *tenant, struct ops_escrow_entries *entries,
+static enum kms_status add_tenant(void *context, const struct kms_tenant_record *tenant,
                                   struct kms_error *err)
 {
+    const struct collecting *collecting = context;
+    const struct kms_store *store = collecting->store;
     uint64_t first = 0;
-    struct ops_escrow_entry entry = {.tenant = tenant->uuid, .epoch = tenant->epoch, .wanted = true};
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(collecting->store, false, &txn, err));
+    struct kms_tenant_record now; /* of the moment of its batch */
+    KMS_TRY(store->ops->tenant_by_uuid(txn.txn, &tenant->uuid, &now, err));
+    struct ops_escrow_entry entry = {.tenant = now.uuid, .epoch = now.epoch};
     const enum kms_status status =
-        store->ops->recovery.cover_get(txn, key->epoch, &tenant->uuid, &first, err);
+        store->ops->recovery.cover_get(txn.txn, collecting->key->epoch, &now.uuid, &first, err);
     if (status != KMS_OK && status != KMS_NOT_FOUND)
         return status;
     entry.wanted = status == KMS_OK;
-    memcpy(entry.master_id, tenant->master_id, sizeof entry.master_id);
-    KMS_TRY(add(entries, &entry));
-    return add_batch(store, txn, tenant, entries, err);
-}
-
-/* A portion of the tenants; `after` moves on. */
-static enum kms_status add_tenants(struct kms_store *store, const struct kms_recovery_key_record *key,
-                                   char *after, size_t *ret_count, struct ops_escrow_entries *entries,
-                                   struct kms_error *err)
-{
-    KMS_FREE struct kms_tenant_record *list = NULL;
-    KMS_TXN txn = {0};
-    KMS_TRY(kms_txn_begin(store, false, &txn, err));
-    KMS_TRY(store->ops->tenant_list(txn.txn, after[0] == '\0' ? NULL : after, TENANTS_AT_ONCE, &list,
-                                    ret_count, err));
-    for (size_t i = 0; i < *ret_count; i++)
-        KMS_TRY(add_tenant(store, txn.txn, key, &list[i], entries, err));
-    if (*ret_count > 0)
-        memcpy(after, list[*ret_count - 1].id, KMS_TENANT_ID_MAX + 1);
-    return KMS_OK;
+    memcpy(entry.master_id, now.master_id, sizeof entry.master_id);
+    KMS_TRY(add(collecting->entries, &entry));
+    return add_batch(collecting->store, txn.txn, &now, collecting->entries, err);
 }
 
 static int compare(const void *left, const void *right)
@@ -84,24 +78,15 @@ static int compare(const void *left, const void *right)
     return order != 0 ? order : (a->epoch > b->epoch) - (a->epoch < b->epoch);
 }
 
-/* All of them, in the order of the tenants' names. */
-static enum kms_status collect(struct kms_store *store, const struct kms_recovery_key_record *key,
-                               struct ops_escrow_entries *entries, struct kms_error *err)
-{
-    const struct ops_escrow_entry service = {.wanted = true};
-    char after[KMS_TENANT_ID_MAX + 1] = "";
-    size_t count = TENANTS_AT_ONCE;
-    KMS_TRY(add(entries, &service));
-    while (count == TENANTS_AT_ONCE)
-        KMS_TRY(add_tenants(store, key, after, &count, entries, err));
-    return KMS_OK;
-}
-
 enum kms_status ops_escrow_expect(struct kms_store *store, const struct kms_recovery_key_record *key,
                                   struct ops_escrow_entries *ret_entries, struct kms_error *err)
 {
+    const struct ops_escrow_entry service = {.wanted = true};
     struct ops_escrow_entries entries = {0};
-    const enum kms_status status = collect(store, key, &entries, err);
+    struct collecting collecting = {store, key, &entries};
+    enum kms_status status = add(&entries, &service);
+    if (status == KMS_OK)
+        status = ops_each_tenant(store, add_tenant, &collecting, err);
     if (status != KMS_OK) {
         ops_escrow_entries_clear(&entries);
         return status;

@@ -9,13 +9,14 @@
 #include "ops/escrow.h"
 #include "ops/messages.h"
 #include "ops/supplement.h"
+#include "ops/tenants.h"
 
 #include "kms/v1/recovery.pb-c.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TENANTS_AT_ONCE = 64, WITHOUT_NAMED_MAX = 100 };
+enum { WITHOUT_NAMED_MAX = 100 };
 
 /* A service without recovery keys says how to get them. */
 static enum kms_status need_escrow(const struct kms_ops *ops, struct kms_error *err)
@@ -116,48 +117,30 @@ static enum kms_status begin_epoch(struct kms_ops *ops, const struct ops_operati
 
 /* What became of the tenants. */
 struct covering {
+    struct kms_ops *ops;
+    struct ops_operation *operation;
+    const struct kms_recovery_key_record *key;
     uint64_t covered, without;
     json_t *names; /* of the first that could not be covered */
 };
 
-static enum kms_status cover_tenant(struct kms_ops *ops, const struct kms_recovery_key_record *key,
-                                    const struct kms_tenant_record *tenant, struct covering *covering,
+static enum kms_status cover_tenant(void *context, const struct kms_tenant_record *tenant,
                                     struct kms_error *err)
 {
-    const enum kms_status status = ops_escrow_put_tenant(ops->escrow, key, &tenant->uuid, err);
-    if (status == KMS_OK)
-        covering->covered++;
-    if (status != KMS_FAILED_PRECONDITION)
+    struct covering *covering = context;
+    const enum kms_status status =
+        ops_escrow_put_tenant(covering->ops->escrow, covering->key, &tenant->uuid, err);
+    if (status != KMS_OK && status != KMS_FAILED_PRECONDITION)
         return status;
-    *err = (struct kms_error){0}; /* its key can never leave: the result says so */
-    covering->without++;
-    if (json_array_size(covering->names) < WITHOUT_NAMED_MAX)
-        (void)json_array_append_new(covering->names, json_string(tenant->id));
-    return KMS_OK;
-}
-
-static enum kms_status cover_all(struct kms_ops *ops, struct ops_operation *operation,
-                                 const struct kms_recovery_key_record *key, struct covering *covering,
-                                 struct kms_error *err)
-{
-    char after[KMS_TENANT_ID_MAX + 1] = "";
-    size_t count = TENANTS_AT_ONCE;
-    while (count == TENANTS_AT_ONCE) {
-        KMS_FREE struct kms_tenant_record *list = NULL;
-        {
-            KMS_TXN txn = {0};
-            KMS_TRY(kms_txn_begin(ops->store, false, &txn, err));
-            KMS_TRY(ops->store->ops->tenant_list(txn.txn, after[0] == '\0' ? NULL : after, TENANTS_AT_ONCE,
-                                                 &list, &count, err));
-        }
-        for (size_t i = 0; i < count; i++) {
-            KMS_TRY(cover_tenant(ops, key, &list[i], covering, err));
-            KMS_TRY(ops_operation_progress(operation, covering->covered + covering->without, 0));
-        }
-        if (count > 0)
-            memcpy(after, list[count - 1].id, sizeof after);
+    if (status == KMS_OK) {
+        covering->covered++;
+    } else {
+        *err = (struct kms_error){0}; /* its key can never leave: the result says so */
+        covering->without++;
+        if (json_array_size(covering->names) < WITHOUT_NAMED_MAX)
+            (void)json_array_append_new(covering->names, json_string(tenant->id));
     }
-    return KMS_OK;
+    return ops_operation_progress(covering->operation, covering->covered + covering->without, 0);
 }
 
 static enum kms_status execute_enroll(struct kms_ops *ops, struct ops_operation *operation, char **ret_result,
@@ -169,8 +152,8 @@ static enum kms_status execute_enroll(struct kms_ops *ops, struct ops_operation 
     KMS_TRY(begin_epoch(ops, operation, &key, err));
     kms_test_point("recovery.enrolled");
     KMS_TRY(ops_escrow_put_service(ops->escrow, &key, err));
-    struct covering covering = {.names = json_array()};
-    const enum kms_status status = cover_all(ops, operation, &key, &covering, err);
+    struct covering covering = {.ops = ops, .operation = operation, .key = &key, .names = json_array()};
+    const enum kms_status status = ops_each_tenant(ops->store, cover_tenant, &covering, err);
     if (status != KMS_OK) {
         json_decref(covering.names);
         return status;

@@ -4,13 +4,14 @@
 #include "ops/escrow.h"
 #include "ops/messages.h"
 #include "ops/recovery.h"
+#include "ops/tenants.h"
 
 #include "kms/v1/recovery.pb-c.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TENANTS_AT_ONCE = 256, WITHOUT_NAMED_MAX = 100 };
+enum { WITHOUT_NAMED_MAX = 100 };
 #define DRILL_MILLISECONDS_MAX (UINT64_C(31) * 86400 * 1000)
 
 /* A time that may be unset; false when the arena is full. */
@@ -47,6 +48,7 @@ static Kms__V1__RecoveryKey *key_message(struct kms_arena *arena, const struct k
 
 /* Keys on their way into the reply. */
 struct listing {
+    struct kms_store *store;
     struct kms_arena *arena;
     Kms__V1__RecoveryKey **list;
     size_t count, room;
@@ -69,21 +71,10 @@ static enum kms_status take_key(void *context, const struct kms_recovery_key_rec
     return listing->list[listing->count++] != NULL ? KMS_OK : KMS_NO_MEMORY;
 }
 
-/* Whether a key covers a tenant, counted. */
-static enum kms_status count_tenant(struct kms_arena *arena, struct kms_txn *txn,
-                                    const struct kms_tenant_record *tenant, Kms__V1__RecoveryKey *key,
-                                    struct kms_error *err)
+/* The tenant's name among the first that a key does not cover. */
+static enum kms_status name_tenant(struct kms_arena *arena, const struct kms_tenant_record *tenant,
+                                   Kms__V1__RecoveryKey *key)
 {
-    uint64_t first = 0;
-    const enum kms_status status =
-        txn->store->ops->recovery.cover_get(txn->txn, key->epoch, &tenant->uuid, &first, err);
-    if (status == KMS_OK) {
-        key->tenants_covered++;
-        return KMS_OK;
-    }
-    if (status != KMS_NOT_FOUND)
-        return status;
-    key->tenants_without++;
     if (key->state != KMS__V1__RECOVERY_KEY__STATE__ACTIVE || key->n_first_without == WITHOUT_NAMED_MAX)
         return KMS_OK;
     if (key->first_without == NULL)
@@ -95,24 +86,24 @@ static enum kms_status count_tenant(struct kms_arena *arena, struct kms_txn *txn
     return KMS_OK;
 }
 
-/* Every tenant against every key. */
-static enum kms_status count_tenants(struct ops_run *run, const struct listing *listing)
+/* Which keys cover a tenant, counted. */
+static enum kms_status count_tenant(void *context, const struct kms_tenant_record *tenant,
+                                    struct kms_error *err)
 {
-    struct kms_error *err = &run->call->error;
-    char after[KMS_TENANT_ID_MAX + 1] = "";
-    size_t count = TENANTS_AT_ONCE;
-    while (count == TENANTS_AT_ONCE) {
-        KMS_FREE struct kms_tenant_record *list = NULL;
-        KMS_TXN txn = {0};
-        KMS_TRY(kms_txn_begin(run->ops->store, false, &txn, err));
-        KMS_TRY(txn.store->ops->tenant_list(txn.txn, after[0] == '\0' ? NULL : after, TENANTS_AT_ONCE, &list,
-                                            &count, err));
-        for (size_t i = 0; i < count; i++) {
-            for (size_t k = 0; k < listing->count; k++)
-                KMS_TRY(count_tenant(run->call->arena, &txn, &list[i], listing->list[k], err));
-        }
-        if (count > 0)
-            memcpy(after, list[count - 1].id, sizeof after);
+    const struct listing *listing = context;
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(listing->store, false, &txn, err));
+    for (size_t i = 0; i < listing->count; i++) {
+        uint64_t first = 0;
+        Kms__V1__RecoveryKey *key = listing->list[i];
+        const enum kms_status status =
+            listing->store->ops->recovery.cover_get(txn.txn, key->epoch, &tenant->uuid, &first, err);
+        if (status != KMS_OK && status != KMS_NOT_FOUND)
+            return status;
+        key->tenants_covered += status == KMS_OK;
+        key->tenants_without += status == KMS_NOT_FOUND;
+        if (status == KMS_NOT_FOUND)
+            KMS_TRY(name_tenant(listing->arena, tenant, key));
     }
     return KMS_OK;
 }
@@ -122,7 +113,7 @@ static enum kms_status get_status(struct ops_run *run, const ProtobufCMessage *m
 {
     (void)message;
     struct kms_call *call = run->call;
-    struct listing listing = {.arena = call->arena};
+    struct listing listing = {.store = run->ops->store, .arena = call->arena};
     struct ops_escrow_status status = {0};
     KMS_TRY(ops_allow(run, NULL, NULL));
     Kms__V1__RecoveryStatus *reply = ops_message_new(call->arena, &kms__v1__recovery_status__descriptor);
@@ -133,7 +124,7 @@ static enum kms_status get_status(struct ops_run *run, const ProtobufCMessage *m
         KMS_TRY(kms_txn_begin(run->ops->store, false, &txn, &call->error));
         KMS_TRY(txn.store->ops->recovery.key_list(txn.txn, take_key, &listing, &call->error));
     }
-    KMS_TRY(count_tenants(run, &listing));
+    KMS_TRY(ops_each_tenant(run->ops->store, count_tenant, &listing, &call->error));
     if (run->ops->escrow != NULL)
         ops_escrow_status(run->ops->escrow, &status);
     reply->enabled = run->ops->escrow != NULL;

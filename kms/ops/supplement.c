@@ -3,12 +3,14 @@
 #include "core/clock.h"
 #include "evidence/certificate.h"
 #include "evidence/digest.h"
+#include "ops/certificate.h"
 #include "ops/certificate_json.h"
 #include "ops/shred_job.h"
+#include "ops/tenants.h"
 
 #include <stdlib.h>
 
-enum { BATCHES_AT_ONCE = 1000, TENANTS_AT_ONCE = 64 };
+enum { BATCHES_AT_ONCE = 1000 };
 #define JSON KMS_CLEANUP(ops_json_clear) json_t
 
 /* Where the walk over a tenant's batches is. */
@@ -127,28 +129,7 @@ static enum kms_status compose(const struct walk *walk, struct kms_txn *txn, jso
         return kms_fail(err, KMS_NO_MEMORY, "no memory for a supplementary certificate");
     KMS_TRY(ops_json_people(txn, &key->retire_operation, key->retired_by, document, err));
     KMS_TRY(ops_json_audit(walk->ops, document, err));
-    certificate->document = (uint8_t *)json_dumps(document, JSON_COMPACT | JSON_SORT_KEYS);
-    if (certificate->document == NULL)
-        return kms_fail(err, KMS_NO_MEMORY, "no memory for a supplementary certificate");
-    certificate->document_len = strlen((const char *)certificate->document);
-    struct kms_certificate *parsed = NULL;
-    KMS_TRY(
-        kms_certificate_parse(kms_slice_of(certificate->document, certificate->document_len), &parsed, err));
-    kms_certificate_free(parsed);
-    return KMS_OK;
-}
-
-/* Write it, unless an earlier run has. */
-static enum kms_status save(struct kms_ops *ops, const struct kms_certificate_record *certificate,
-                            struct kms_error *err)
-{
-    KMS_TXN txn = {0};
-    KMS_TRY(kms_txn_begin(ops->store, true, &txn, err));
-    const enum kms_status status = txn.store->ops->shred.certificate_insert(txn.txn, certificate, err);
-    if (status == KMS_ALREADY_EXISTS)
-        return KMS_OK;
-    KMS_TRY(status);
-    return kms_txn_commit(&txn, err);
+    return ops_certificate_take(document, certificate, err);
 }
 
 /* One certificate over a portion of batches; `*ret_more`: there may be others behind it. */
@@ -173,17 +154,16 @@ static enum kms_status issue_part(struct walk *walk, bool *ret_more, struct kms_
     walk->part++;
     if (json_array_size(completed) == 0)
         return KMS_OK;
-    KMS_TRY(kms_hsm_sign(walk->ops->hsm, kms_slice_of(certificate.document, certificate.document_len),
-                         certificate.signature, &certificate.signature_len, err));
     walk->certificates++;
     walk->batches += json_array_size(completed);
-    return save(walk->ops, &certificate, err);
+    return ops_certificate_keep(walk->ops, &certificate, err);
 }
 
 /* All of one tenant, if the key ever covered it. */
-static enum kms_status issue_tenant(struct walk *walk, const struct kms_tenant_record *tenant,
+static enum kms_status issue_tenant(void *context, const struct kms_tenant_record *tenant,
                                     struct kms_error *err)
 {
+    struct walk *walk = context;
     walk->tenant = *tenant;
     walk->after_epoch = 0;
     walk->part = 0;
@@ -205,21 +185,7 @@ enum kms_status ops_supplement_issue(struct kms_ops *ops, const struct kms_recov
                                      uint64_t *ret_certificates, uint64_t *ret_batches, struct kms_error *err)
 {
     struct walk walk = {.ops = ops, .key = key};
-    char after[KMS_TENANT_ID_MAX + 1] = "";
-    size_t count = TENANTS_AT_ONCE;
-    while (count == TENANTS_AT_ONCE) {
-        KMS_FREE struct kms_tenant_record *list = NULL;
-        {
-            KMS_TXN txn = {0};
-            KMS_TRY(kms_txn_begin(ops->store, false, &txn, err));
-            KMS_TRY(ops->store->ops->tenant_list(txn.txn, after[0] == '\0' ? NULL : after, TENANTS_AT_ONCE,
-                                                 &list, &count, err));
-        }
-        for (size_t i = 0; i < count; i++)
-            KMS_TRY(issue_tenant(&walk, &list[i], err));
-        if (count > 0)
-            memcpy(after, list[count - 1].id, sizeof after);
-    }
+    KMS_TRY(ops_each_tenant(ops->store, issue_tenant, &walk, err));
     *ret_certificates = walk.certificates;
     *ret_batches = walk.batches;
     return KMS_OK;
