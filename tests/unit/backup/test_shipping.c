@@ -21,6 +21,16 @@ static void every_target_holds_what_the_store_holds(void **state)
     site_assert_restores(site, site->targets[1]);
 }
 
+static void a_base_holds_everything_too(void **state)
+{
+    struct site *site = *state;
+    write_a_bit_of_everything(site->fixture->store);
+    site_open(site, 1);
+    site_wait(site, site_add_tenant(site, 50));
+    site_close(site);
+    site_assert_restores(site, site->targets[0]);
+}
+
 static void a_target_goes_on_where_it_was_after_a_restart(void **state)
 {
     struct site *site = *state;
@@ -187,6 +197,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, site_setup, site_teardown)
     const struct CMUnitTest tests[] = {
         TEST(every_target_holds_what_the_store_holds),
+        TEST(a_base_holds_everything_too),
         TEST(a_target_goes_on_where_it_was_after_a_restart),
         TEST(a_torn_log_is_left_behind_and_nothing_is_lost),
         TEST(a_target_that_is_gone_holds_up_nobody_and_catches_up),

@@ -192,6 +192,49 @@ static void a_file_under_another_name_is_noticed(void **state)
     assert_status(KMS_TAMPERED, verify(site, &result));
 }
 
+/* Both targets hold the same changes, each in a chain of its own. */
+static void a_log_of_another_target_does_not_fit(void **state)
+{
+    struct site *site = *state;
+    struct kms_backup_verify_result result;
+    site->log_bytes = 1;
+    const uint64_t first = site_add_tenant(site, 50);
+    site_open(site, 2);
+    site_wait(site, first);
+    for (unsigned i = 0; i < 3; i++)
+        site_wait(site, site_add_tenant(site, 60 + i));
+    site_close(site);
+    const struct kms_backup_file mine = nth(site->targets[0], KMS_BACKUP_LOG, 1);
+    const struct kms_backup_file other = nth(site->targets[1], KMS_BACKUP_LOG, 1);
+    assert_int_equal(mine.seq, other.seq);
+    char from[256];
+    (void)snprintf(from, sizeof from, "%s", path_of(site->targets[1], other.name));
+    assert_int_equal(unlink(path_of(site->targets[0], mine.name)), 0);
+    assert_int_equal(rename(from, path_of(site->targets[0], other.name)), 0);
+    assert_status(KMS_TAMPERED, verify(site, &result));
+    assert_false(result.restorable);
+    assert_non_null(strstr(site->err.public_text, other.name));
+    assert_no_restore(site, other.name);
+}
+
+static void a_file_of_a_later_format_is_named(void **state)
+{
+    struct site *site = *state;
+    struct kms_backup_verify_result result;
+    const uint8_t later = 2;
+    make_history(site);
+    site_close(site);
+    const struct kms_backup_file log = nth(site->targets[0], KMS_BACKUP_LOG, 1);
+    const int fd = open(path_of(site->targets[0], log.name), O_WRONLY);
+    assert_int_equal(pwrite(fd, &later, 1, 6), 1);
+    assert_int_equal(close(fd), 0);
+    assert_status(KMS_TAMPERED, verify(site, &result));
+    assert_false(result.restorable);
+    assert_non_null(strstr(site->err.public_text, log.name));
+    assert_non_null(strstr(site->err.public_text, "newer version"));
+    assert_no_restore(site, "newer version");
+}
+
 static void files_of_another_deployment_are_told_apart(void **state)
 {
     struct site *site = *state;
@@ -319,6 +362,8 @@ int main(void)
         TEST(a_newest_log_that_is_gone_shows_against_a_newer_base),
         TEST(a_changed_byte_in_any_file_is_noticed),
         TEST(a_file_under_another_name_is_noticed),
+        TEST(a_log_of_another_target_does_not_fit),
+        TEST(a_file_of_a_later_format_is_named),
         TEST(files_of_another_deployment_are_told_apart),
         TEST(a_damaged_newer_base_does_not_spoil_the_older_one),
         TEST(an_empty_directory_and_none_are_told_apart),
