@@ -80,6 +80,9 @@ static enum kms_status start_lanes(struct kms_backup *backup, const struct kms_b
         KMS_TRY(kms_backup_lane_start(&lane, &backup->lanes[i], err));
         backup->count++;
     }
+    const int64_t deadline = kms_clock_mono_ns() + backup->hang_ns;
+    for (size_t i = 0; i < backup->count; i++)
+        KMS_TRY(kms_backup_lane_await_look(backup->lanes[i], deadline, err));
     return KMS_OK;
 }
 

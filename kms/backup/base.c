@@ -3,6 +3,7 @@
 #include "core/cleanup.h"
 #include "core/clock.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -114,33 +115,70 @@ static void publish(struct kms_backup_copy *copy, const char *name)
     leave(copy, kms_backup_pen_publish(copy->pen, name, copy->patience_ns, &copy->error));
 }
 
+/* The whole of it. */
+static enum kms_status write_all(struct making *making, const struct kms_backup_keeper *keeper,
+                                 struct kms_store *store, struct kms_backup_header *ret_header,
+                                 struct kms_backup_base_result *ret_result)
+{
+    const int64_t began = kms_clock_mono_ns();
+    struct kms_backup_header header = {0};
+    KMS_TRY(write_snapshot(making, keeper, store, &header));
+    struct kms_backup_base_result result = {
+        .seq = header.seq, .records = making->records, .bytes = making->bytes};
+    char name[KMS_BACKUP_NAME_SIZE];
+    kms_backup_name(&header, name);
+    (void)snprintf(result.name, sizeof result.name, "%s", name);
+    for (size_t i = 0; i < making->count; i++) {
+        struct kms_backup_copy *copy = &making->copies[i];
+        if (copy->pen == NULL)
+            continue;
+        publish(copy, name);
+        result.written += copy->status == KMS_OK;
+    }
+    if (result.written == 0)
+        return still_going(making);
+    result.took_ns = kms_clock_mono_ns() - began;
+    *ret_header = header;
+    *ret_result = result;
+    return KMS_OK;
+}
+
+/* What the thread gets, and gives. */
+struct errand {
+    struct making making;
+    const struct kms_backup_keeper *keeper;
+    struct kms_store *store;
+    struct kms_backup_header *ret_header;
+    struct kms_backup_base_result *ret_result;
+    enum kms_status status;
+};
+
+static void *run(void *argument)
+{
+    struct errand *errand = argument;
+    kms_backup_stand_back();
+    errand->status =
+        write_all(&errand->making, errand->keeper, errand->store, errand->ret_header, errand->ret_result);
+    making_clear(&errand->making);
+    return NULL;
+}
+
 enum kms_status kms_backup_base_write(const struct kms_backup_keeper *keeper, struct kms_store *store,
                                       struct kms_backup_copy *copies, size_t count,
                                       bool (*progress)(void *context, uint64_t records), void *context,
                                       struct kms_backup_header *ret_header,
                                       struct kms_backup_base_result *ret_result, struct kms_error *err)
 {
-    const int64_t began = kms_clock_mono_ns();
-    KMS_CLEANUP(making_clear)
-    struct making making = {
-        .copies = copies, .count = count, .progress = progress, .context = context, .err = err};
-    struct kms_backup_header header = {0};
-    KMS_TRY(write_snapshot(&making, keeper, store, &header));
-    struct kms_backup_base_result result = {
-        .seq = header.seq, .records = making.records, .bytes = making.bytes};
-    char name[KMS_BACKUP_NAME_SIZE];
-    kms_backup_name(&header, name);
-    (void)snprintf(result.name, sizeof result.name, "%s", name);
-    for (size_t i = 0; i < count; i++) {
-        if (copies[i].pen == NULL)
-            continue;
-        publish(&copies[i], name);
-        result.written += copies[i].status == KMS_OK;
-    }
-    if (result.written == 0)
-        return still_going(&making);
-    result.took_ns = kms_clock_mono_ns() - began;
-    *ret_header = header;
-    *ret_result = result;
-    return KMS_OK;
+    struct errand errand = {
+        .making = {.copies = copies, .count = count, .progress = progress, .context = context, .err = err},
+        .keeper = keeper,
+        .store = store,
+        .ret_header = ret_header,
+        .ret_result = ret_result,
+    };
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, run, &errand) != 0)
+        return kms_fail(err, KMS_NO_MEMORY, "cannot start a thread to make a base");
+    KMS_ASSERT(pthread_join(thread, NULL) == 0);
+    return errand.status;
 }

@@ -22,7 +22,7 @@ struct kms_backup_copy {
     struct kms_error error;
 };
 
-/** Fails only when no directory has the base in the end. See kms_backup_base(). */
+/** On a thread that stands back behind others, which calls `progress`. Fails only when no directory has the base in the end. See kms_backup_base(). */
 enum kms_status kms_backup_base_write(const struct kms_backup_keeper *keeper, struct kms_store *store,
                                       struct kms_backup_copy *copies, size_t count,
                                       bool (*progress)(void *context, uint64_t records), void *context,

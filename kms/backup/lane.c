@@ -22,6 +22,7 @@ enum outlook { UNKNOWN, LOOKED, ROLLED_BACK };
 
 struct kms_backup_lane {
     struct kms_backup_lane_config config;
+    struct kms_backup_keeper keeper; /* the configured one, apart from the time that it takes */
     pthread_t thread;
 
     struct kms_mutex lock; /* KMS_LOCK_BACKUP; protects what follows up to `busy_since_ns` */
@@ -58,6 +59,31 @@ static void step(struct kms_backup_lane *lane)
 static void step_back(struct kms_backup_lane *lane)
 {
     atomic_store(&lane->busy_since_ns, 0);
+}
+
+/* The HSM may take its time, or be away: that is not the target's doing. */
+static enum kms_status wrap(void *context, struct kms_slice bound,
+                            const uint8_t key[KMS_BACKUP_FILE_KEY_SIZE],
+                            uint8_t ret_wrapped[KMS_BACKUP_WRAPPED_SIZE], struct kms_error *err)
+{
+    struct kms_backup_lane *lane = context;
+    const struct kms_backup_keeper *keeper = lane->config.keeper;
+    step_back(lane);
+    const enum kms_status status = keeper->wrap(keeper->context, bound, key, ret_wrapped, err);
+    step(lane);
+    return status;
+}
+
+static enum kms_status unwrap(void *context, struct kms_slice bound,
+                              const uint8_t wrapped[KMS_BACKUP_WRAPPED_SIZE],
+                              uint8_t ret_key[KMS_BACKUP_FILE_KEY_SIZE], struct kms_error *err)
+{
+    struct kms_backup_lane *lane = context;
+    const struct kms_backup_keeper *keeper = lane->config.keeper;
+    step_back(lane);
+    const enum kms_status status = keeper->unwrap(keeper->context, bound, wrapped, ret_key, err);
+    step(lane);
+    return status;
 }
 
 /* Give the open log up as it is: the next one will say where it really ended. */
@@ -99,7 +125,7 @@ static bool newest_base(struct kms_backup_lane *lane, const struct kms_backup_li
         const struct kms_backup_visitor visitor = {.context = ret_header, .opened = keep_header};
         struct kms_backup_scan scan;
         struct kms_error err = {0};
-        if (kms_backup_scan(lane->config.keeper, lane->config.directory, &listing->files[i], &visitor, &scan,
+        if (kms_backup_scan(&lane->keeper, lane->config.directory, &listing->files[i], &visitor, &scan,
                             &err) == KMS_CANCELLED)
             return true;
         kms_log_warning("backup", "%s", kms_error_cause(&err, KMS_TAMPERED));
@@ -115,8 +141,8 @@ static enum kms_status newest_log(struct kms_backup_lane *lane, const struct kms
     for (size_t i = listing->count; i-- > 0;) {
         if (listing->files[i].kind != KMS_BACKUP_LOG)
             continue;
-        KMS_TRY(kms_backup_scan(lane->config.keeper, lane->config.directory, &listing->files[i], &nobody,
-                                ret_scan, err));
+        KMS_TRY(kms_backup_scan(&lane->keeper, lane->config.directory, &listing->files[i], &nobody, ret_scan,
+                                err));
         if (ret_scan->place.end.frames > 0)
             return KMS_OK;
         KMS_TRY(kms_backup_target_remove(lane->config.directory, listing->files[i].name, err));
@@ -239,7 +265,7 @@ static enum kms_status open_log(struct kms_backup_lane *lane, struct kms_error *
                                        .created_ns = lane->created_ns + 1,
                                        .seq = lane->shipped,
                                        .previous = lane->end};
-    KMS_TRY(kms_backup_writer_new(lane->config.keeper, &header, &lane->out, &lane->writer, err));
+    KMS_TRY(kms_backup_writer_new(&lane->keeper, &header, &lane->out, &lane->writer, err));
     kms_backup_name(&header, lane->name);
     lane->created_ns = header.created_ns;
     KMS_TRY(kms_backup_target_create(lane->config.directory, lane->name, &lane->descriptor, err));
@@ -456,30 +482,6 @@ static void lane_free(struct kms_backup_lane *lane)
     free(lane);
 }
 
-/* Until the first look is done, or hangs. */
-static enum kms_status await_outlook(struct kms_backup_lane *lane, struct kms_error *err)
-{
-    const int64_t deadline = kms_clock_mono_ns() + lane->config.hang_ns;
-    KMS_LOCKED(&lane->lock);
-    while (lane->outlook == UNKNOWN && kms_cond_wait(&lane->told, &lane->lock, deadline))
-        continue;
-    if (lane->outlook == UNKNOWN)
-        kms_log_error("backup", "the backup target %s hangs: the service starts without it",
-                      lane->config.directory);
-    if (lane->outlook == ROLLED_BACK)
-        return kms_fail_public(err, KMS_FAILED_PRECONDITION, "%s",
-                               kms_error_public(&lane->refusal, KMS_FAILED_PRECONDITION));
-    return KMS_OK;
-}
-
-/* One that may not be started; it has looked, so it does not hang. */
-static void give_back(struct kms_backup_lane *lane)
-{
-    kms_backup_lane_stop(lane);
-    if (!kms_backup_lane_close(lane, kms_clock_mono_ns() + lane->config.hang_ns))
-        kms_log_error("backup", "the backup target %s hangs", lane->config.directory);
-}
-
 enum kms_status kms_backup_lane_start(const struct kms_backup_lane_config *config,
                                       struct kms_backup_lane **ret_lane, struct kms_error *err)
 {
@@ -487,6 +489,10 @@ enum kms_status kms_backup_lane_start(const struct kms_backup_lane_config *confi
     if (lane == NULL)
         return kms_fail(err, KMS_NO_MEMORY, "no memory for a backup target");
     lane->config = *config;
+    lane->keeper = *config->keeper;
+    lane->keeper.context = lane;
+    lane->keeper.wrap = wrap;
+    lane->keeper.unwrap = unwrap;
     lane->descriptor = -1;
     kms_mutex_init(&lane->lock, KMS_LOCK_BACKUP);
     kms_cond_init(&lane->wake);
@@ -496,12 +502,23 @@ enum kms_status kms_backup_lane_start(const struct kms_backup_lane_config *confi
         lane_free(lane);
         return kms_fail(err, KMS_NO_MEMORY, "cannot start a thread for a backup target");
     }
-    const enum kms_status status = await_outlook(lane, err);
-    if (status == KMS_OK)
-        *ret_lane = lane;
-    else
-        give_back(lane);
-    return status;
+    *ret_lane = lane;
+    return KMS_OK;
+}
+
+enum kms_status kms_backup_lane_await_look(struct kms_backup_lane *lane, int64_t deadline_mono_ns,
+                                           struct kms_error *err)
+{
+    KMS_LOCKED(&lane->lock);
+    while (lane->outlook == UNKNOWN && kms_cond_wait(&lane->told, &lane->lock, deadline_mono_ns))
+        continue;
+    if (lane->outlook == UNKNOWN)
+        kms_log_error("backup", "the backup target %s hangs: the service starts without it",
+                      lane->config.directory);
+    if (lane->outlook == ROLLED_BACK)
+        return kms_fail_public(err, KMS_FAILED_PRECONDITION, "%s",
+                               kms_error_public(&lane->refusal, KMS_FAILED_PRECONDITION));
+    return KMS_OK;
 }
 
 void kms_backup_lane_stop(struct kms_backup_lane *lane)

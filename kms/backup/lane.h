@@ -29,6 +29,12 @@ struct kms_backup_lane_config {
 
 enum kms_status kms_backup_lane_start(const struct kms_backup_lane_config *config,
                                       struct kms_backup_lane **ret_lane, struct kms_error *err) KMS_MUST_USE;
+/**
+ * Wait until it has seen where the target stands, or cannot, or hangs, which is told in the log. FAILED_PRECONDITION: the target
+ * knows more than the database.
+ */
+enum kms_status kms_backup_lane_await_look(struct kms_backup_lane *lane, int64_t deadline_mono_ns,
+                                           struct kms_error *err) KMS_MUST_USE;
 /** Ask it to ship what is left, if that works at once, and to end. */
 void kms_backup_lane_stop(struct kms_backup_lane *lane);
 /** Wait until it has ended, and free it. False at the deadline: the target hangs, and the lane stays as it is. */

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "backup/pen.h"
 
 #include "core/cleanup.h"
@@ -6,12 +7,16 @@
 #include "core/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
+
+enum { NICENESS = 10, PIECE_BYTES = 4 * 1024 * 1024 };
 
 /* What was written is in the system's memory: to flush it may take as much longer than one write does. */
 enum { QUEUE_BYTES = 1024 * 1024, FLUSH_PATIENCE = 12 };
@@ -38,6 +43,7 @@ struct kms_backup_pen {
     /* the thread's own */
     int descriptor;
     struct kms_buf writing;
+    off_t written, begun; /* bytes; and those that are on their way to the disk */
 };
 
 static void pen_free(struct kms_backup_pen *pen)
@@ -75,6 +81,22 @@ static void note(struct kms_backup_pen *pen, enum kms_status status, const struc
     KMS_ASSERT(pthread_cond_broadcast(&pen->changed) == 0);
 }
 
+/*
+ * Let the disk begin with what was written, and wait for the piece before it. Left to the end, the system would send all of it at once, and
+ * whoever else waits for that disk, the audit log above all, would wait for all of it.
+ */
+static void flush_piece(struct kms_backup_pen *pen)
+{
+    const unsigned whole = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+    pen->written += (off_t)pen->writing.len;
+    if (pen->written - pen->begun < PIECE_BYTES)
+        return;
+    if (pen->begun >= PIECE_BYTES)
+        (void)sync_file_range(pen->descriptor, pen->begun - PIECE_BYTES, PIECE_BYTES, whole);
+    (void)sync_file_range(pen->descriptor, pen->begun, pen->written - pen->begun, SYNC_FILE_RANGE_WRITE);
+    pen->begun = pen->written;
+}
+
 /* Durable first, then under its name. */
 static enum kms_status publish(struct kms_backup_pen *pen, struct kms_error *err)
 {
@@ -101,6 +123,8 @@ static void serve(struct kms_backup_pen *pen)
     for (enum order order = WRITE; (order = next_order(pen)) != LEAVE;) {
         if (status == KMS_OK)
             status = kms_backup_target_write(pen->descriptor, kms_buf_slice(&pen->writing), &err);
+        if (status == KMS_OK)
+            flush_piece(pen);
         if (status == KMS_OK && order == PUBLISH)
             status = publish(pen, &err);
         pen->writing.len = 0;
@@ -122,6 +146,7 @@ static void tidy(const struct kms_backup_pen *pen)
 static void *run(void *argument)
 {
     struct kms_backup_pen *pen = argument;
+    kms_backup_stand_back();
     serve(pen);
     tidy(pen);
     kms_mutex_lock(&pen->lock);
@@ -220,6 +245,12 @@ enum kms_status kms_backup_pen_publish(struct kms_backup_pen *pen, const char *n
     while (pen->status == KMS_OK && !pen->published)
         KMS_TRY(wait_step_locked(pen, pen->flushing ? FLUSH_PATIENCE * patience_ns : patience_ns, err));
     return failure_locked(pen, err);
+}
+
+void kms_backup_stand_back(void)
+{
+    /* on Linux each thread has a niceness of its own; where it may not be changed, the base is only less polite */
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), NICENESS);
 }
 
 bool kms_backup_pens_end(const _Atomic unsigned *busy, int64_t deadline_mono_ns)

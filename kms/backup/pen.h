@@ -30,6 +30,8 @@ enum kms_status kms_backup_pen_publish(struct kms_backup_pen *pen, const char *n
                                        struct kms_error *err) KMS_MUST_USE;
 /** Wait until the threads of a target have ended. False when they have not by then: it hangs. */
 bool kms_backup_pens_end(const _Atomic unsigned *busy, int64_t deadline_mono_ns) KMS_MUST_USE;
+/** From here on the calling thread takes the CPU when others leave it: a base is in nobody's hurry. */
+void kms_backup_stand_back(void);
 /** Let go; a file that was not published is removed. NULL-safe. */
 void kms_backup_pen_drop(struct kms_backup_pen *pen);
 

@@ -1,17 +1,15 @@
 #include "backup/restore.h"
 
+#include "backup/decode.h"
 #include "core/clock.h"
 #include "store/apply.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* A store that is being filled. */
 struct filling {
     struct kms_store *store;
     struct kms_txn txn;
-    struct kms_change *list; /* customers and KEKs that are not in the store yet */
-    size_t count;
     uint64_t done;
     const struct kms_backup_verify_options *options;
     uint64_t bytes, total;
@@ -19,37 +17,14 @@ struct filling {
 
 static enum kms_status begin(struct filling *filling, struct kms_error *err)
 {
-    filling->list = calloc(KMS_STORE_LOAD_MAX, sizeof *filling->list);
-    if (filling->list == NULL)
-        return kms_fail(err, KMS_NO_MEMORY, "no memory to restore");
     KMS_TRY(kms_txn_begin(filling->store, true, &filling->txn, err));
     filling->store->ops->changes.silence(filling->txn.txn);
     return KMS_OK;
 }
 
-static void clear_list(struct filling *filling)
-{
-    for (size_t i = 0; i < filling->count; i++)
-        kms_change_clear(&filling->list[i]);
-    filling->count = 0;
-}
-
 static void filling_clear(struct filling *filling)
 {
-    clear_list(filling);
-    free(filling->list);
     kms_txn_clear(&filling->txn);
-}
-
-/* What was collected goes into the store. */
-static enum kms_status load(struct filling *filling, struct kms_error *err)
-{
-    if (filling->count == 0)
-        return KMS_OK;
-    const enum kms_status status =
-        kms_store_load(filling->store, filling->txn.txn, filling->list, filling->count, err);
-    clear_list(filling);
-    return status;
 }
 
 /* A change of a log: it may concern anything. */
@@ -65,40 +40,54 @@ static enum kms_status take_change(void *context, const struct kms_backup_record
     return status;
 }
 
-/* True when the record is the counter of the KEK before it, which then holds it. */
-static bool joins_kek(struct filling *filling, const struct kms_change *change)
+/* True for the counter of the KEK before it, which then holds it. */
+static bool joins_kek(struct kms_change *before, const struct kms_change *change)
 {
-    struct kms_change *before = filling->count > 0 ? &filling->list[filling->count - 1] : NULL;
-    if (change->kind != KMS_CHANGE_REWRAPPED || before == NULL || before->kind != KMS_CHANGE_KEK ||
+    if (change->kind != KMS_CHANGE_REWRAPPED || before->kind != KMS_CHANGE_KEK ||
         memcmp(before->kek.kek_id, change->rewrapped.kek_id, KMS_KEK_ID_SIZE) != 0)
         return false;
     before->kek.rewrapped = change->rewrapped.rewrapped;
     return true;
 }
 
-/* A record of a base: what there are millions of is collected and goes in by the thousand. */
-static enum kms_status take_record(void *context, const struct kms_backup_record *record,
-                                   struct kms_error *err)
+/* How many customers and KEKs the list begins with; changes that join them are moved behind them, for nobody needs those any more. */
+static size_t gather(struct kms_change *list, size_t count, size_t *ret_seen)
+{
+    size_t kept = 0;
+    size_t seen = 0;
+    for (; seen < count; seen++) {
+        const bool wanted = list[seen].kind == KMS_CHANGE_CUSTOMER || list[seen].kind == KMS_CHANGE_KEK;
+        if (!wanted && (kept == 0 || !joins_kek(&list[kept - 1], &list[seen])))
+            break;
+        if (!wanted)
+            continue;
+        if (kept != seen) {
+            const struct kms_change joined = list[kept];
+            list[kept] = list[seen];
+            list[seen] = joined;
+        }
+        kept++;
+    }
+    *ret_seen = seen;
+    return kept;
+}
+
+/* Changes of a base: what there are millions of goes in by the thousand, everything else by itself. */
+static enum kms_status take_portion(void *context, struct kms_change *list, size_t count,
+                                    struct kms_error *err)
 {
     struct filling *filling = context;
-    if (filling->count == KMS_STORE_LOAD_MAX)
-        KMS_TRY(load(filling, err));
-    struct kms_change *change = &filling->list[filling->count];
-    *change = (struct kms_change){0};
-    KMS_TRY(kms_changelog_decode(record->payload, change, err));
-    filling->done++;
-    if (change->kind == KMS_CHANGE_CUSTOMER || change->kind == KMS_CHANGE_KEK) {
-        filling->count++;
-        return KMS_OK;
+    for (size_t done = 0; done < count;) {
+        size_t seen = 0;
+        const size_t kept = gather(list + done, count - done, &seen);
+        if (kept > 0)
+            KMS_TRY(kms_store_load(filling->store, filling->txn.txn, list + done, kept, err));
+        else
+            KMS_TRY(kms_store_apply(filling->store, filling->txn.txn, &list[done], err));
+        done += kept > 0 ? seen : 1;
     }
-    if (joins_kek(filling, change))
-        return KMS_OK;
-    struct kms_change other = *change; /* the list is emptied first */
-    enum kms_status status = load(filling, err);
-    if (status == KMS_OK)
-        status = kms_store_apply(filling->store, filling->txn.txn, &other, err);
-    kms_change_clear(&other);
-    return status;
+    filling->done += count;
+    return KMS_OK;
 }
 
 static bool pass_progress(void *context, uint64_t bytes)
@@ -123,17 +112,15 @@ static enum kms_status fill(struct filling *filling, const struct kms_backup_kee
                             const char *directory, const struct kms_backup_listing *listing,
                             struct kms_backup_restore_result *result, struct kms_error *err)
 {
-    const struct kms_backup_visitor of_base = {filling, NULL, take_record, pass_progress};
+    const struct kms_backup_taker of_base = {filling, take_portion, pass_progress};
     const struct kms_backup_visitor of_logs = {filling, NULL, take_change, pass_progress};
     const struct kms_backup_file *base = find_base(listing, result->source.base);
-    struct kms_backup_scan scan;
     struct kms_backup_chain chain;
     if (base == NULL)
         return kms_fail_public(err, KMS_TAMPERED, "the base %s is gone while it was being restored",
                                result->source.base);
     KMS_TRY(begin(filling, err));
-    KMS_TRY(kms_backup_scan(keeper, directory, base, &of_base, &scan, err));
-    KMS_TRY(load(filling, err));
+    KMS_TRY(kms_backup_decode(keeper, directory, base, &of_base, err));
     result->from_base = filling->done;
     KMS_TRY(kms_backup_chain_read(keeper, directory, listing, base->seq, &of_logs, &chain, err));
     result->from_logs = filling->done - result->from_base;

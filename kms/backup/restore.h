@@ -1,7 +1,7 @@
 /*
  * Purpose:   rebuild a store from one target: the newest base that leads on, then every change since.
  * Owns:      nothing.
- * Threads:   no shared state.
+ * Threads:   no shared state; progress may be told on a thread of its own.
  * Never:     goes back: always to the newest state that the target holds.
  */
 #ifndef KMS_BACKUP_RESTORE_H
