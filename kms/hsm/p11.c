@@ -2,6 +2,7 @@
 
 #include "core/cleanup.h"
 #include "core/log.h"
+#include "hsm/p11_alone.h"
 #include "hsm/p11_attest.h"
 #include "hsm/p11_crypto.h"
 #include "hsm/p11_keys.h"
@@ -184,6 +185,8 @@ static enum kms_status load_module(struct kms_p11 *p11, struct kms_error *err)
     if (get_list == NULL || get_list(&p11->ck) != CKR_OK || p11->ck == NULL)
         return kms_fail_public(err, KMS_CONFIG_INVALID, "hsm.module %s is not a PKCS#11 library",
                                p11->module);
+    if (p11->profile.mutexes_given)
+        p11->ck = kms_p11_alone_guard(p11->ck);
     return KMS_OK;
 }
 

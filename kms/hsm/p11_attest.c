@@ -3,6 +3,7 @@
 
 #include "core/cleanup.h"
 #include "core/log.h"
+#include "hsm/p11_alone.h"
 #include "hsm/p11_session.h"
 
 #include <libp11.h>
@@ -44,6 +45,21 @@ static enum kms_status failed(const char *what, struct kms_error *err)
                     rv == CKR_OK ? "libp11 gave no reason" : kms_ckr_name(rv, text));
 }
 
+/* libp11 calls the module by itself, and not when another call in it does not come back. */
+static enum kms_status other_hangs(struct kms_error *err)
+{
+    return kms_fail(err, KMS_HSM_UNAVAILABLE, "another HSM operation has not come back");
+}
+
+/* With mutexes of ours; libp11 then finds the module initialised. Else libp11 does it. */
+static enum kms_status initialize(struct kms_p11 *p11, struct kms_error *err)
+{
+    char text[KMS_CKR_TEXT_SIZE];
+    const CK_RV rv = p11->profile.mutexes_given ? kms_p11_alone_initialize() : CKR_OK;
+    return rv == CKR_OK ? KMS_OK
+                        : kms_fail(err, KMS_HSM_UNAVAILABLE, "C_Initialize: %s", kms_ckr_name(rv, text));
+}
+
 enum kms_status kms_p11_attest_load(struct kms_p11 *p11, struct kms_error *err)
 {
     KMS_ASSERT(p11->attest == NULL);
@@ -55,11 +71,13 @@ enum kms_status kms_p11_attest_load(struct kms_p11 *p11, struct kms_error *err)
     attest->context = PKCS11_CTX_new();
     if (attest->context == NULL)
         return kms_fail(err, KMS_NO_MEMORY, "no memory for libp11's context");
+    KMS_TRY(initialize(p11, err));
+    if (!kms_p11_alone_enter())
+        return other_hangs(err);
     PKCS11_CTX_init_args(attest->context, p11->init_args);
-    if (PKCS11_CTX_load(attest->context, p11->module) != 0)
-        return failed("C_Initialize", err);
-    attest->loaded = true;
-    return KMS_OK;
+    attest->loaded = PKCS11_CTX_load(attest->context, p11->module) == 0;
+    kms_p11_alone_leave();
+    return attest->loaded ? KMS_OK : failed("C_Initialize", err);
 }
 
 enum kms_status kms_p11_attest_slots(struct kms_p11 *p11, CK_SLOT_ID **ret_slots, size_t *ret_count,
@@ -67,7 +85,11 @@ enum kms_status kms_p11_attest_slots(struct kms_p11 *p11, CK_SLOT_ID **ret_slots
 {
     struct kms_p11_attest *attest = p11->attest;
     KMS_ASSERT(attest != NULL && attest->slots == NULL);
-    if (PKCS11_enumerate_slots(attest->context, &attest->slots, &attest->slot_count) != 0) {
+    if (!kms_p11_alone_enter())
+        return other_hangs(err);
+    const int enumerated = PKCS11_enumerate_slots(attest->context, &attest->slots, &attest->slot_count);
+    kms_p11_alone_leave();
+    if (enumerated != 0) {
         attest->slots = NULL;
         attest->slot_count = 0;
         return failed("looking for tokens (C_GetSlotList, C_GetTokenInfo)", err);
@@ -124,30 +146,35 @@ struct fetch {
 };
 
 /* Find the key by its label among the token's private keys. */
-static void *fetch_thread(void *argument)
+static enum kms_status fetch_key(struct fetch *fetch)
 {
-    struct fetch *fetch = argument;
     struct kms_p11_attest *attest = fetch->attest;
     PKCS11_SLOT *slot = our_slot(attest, fetch->slot);
     PKCS11_KEY *keys = NULL;
     unsigned count = 0;
     ERR_clear_error();
-    if (slot == NULL) {
-        fetch->status =
-            kms_fail(&fetch->error, KMS_HSM_UNAVAILABLE, "libp11 does not see the token any more");
-        return NULL;
-    }
-    if (PKCS11_enumerate_keys(slot->token, &keys, &count) != 0) {
-        fetch->status = failed("looking for the attestation key", &fetch->error);
-        return NULL;
-    }
+    if (slot == NULL)
+        return kms_fail(&fetch->error, KMS_HSM_UNAVAILABLE, "libp11 does not see the token any more");
+    if (PKCS11_enumerate_keys(slot->token, &keys, &count) != 0)
+        return failed("looking for the attestation key", &fetch->error);
     for (unsigned i = 0; i < count && attest->key == NULL; i++) {
         if (keys[i].label != NULL && strcmp(keys[i].label, KMS_P11_LABEL_ATTESTATION) == 0 &&
             PKCS11_get_key_type(&keys[i]) == EVP_PKEY_EC)
             attest->key = PKCS11_get_private_key(&keys[i]);
     }
-    fetch->status = attest->key == NULL ? failed("fetching the attestation key", &fetch->error)
-                                        : make_pem(attest, &fetch->error);
+    return attest->key == NULL ? failed("fetching the attestation key", &fetch->error)
+                               : make_pem(attest, &fetch->error);
+}
+
+static void *fetch_thread(void *argument)
+{
+    struct fetch *fetch = argument;
+    if (!kms_p11_alone_enter()) {
+        fetch->status = other_hangs(&fetch->error);
+        return NULL;
+    }
+    fetch->status = fetch_key(fetch);
+    kms_p11_alone_leave();
     return NULL;
 }
 
@@ -201,11 +228,15 @@ void kms_p11_attest_unload(struct kms_p11 *p11)
     struct kms_p11_attest *attest = p11->attest;
     if (attest == NULL)
         return;
+    const bool entered =
+        kms_p11_alone_enter(); /* else libp11 tries all the same: the connection is at its end */
     EVP_PKEY_free(attest->key);
     if (attest->slots != NULL)
         PKCS11_release_all_slots(attest->context, attest->slots, attest->slot_count);
     if (attest->loaded)
         PKCS11_CTX_unload(attest->context);
+    if (entered)
+        kms_p11_alone_leave();
     if (attest->context != NULL)
         PKCS11_CTX_free(attest->context);
     free(attest->pem);
@@ -225,8 +256,13 @@ enum kms_status kms_p11_attest_sign_now(struct kms_p11 *p11, struct kms_slice me
     EVP_PKEY_CTX *context = EVP_PKEY_CTX_new(p11->attest->key, NULL);
     size_t len = KMS_HSM_SIGNATURE_MAX;
     uint8_t signature[KMS_HSM_SIGNATURE_MAX];
+    if (!kms_p11_alone_enter()) {
+        EVP_PKEY_CTX_free(context);
+        return other_hangs(err);
+    }
     const bool signed_well = context != NULL && EVP_PKEY_sign_init(context) == 1 &&
                              EVP_PKEY_sign(context, signature, &len, digest, sizeof digest) == 1;
+    kms_p11_alone_leave();
     EVP_PKEY_CTX_free(context);
     if (!signed_well) {
         char text[KMS_CKR_TEXT_SIZE];

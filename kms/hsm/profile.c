@@ -18,6 +18,7 @@ struct profile_file {
     bool unwrap_template;
     bool life_cycle_attributes;
     bool enforces_extractable;
+    bool mutexes_given;
     enum kms_profile_gcm_iv gcm_iv;
     enum kms_profile_oaep recovery_oaep;
     uint32_t sessions_default;
@@ -47,6 +48,7 @@ static const cyaml_schema_field_t fields[] = {
     CYAML_FIELD_BOOL("unwrap_template", REQUIRED, struct profile_file, unwrap_template),
     CYAML_FIELD_BOOL("life_cycle_attributes", REQUIRED, struct profile_file, life_cycle_attributes),
     CYAML_FIELD_BOOL("enforces_extractable", REQUIRED, struct profile_file, enforces_extractable),
+    CYAML_FIELD_BOOL("mutexes_given", REQUIRED, struct profile_file, mutexes_given),
     CYAML_FIELD_ENUM("gcm_iv", REQUIRED, struct profile_file, gcm_iv, gcm_iv_names,
                      CYAML_ARRAY_LEN(gcm_iv_names)),
     CYAML_FIELD_ENUM("recovery_oaep", REQUIRED, struct profile_file, recovery_oaep, oaep_names,
@@ -123,6 +125,7 @@ enum kms_status kms_profile_load(const char *path, struct kms_profile *ret_profi
                                   .unwrap_template = file->unwrap_template,
                                   .life_cycle_attributes = file->life_cycle_attributes,
                                   .enforces_extractable = file->enforces_extractable,
+                                  .mutexes_given = file->mutexes_given,
                                   .gcm_iv = file->gcm_iv,
                                   .recovery_oaep = file->recovery_oaep,
                                   .sessions_default = file->sessions_default,

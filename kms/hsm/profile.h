@@ -35,6 +35,7 @@ struct kms_profile {
     bool life_cycle_attributes;   /* the token accepts CKA_COPYABLE and CKA_DESTROYABLE */
     bool
         enforces_extractable; /* C_WrapKey refuses a key with CKA_EXTRACTABLE=F; a warning is logged when not */
+    bool mutexes_given;       /* a module in this process that takes its mutexes from us: see p11_alone.h */
     enum kms_profile_gcm_iv gcm_iv;
     enum kms_profile_oaep recovery_oaep;
     unsigned sessions_default;

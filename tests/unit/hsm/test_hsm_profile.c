@@ -13,12 +13,12 @@
 
 #define PROFILES KMS_SOURCE_DIR "/hsm-config/profiles/"
 
-static const char good[] =
-    "name: x\ndescription: d\ntested: true\nwrap_mechanism: 0x2109\n"
-    "value_len_on_unwrap: false\nallowed_mechanisms: true\nunwrap_template: true\n"
-    "life_cycle_attributes: true\nenforces_extractable: true\ngcm_iv: caller\nrecovery_oaep: sha1\n"
-    "sessions_default: 2\nsessions_maximum: 4\nsession_objects_maximum: 100\n"
-    "erase_class: C\nprovider_retention_days: 0\nrefused_data_code: 0x0\n";
+static const char good[] = "name: x\ndescription: d\ntested: true\nwrap_mechanism: 0x2109\n"
+                           "value_len_on_unwrap: false\nallowed_mechanisms: true\nunwrap_template: true\n"
+                           "life_cycle_attributes: true\nenforces_extractable: true\nmutexes_given: false\n"
+                           "gcm_iv: caller\nrecovery_oaep: sha1\n"
+                           "sessions_default: 2\nsessions_maximum: 4\nsession_objects_maximum: 100\n"
+                           "erase_class: C\nprovider_retention_days: 0\nrefused_data_code: 0x0\n";
 
 /* Load `good` with one line, which begins with `key`, replaced by `line`. */
 static enum kms_status load_changed(const char *key, const char *line, struct kms_profile *ret_profile,
@@ -102,7 +102,8 @@ static void each_bad_value_is_refused_with_its_line(void **state)
         {"erase_class", "erase_class: D\n", "A, B or C"},
         {"erase_class", "erase_class: B\n", "provider_retention_days"},
         {"provider_retention_days", "provider_retention_days: 7\n", "provider_retention_days"},
-        {"gcm_iv", "gcm_iv: nobody\n", ":10:"},
+        {"gcm_iv", "gcm_iv: nobody\n", ":11:"},
+        {"mutexes_given", "mutexes_given: perhaps\n", ":10:"},
         {"name", "name: x\nunknown_key: 1\n", "unknown_key"},
     };
     struct kms_profile profile;
