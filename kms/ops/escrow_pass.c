@@ -22,7 +22,7 @@ struct pass {
     struct ops_escrow *escrow;
     struct ops_escrow_status status;
     bool may_remove;
-    bool left;         /* something that may be of no use, because of that */
+    bool left;         /* something that may be of no use, because of that or for want of time */
     char *attestation; /* PEM; NULL: capsules are not read, their names are enough */
     struct kms_shelf_listing listings[KMS_BACKUP_TARGETS_MAX];
 };
@@ -88,16 +88,21 @@ static void look_at_target(struct pass *pass, const struct kms_recovery_key_reco
         if (entry != NULL)
             entry->present++;
         pass->left |= entry == NULL && !pass->may_remove;
-        if (entry != NULL || !is_useless(pass, entries, &tenant, epoch) || removed == USELESS_AT_ONCE)
+        if (entry != NULL || !is_useless(pass, entries, &tenant, epoch))
             continue;
+        if (removed == USELESS_AT_ONCE) { /* others wait for the lock */
+            pass->left = true;
+            continue;
+        }
         const enum kms_status status =
             kms_shelf_remove(pass->escrow->shelf, key->fingerprint, name, ops_escrow_deadline(), &err);
-        if (status != KMS_OK) {
+        if (status == KMS_OK) {
+            removed++;
+            pass->status.removed++;
+        } else {
             note_failure(pass, kms_error_cause(&err, status));
-            return;
+            removed = USELESS_AT_ONCE; /* the next one would fail as well */
         }
-        removed++;
-        pass->status.removed++;
     }
 }
 

@@ -29,16 +29,23 @@ static enum kms_status need_escrow(const struct kms_ops *ops, struct kms_error *
         "keys that were made without it can never leave theirs)");
 }
 
-/* The key of that fingerprint as it stands. */
+/* The key of that fingerprint. */
+static enum kms_status find_key(struct kms_txn *txn, const char *fingerprint,
+                                struct kms_recovery_key_record *ret_key, struct kms_error *err)
+{
+    const enum kms_status status = txn->store->ops->recovery.key_get(txn->txn, fingerprint, ret_key, err);
+    if (status == KMS_NOT_FOUND)
+        return kms_fail_public(err, status, "there is no recovery key %.64s", fingerprint);
+    return status;
+}
+
+/* The same, as it stands. */
 static enum kms_status read_key(struct kms_ops *ops, const char *fingerprint,
                                 struct kms_recovery_key_record *ret_key, struct kms_error *err)
 {
     KMS_TXN txn = {0};
     KMS_TRY(kms_txn_begin(ops->store, false, &txn, err));
-    const enum kms_status status = txn.store->ops->recovery.key_get(txn.txn, fingerprint, ret_key, err);
-    if (status == KMS_NOT_FOUND)
-        return kms_fail_public(err, status, "there is no recovery key %.64s", fingerprint);
-    return status;
+    return find_key(&txn, fingerprint, ret_key, err);
 }
 
 static enum kms_status write_key(struct kms_ops *ops, const struct kms_recovery_key_record *key,
@@ -219,19 +226,25 @@ enum kms_status kms_ops_enroll_recovery_key(void *context, struct kms_call *call
 
 /* From here on no capsule is made under the key. */
 static enum kms_status begin_retirement(struct kms_ops *ops, const struct ops_operation *operation,
-                                        struct kms_recovery_key_record *key, struct kms_error *err)
+                                        struct kms_recovery_key_record *ret_key, struct kms_error *err)
 {
-    KMS_TRY(read_key(ops, parameter(operation, "fingerprint"), key, err));
-    if (key->state != KMS_RECOVERY_ACTIVE)
-        return kms_uuid_equal(&key->retire_operation, &operation->record->uuid)
-                   ? KMS_OK
-                   : kms_fail_public(err, KMS_FAILED_PRECONDITION, "the recovery key %s is retired already",
-                                     key->fingerprint);
-    key->state = KMS_RECOVERY_RETIRING;
-    key->retire_operation = operation->record->uuid;
-    (void)snprintf(key->retired_by, sizeof key->retired_by, "%s", operation->record->requester);
-    (void)snprintf(key->statement, sizeof key->statement, "%s", parameter(operation, "statement"));
-    return write_key(ops, key, err);
+    struct kms_recovery_key_record key;
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(ops->store, true, &txn, err));
+    KMS_TRY(find_key(&txn, parameter(operation, "fingerprint"), &key, err));
+    if (key.state == KMS_RECOVERY_ACTIVE) {
+        key.state = KMS_RECOVERY_RETIRING;
+        key.retire_operation = operation->record->uuid;
+        (void)snprintf(key.retired_by, sizeof key.retired_by, "%s", operation->record->requester);
+        (void)snprintf(key.statement, sizeof key.statement, "%s", parameter(operation, "statement"));
+        KMS_TRY(txn.store->ops->recovery.key_put(txn.txn, &key, err));
+        KMS_TRY(kms_txn_commit(&txn, err));
+    } else if (!kms_uuid_equal(&key.retire_operation, &operation->record->uuid)) {
+        return kms_fail_public(err, KMS_FAILED_PRECONDITION, "the recovery key %s is retired already",
+                               key.fingerprint);
+    }
+    *ret_key = key;
+    return KMS_OK;
 }
 
 /* The public key leaves the HSM, if the HSM lets the service do that. */
