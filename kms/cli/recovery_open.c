@@ -12,10 +12,11 @@
 /* The one question on which all depends. */
 static int confirm(struct kms_cli *cli, const struct kms_cli_opening *opening)
 {
-    return kms_cli_confirm(cli,
-                           "Whoever has the token of the transport key\n  %s\ngets the master keys of %zu "
-                           "tenant epochs of deployment %s. Compare it with what the new machine has shown.",
-                           opening->transport_name, opening->capsules.masters, opening->capsules.deployment);
+    return kms_cli_confirm(
+        cli,
+        "Whoever has the token with the transport key %s gets the %zu master keys of deployment %s. Compare "
+        "it with what the new machine has shown.",
+        opening->transport_name, opening->capsules.masters, opening->capsules.deployment);
 }
 
 /* The new file, and its hash for people to compare. */

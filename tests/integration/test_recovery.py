@@ -3,10 +3,13 @@
 The whole way back from the loss of everything: ceremony, enrolment, loss, transport, restore.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import stat
 import subprocess
@@ -15,12 +18,15 @@ import types
 import unittest
 
 import grpc
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cases import DEADLINE, KmsTestCase, PURPOSE, TENANT, make_directory, unwrap_request
 from escrow import EscrowTestCase, trust
 from harness import KMSCTL, SOFTHSM, Client, Daemon, Home, eventually, kmsctl, running
 from recovery_site import Ceremony, Machine, attestation_of, offline
 from test_backup import target_of
+from test_memory import scan
 
 
 class TheCeremony(unittest.TestCase):
@@ -213,6 +219,38 @@ class Recovery(LossTestCase):
         self.assertEqual(machine.restore(capsule).returncode, 0)
         self.check_all_is_back(machine)
 
+    def test_a_new_key_takes_the_place_of_the_one_whose_shares_have_met(self):
+        machine = self.machine()
+        self.assertEqual(machine.restore(self.opened(machine)).returncode, 0)
+        fresh = Ceremony(machine.path)
+        self.assertEqual(trust(machine, fresh).returncode, 0)
+        with running(machine):
+
+            def operation(*arguments):
+                uid = json.loads(kmsctl(machine, "custodian", "recovery", *arguments, "--json").stdout)["uid"]
+                for approver in ("approver1", "approver2"):
+                    kmsctl(machine, approver, "operation", "approve", uid, "--yes")
+                done = kmsctl(machine, "operator", "operation", "wait", uid)
+                self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+            operation("enroll", "--public", fresh.path)
+            rotate = ["rotate", "master", "--tenant", TENANT, "--wait"]
+            refused = kmsctl(machine, "operator", *rotate)
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn("must put it back (kmsd --trust-recovery-key), or it must be retired", refused.stdout)
+            operation("retire", self.ceremony.fingerprint, "--statement", "the shares were burnt", "--yes")
+            self.assertEqual(kmsctl(machine, "operator", *rotate).returncode, 0)
+            folders = [path.name for path in (machine.path / "target" / "recovery").iterdir()]
+            self.assertEqual(folders, [fresh.fingerprint])
+            key = attestation_of(machine, machine.path / "its-attestation.pem")
+            verified = kmsctl(machine, "auditor", "backup", "verify", "--wait")
+            self.assertEqual(verified.returncode, 0, verified.stdout)
+        second = Machine(self.home, machine.path / "target", key)
+        self.addCleanup(second.cleanup)
+        done, capsule = second.open(fresh)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(second.restore(capsule, "--prove").returncode, 0)
+
     def test_the_new_hsm_may_be_lost_as_well(self):
         """Its capsules are signed by two attestation keys: what was not rewritten since, by the older one."""
         first = self.machine()
@@ -351,6 +389,73 @@ class DisasterHsm(EscrowTestCase):
             reply = app.keys.UnwrapDataKey(unwrap_request(keys[PURPOSE], customer=name), timeout=DEADLINE)
             self.assertEqual(len(reply.plaintext), 32)
             app.close()
+
+
+def interpolate(points):
+    """The value at 0 of the polynomials over GF(2^8), modulo x^8+x^4+x^3+x^2+1, through these points: [(place, bytes)...]."""
+    powers = [1]
+    for _ in range(254):
+        powers.append(powers[-1] << 1 ^ (0x11D if powers[-1] & 0x80 else 0))
+    logarithms = {power: number for number, power in enumerate(powers)}
+    secret = bytearray(len(points[0][1]))
+    for place, values in points:
+        weight = 0
+        for other, _ in points:
+            if other != place:
+                weight += logarithms[other] - logarithms[other ^ place]
+        for number, value in enumerate(values):
+            secret[number] ^= powers[(logarithms[value] + weight) % 255] if value else 0
+    return bytes(secret)
+
+
+@unittest.skipUnless(os.geteuid() == 0, "only root may read the memory of a process that protects itself")
+class Memory(LossTestCase):
+    """While kmsctl recovery open asks its question the private key is there, and nothing of what it was made of."""
+
+    def value_of(self, share):
+        """The bytes of a share, and the lines that spell them."""
+        lines = re.findall(r"^secret-[1-4] +(([0-9a-f]{4} ?){4})", share.read_text(), re.M)
+        return bytes.fromhex("".join(line[0] for line in lines)), [line[0].strip().encode() for line in lines]
+
+    def ask(self, command):
+        """Run a command at a terminal until it asks; then look at its memory, and say no."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execv(command[0], command)
+        written = b""
+        try:
+            while b"go on" not in written and select.select([terminal], [], [], 60)[0]:
+                written += os.read(terminal, 4096)
+            yield pid
+            os.write(terminal, b"no\n")
+            with contextlib.suppress(OSError):  # the terminal's other end is closed
+                while data := os.read(terminal, 4096):
+                    written += data
+        finally:
+            os.close(terminal)
+            os.waitpid(pid, 0)
+        self.assertIn(b"nothing was done", written)
+
+    def test_what_the_private_key_was_opened_with_is_wiped(self):
+        machine = self.machine()
+        shares = self.ceremony.shares[:2]
+        values = [self.value_of(share) for share in shares]
+        secret = interpolate([(number + 1, value) for number, (value, _) in enumerate(values)])
+        sealed = self.ceremony.sealed.read_bytes()
+        der = AESGCM(secret).decrypt(sealed[42:54], sealed[56:], sealed[:56])  # kms/recovery/sealed.h
+        prime = serialization.load_der_private_key(der, None).private_numbers().p
+        capsule = machine.path / "transport.capsule"
+        command = [KMSCTL, "recovery", "open", "--capsules", machine.path / "target" / "recovery", "--sealed", self.ceremony.sealed,
+                   "--share", shares[0], "--share", shares[1], "--transport-key", machine.transport_key(), "--attestation", self.attestation,
+                   "--out", capsule]
+        wiped = [half for value in (secret, *(value for value, _ in values)) for half in (value[:16], value[16:])]
+        wiped += [line for _, lines in values for line in lines]
+        wiped += [prime.to_bytes(192, "big")[at : at + 32] for at in range(0, 192, 32)]  # as PKCS #8 has it
+        held = prime.to_bytes(192, "little")[:64]  # as OpenSSL computes with it
+        for pid in self.ask(list(map(str, command))):
+            self.assertEqual(scan(pid, wiped)["found"], [])
+            self.assertGreater(len(scan(pid, [held])["found"]), 0, "the scan does not find what is there")
+        self.assertFalse(capsule.exists())
 
 
 class Refusals(LossTestCase):
