@@ -251,24 +251,53 @@ static enum kms_status read_bytes(const struct reading *reading, struct kms_slic
     return good ? KMS_OK : wrong(reading, "the check at its end does not fit: a digit is wrong");
 }
 
+/* Where the next thing of a line begins. */
+static const char *skip_spaces(const char *at)
+{
+    while (isspace((unsigned char)*at))
+        at++;
+    return at;
+}
+
+/* A number of one or two digits. */
+static bool take_number(const char **at, unsigned *ret_number)
+{
+    unsigned number = 0;
+    const char *c = skip_spaces(*at);
+    const char *start = c;
+    for (; c < start + 2 && isdigit((unsigned char)*c); c++)
+        number = number * 10 + (unsigned)(*c - '0');
+    *at = c;
+    *ret_number = number;
+    return c > start;
+}
+
+/* That word, in either case. */
+static bool take_word(const char **at, const char *word)
+{
+    const char *c = skip_spaces(*at);
+    if (strncasecmp(c, word, strlen(word)) != 0)
+        return false;
+    *at = c + strlen(word);
+    return true;
+}
+
 /* "2 of 5, 3 needed c5d1" */
 static enum kms_status read_numbers(struct reading *reading, struct kms_slice content)
 {
     struct kms_share *share = &reading->share;
     char text[LINE_TEXT_MAX];
-    char check_digits[2 * CHECK_BYTES + 1] = "";
-    int end = -1;
     uint8_t numbers[3];
     uint8_t check[CHECK_BYTES];
     uint8_t given[CHECK_BYTES];
     (void)snprintf(text, sizeof text, "%.*s", (int)(content.len < sizeof text ? content.len : sizeof text),
                    (const char *)content.data);
-    for (char *c = text; *c != '\0'; c++)
-        *c = (char)tolower((unsigned char)*c);
-    if (sscanf(text, "%2u of %2u , %2u needed %4[0-9a-f]%n", &share->number, &share->count, &share->threshold,
-               check_digits, &end) != 4 ||
-        end < 0 || text[end] != '\0' ||
-        kms_hex_decode(check_digits, strlen(check_digits), given, sizeof given) != KMS_OK)
+    const char *at = text;
+    const bool read = take_number(&at, &share->number) && take_word(&at, "of") &&
+                      take_number(&at, &share->count) && take_word(&at, ",") &&
+                      take_number(&at, &share->threshold) && take_word(&at, "needed");
+    const char *digits = read ? skip_spaces(at) : "";
+    if (kms_hex_decode(digits, strlen(digits), given, sizeof given) != KMS_OK)
         return wrong(reading, "it must read \"NUMBER of COUNT, NEEDED needed CHECK\"");
     numbers_of(share, numbers);
     check_of(line_names[LINE_SHARE], numbers, sizeof numbers, check, sizeof check);
