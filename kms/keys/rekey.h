@@ -126,6 +126,16 @@ enum kms_status kms_keys_rotate_kek(struct kms_keys *keys, const struct kms_uuid
                                     const struct kms_uuid *customer, const char *purpose,
                                     struct kms_kek_record *ret_kek, struct kms_error *err) KMS_MUST_USE;
 
+/** Another status than OK ends a census and is returned. */
+typedef enum kms_status (*kms_census_visit)(void *context, const struct kms_uuid *customer);
+/**
+ * The customer of every key in a tenant's tree, as the pages say whose MACs are good, once for each key. What a row that somebody has
+ * removed can't hide: about 1 s for a million keys on SoftHSM. TAMPERED: a page is not what the service wrote, so that nobody knows
+ * whose keys it holds; ABORTED: the tree was re-keyed meanwhile.
+ */
+enum kms_status kms_keys_census(struct kms_keys *keys, const struct kms_uuid *tenant, kms_census_visit visit,
+                                void *context, struct kms_error *err) KMS_MUST_USE;
+
 /** Where a search for KEKs that are due goes on; zero-initialised: at the start. One for each tenant. */
 struct kms_rotation_cursor {
     char purpose[KMS_PURPOSE_ID_MAX +

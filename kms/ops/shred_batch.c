@@ -1,6 +1,7 @@
 #include "ops/shred_batch.h"
 
 #include "core/clock.h"
+#include "core/log.h"
 #include "core/testpoint.h"
 #include "ops/shred_list.h"
 
@@ -46,7 +47,7 @@ static enum kms_status add_place(void *context, const struct kms_shred_target_re
         batch->order_room = room;
     }
     batch->order[batch->order_count++] =
-        (struct ops_shred_place){target->customer, count > 0 ? kek[0].slot : 0};
+        (struct ops_shred_place){.customer = target->customer, .slot = count > 0 ? kek[0].slot : 0};
     return KMS_OK;
 }
 
@@ -92,6 +93,34 @@ static enum kms_status check_list(struct ordering *ordering)
                            "with: somebody else has written to the database; nobody on it is shredded");
 }
 
+/* By UUID, as the list was read. */
+static int compare_customers(const void *left, const void *right)
+{
+    const struct ops_shred_place *a = left;
+    const struct ops_shred_place *b = right;
+    return memcmp(a->customer.bytes, b->customer.bytes, KMS_UUID_SIZE);
+}
+
+/* One key in the tree. */
+static enum kms_status count_key(void *context, const struct kms_uuid *customer)
+{
+    const struct ops_shred_batch *batch = context;
+    const struct ops_shred_place wanted = {.customer = *customer};
+    struct ops_shred_place *place =
+        bsearch(&wanted, batch->order, batch->order_count, sizeof *batch->order, compare_customers);
+    if (place != NULL)
+        place->keys++;
+    return KMS_OK;
+}
+
+/* How many keys each of them has in the tree: what the database says of them must be as many. */
+static enum kms_status count_keys(struct ops_shred_batch *batch, struct kms_error *err)
+{
+    if (batch->order_count == 0 || kms_test_mutation("skip-census"))
+        return KMS_OK;
+    return kms_keys_census(batch->ops->keys, &batch->job->tenant, count_key, batch, err);
+}
+
 /* Everything that is pending, in the order of the tree. From here on it is this list that counts, and not the database's. */
 static enum kms_status put_in_order(struct ops_shred_batch *batch, struct kms_error *err)
 {
@@ -100,6 +129,8 @@ static enum kms_status put_in_order(struct ops_shred_batch *batch, struct kms_er
     if (status == KMS_OK)
         status = check_list(&ordering);
     ops_shred_hasher_clear(&ordering.hasher);
+    if (status == KMS_OK)
+        status = count_keys(batch, err);
     if (status == KMS_OK && batch->order_count > 0)
         qsort(batch->order, batch->order_count, sizeof *batch->order, compare_places);
     return status;
@@ -249,7 +280,7 @@ static enum kms_status take_targets(struct ops_shred_batch *batch, struct kms_tx
     batch->count = batch->entry_count = 0;
     for (; batch->next < batch->order_count && batch->count < KMS_REKEY_TARGETS_ADVISED; batch->next++) {
         struct ops_shred_victim *victim = &batch->victims[batch->count];
-        *victim = (struct ops_shred_victim){.place = batch->next};
+        *victim = (struct ops_shred_victim){.place = batch->next, .keys = batch->order[batch->next].keys};
         KMS_TRY(txn->store->ops->shred.target_get(txn->txn, &batch->job->uid,
                                                   &batch->order[batch->next].customer, &victim->target, err));
         batch->count += victim->target.state == KMS_SHRED_TARGET_PENDING;
@@ -294,6 +325,18 @@ static enum kms_status examine(struct ops_shred_batch *batch, struct kms_txn *tx
     size_t count = 0;
     KMS_TRY(txn->store->ops->kek_list(txn->txn, &victim->target.customer, NULL, 0, KEKS_READ_MAX, &keks,
                                       &count, err));
+    uint64_t alive = 0;
+    for (size_t i = 0; i < count; i++)
+        alive += keks[i].state != KMS_KEK_SHREDDED;
+    if (alive < victim->keys) {
+        kms_log_error("shred", "ALARM: the tree has %llu keys of a customer, the database %llu",
+                      (unsigned long long)victim->keys, (unsigned long long)alive);
+        (void)snprintf(
+            victim->problem, sizeof victim->problem, "%s",
+            "the key tree has keys of the customer that the database does not name: somebody has removed "
+            "rows; an operator must look");
+        return KMS_OK;
+    }
     *ret_full = !choose(batch, victim, keks, count);
     *ret_ready = true;
     return KMS_OK;
@@ -366,7 +409,7 @@ static enum kms_status check_victim(const struct ops_shred_batch *batch,
 {
     bool ready = false;
     bool full = false;
-    struct ops_shred_victim again = {.place = victim->place};
+    struct ops_shred_victim again = {.place = victim->place, .keys = victim->keys};
     now->entry_count = 0;
     KMS_TRY(txn->store->ops->shred.target_get(txn->txn, &batch->job->uid, &victim->target.customer,
                                               &again.target, err));

@@ -10,15 +10,17 @@
 #include "keys/rekey.h"
 #include "ops/shred_job.h"
 
-/** A pending customer and where its first key lies in the tree. */
+/** A pending customer, where its first key lies in the tree, and how many keys the tree has of it. */
 struct ops_shred_place {
     struct kms_uuid customer;
     uint64_t slot;
+    uint64_t keys;
 };
 
 /** One customer of a batch. */
 struct ops_shred_victim {
-    size_t place; /* its number in `order` */
+    size_t place;  /* its number in `order` */
+    uint64_t keys; /* that the tree had of it when the job began; there may be more by now */
     struct kms_shred_target_record target;
     size_t first, count;                 /* its entries of `entries` */
     bool keeps;                          /* the law keeps some of its purposes: it becomes RESTRICTED */
@@ -42,7 +44,8 @@ struct ops_shred_batch {
 };
 
 /**
- * Zero-initialise; clear in every case. Reads which customers are pending and where their keys lie: 24 bytes for each. NO_MEMORY, or
+ * Zero-initialise; clear in every case. Reads which customers are pending and where their keys lie: 32 bytes for each; and how many keys the
+ * tree has of each, so that no row that was removed hides one. TAMPERED: the list is not the job's, or a page may hide somebody. NO_MEMORY, or
  * a failure of the store.
  */
 enum kms_status ops_shred_batch_begin(struct kms_ops *ops, const struct kms_shred_job_record *job,

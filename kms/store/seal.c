@@ -143,10 +143,9 @@ enum kms_status kms_seal_content(const struct kms_change *change, struct kms_buf
     if (change->kind != KMS_CHANGE_TENANT)
         return kms_changelog_encode((struct kms_change *)(uintptr_t)change,
                                     scratch); /* sorts reservations only */
-    struct kms_tenant_record tenant =
-        change->tenant; /* its tree grows with every new key, under MACs of its own */
+    /* the tree changes with every new key, under MACs of its own; its height only now and then, and says where its top is */
+    struct kms_tenant_record tenant = change->tenant;
     memset(tenant.root_blob, 0, sizeof tenant.root_blob);
-    tenant.height = 0;
     tenant.next_slot = 0;
     return kms_changelog_tenant(&tenant, scratch);
 }

@@ -5,7 +5,7 @@
  * Never:     knows the key: who made a seal is the sealer's business.
  *
  * The sealed records are those by which somebody's keys live or die, or by which somebody may do something: tenants (but for the
- * shape of their trees), purposes, customers that are not active, operations, shred jobs and the targets that were taken out of
+ * newest keys of their trees), purposes, customers that are not active, operations, shred jobs and the targets that were taken out of
  * them, holds, what a tenant has settled, retentions, the clock of waiting windows, how far a batch has come, policies, freezes,
  * recovery keys and what they open.
  * Approvals, intents and certificates carry signatures of their own, pages their MACs; the targets of a job are bound by the hash

@@ -7,6 +7,7 @@ import time
 import unittest
 import uuid
 
+import adversary
 from cases import PURPOSE, TENANT
 from harness import Daemon, eventually, kmsctl
 from shred_cases import KYC, ShredTestCase
@@ -220,6 +221,47 @@ class Running(SealsTestCase):
         self.ctl("operator", "hold", "release", hold["uid"], "--wait")
         self.eventually_state(other_uid, "SEALED", 90)
         self.assertEqual(self.alarms(), [])
+
+
+class RemovedRow(SealsTestCase):
+    """A key whose row is gone when its customer is shredded keeps its place in the tree: it must not be called SEALED."""
+
+    def shred_with_a_row_removed(self):
+        """Returns what became of the target, and which of its wrapped keys open for an adversary with every copy and today's token."""
+        copies = adversary.Copies(self.home, self.home.path / "copies")
+        name, uid, keys = self.new_customer()
+        copies.take("before")
+        self.edit("DELETE FROM kek WHERE customer_no = (SELECT no FROM customer WHERE uuid = ?) AND purpose = ?", uuid.UUID(uid).bytes, PURPOSE)
+        operation = self.request("--customer", name, "--no-window")
+        self.approve(operation)
+        self.ctl("operator", "operation", "wait", operation["uid"])
+        copies.take("after")
+        target = self.status(uid)["targets"][-1]
+        self.daemon.stop()
+        found = adversary.attack(self.home, copies.taken, {"key": (keys[PURPOSE], b"\0\0")})
+        self.close_clients()
+        self.daemon.start()
+        return target, set(found["opened"])
+
+    def test_it_is_found_in_the_tree(self):
+        target, opened = self.shred_with_a_row_removed()
+        self.assertEqual(target["state"], "FAILED")
+        self.assertIn("keys of the customer that the database does not name", target["reason"])
+        self.assertEqual(opened, {"key"})  # and nobody says otherwise
+        self.assertIn("ALARM: the tree has", self.daemon.log())
+
+
+class RemovedRowUnseen(RemovedRow):
+    """The same without the census: the proof that the test above can fail."""
+
+    @classmethod
+    def prepare(cls, home):
+        super().prepare(home)
+        home.environment["KMS_MUTATION"] = "skip-census"
+
+    def test_it_is_found_in_the_tree(self):
+        target, opened = self.shred_with_a_row_removed()
+        self.assertEqual((target["state"], opened), ("SEALED", {"key"}))
 
 
 class Stopped(SealsTestCase):
