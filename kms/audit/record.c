@@ -101,6 +101,24 @@ static bool is_plain(uint8_t byte)
     return byte >= 0x20 && byte < 0x7f && byte != '"' && byte != '\\';
 }
 
+/* A byte in all eight places of a word. */
+#define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
+
+/*
+ * The same of eight bytes at once. Of a byte below 0x80 the top bit says after a subtraction that it was less, and after an addition that it
+ * was more; a borrow or carry that it takes from a neighbour can only come from one that is not plain either.
+ */
+static bool are_plain(const uint8_t *bytes)
+{
+    uint64_t word;
+    memcpy(&word, bytes, sizeof word);
+    const uint64_t quote = word ^ EACH('"');
+    const uint64_t backslash = word ^ EACH('\\');
+    const uint64_t other =
+        word | (word + EACH(1)) | (word - EACH(0x20)) | (quote - EACH(1)) | (backslash - EACH(1));
+    return (other & EACH(0x80)) == 0;
+}
+
 /* Text from outside as the content of a JSON string. Nearly all of it is plain: runs of that are copied whole. */
 static void put_escaped(struct cursor *out, const char *text, size_t limit)
 {
@@ -109,6 +127,8 @@ static void put_escaped(struct cursor *out, const char *text, size_t limit)
     const size_t len = whole > limit ? limit : whole;
     for (size_t i = 0; i < len;) {
         size_t plain = i;
+        while (plain + sizeof(uint64_t) <= len && are_plain(p + plain))
+            plain += sizeof(uint64_t);
         while (plain < len && is_plain(p[plain]))
             plain++;
         put_bytes(out, text + i, plain - i);
