@@ -86,7 +86,7 @@ static double disk_rate(const struct site *site, double bytes)
     const char *path = site_path(site, "disk");
     const int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0600);
     const double began = bench_now();
-    for (double done = 0; done < bytes; done += PORTION)
+    for (long left = (long)(bytes / PORTION) + 1; left > 0; left--)
         if (write(fd, portion, PORTION) != PORTION)
             bench_die("cannot write %s", path);
     if (fsync(fd) != 0)

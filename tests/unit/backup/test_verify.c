@@ -235,6 +235,62 @@ static void a_file_of_a_later_format_is_named(void **state)
     assert_no_restore(site, "newer version");
 }
 
+/* A restore of the first target into a draft of its own, which is closed and removed by whoever asked. */
+static enum kms_status restore_into(struct site *site, struct fixture *draft,
+                                    const struct kms_backup_verify_options *options)
+{
+    const struct kms_backup_keeper keeper = site_keeper(site);
+    struct kms_backup_restore_result result;
+    site->err = (struct kms_error){0};
+    return kms_backup_restore(&keeper, site->targets[0], draft->store, options, &result, &site->err);
+}
+
+static void remove_draft(struct fixture *draft)
+{
+    fixture_close(draft);
+    (void)unlink(draft->path);
+    (void)unlink(fixture_file(draft, ".lock"));
+}
+
+static void a_restore_into_what_is_not_empty_ends_in_its_middle(void **state)
+{
+    struct site *site = *state;
+    struct fixture draft = {0};
+    fill(site->fixture->store, 20000); /* many portions: the reader is far ahead of what fails */
+    site_open(site, 1);
+    site_wait(site, site_add_tenant(site, 50));
+    site_close(site);
+    (void)snprintf(draft.path, sizeof draft.path, "%s", fixture_file(site->fixture, "-restored"));
+    fixture_open_draft(&draft);
+    assert_ok(restore_into(site, &draft, NULL));
+    assert_status(KMS_STORE_CORRUPT, restore_into(site, &draft, NULL));
+    remove_draft(&draft);
+}
+
+/* Lets the verification pass, and ends the restore behind it. */
+static bool stop_in_second_half(void *context, uint64_t done, uint64_t total)
+{
+    *(unsigned *)context += 1;
+    return total == 0 || done <= total / 2;
+}
+
+static void a_restore_can_be_stopped(void **state)
+{
+    struct site *site = *state;
+    struct fixture draft = {0};
+    unsigned calls = 0;
+    const struct kms_backup_verify_options options = {.context = &calls, .progress = stop_in_second_half};
+    fill(site->fixture->store, 20000);
+    site_open(site, 1);
+    site_wait(site, site_add_tenant(site, 50));
+    site_close(site);
+    (void)snprintf(draft.path, sizeof draft.path, "%s", fixture_file(site->fixture, "-restored"));
+    fixture_open_draft(&draft);
+    assert_status(KMS_CANCELLED, restore_into(site, &draft, &options));
+    assert_true(calls > 2);
+    remove_draft(&draft);
+}
+
 static void files_of_another_deployment_are_told_apart(void **state)
 {
     struct site *site = *state;
@@ -364,6 +420,8 @@ int main(void)
         TEST(a_file_under_another_name_is_noticed),
         TEST(a_log_of_another_target_does_not_fit),
         TEST(a_file_of_a_later_format_is_named),
+        TEST(a_restore_into_what_is_not_empty_ends_in_its_middle),
+        TEST(a_restore_can_be_stopped),
         TEST(files_of_another_deployment_are_told_apart),
         TEST(a_damaged_newer_base_does_not_spoil_the_older_one),
         TEST(an_empty_directory_and_none_are_told_apart),
