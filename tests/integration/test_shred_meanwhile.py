@@ -131,7 +131,7 @@ class Meanwhile(KeepingTestCase):
 
 
 class Urgent(KeepingTestCase):
-    CUSTOMERS = 4000
+    CUSTOMERS = 12000
 
     def many(self):
         """A list of so many new customers that their shred takes seconds."""
