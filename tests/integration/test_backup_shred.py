@@ -61,7 +61,7 @@ class Gate(BackupShredTestCase):
         bring_back = self.take_away(self.second)
         self.approve(operation)
         eventually(lambda: self.state(uid) == "SHREDDED", "SHREDDED, not SEALED")
-        self.assertEqual(self.token_objects(), objects + 1)
+        self.assertEqual(self.token_objects(), objects + 2)  # the new master key, and the mark that its batch is committed
         self.assertEqual(int(self.ctl("operator", "tenant", "get", TENANT)["epoch"]), epoch + 1)
         self.unwrap(keys[PURPOSE], customer=other)
         says = eventually(lambda: self.ctl("operator", "operation", "show", operation["uid"]).get("reason"), "the reason why it waits", 60)
