@@ -122,6 +122,17 @@ static void record_text(struct batch_record *record, const char *text)
     record->used += len;
 }
 
+/* Add a number in decimal. */
+static void record_number(struct batch_record *record, uint32_t number)
+{
+    char digits[sizeof "4294967295"] = "";
+    char *first = digits + sizeof digits - 1;
+    do
+        *--first = (char)('0' + number % 10);
+    while ((number /= 10) != 0);
+    record_text(record, first);
+}
+
 /* Append one item. Everything in it is made or checked by the service: ids of a known alphabet, names of
  * statuses. */
 static void record_item(struct batch_record *record, const struct kms_audit_event *event,
@@ -134,7 +145,9 @@ static void record_item(struct batch_record *record, const struct kms_audit_even
     record_text(record, customer);
     record_text(record, "\",\"purpose\":\"");
     record_text(record, event->purpose != NULL ? event->purpose : "");
-    record_add(record, "\",\"version\":%u,\"outcome\":\"", event->kek_version);
+    record_text(record, "\",\"version\":");
+    record_number(record, event->kek_version);
+    record_text(record, ",\"outcome\":\"");
     record_text(record, kms_status_name(status));
     record_text(record, "\"");
     if (record->items++ == 0)
