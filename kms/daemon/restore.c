@@ -5,6 +5,7 @@
 #include "backup/keeper.h"
 #include "backup/restore.h"
 #include "core/clock.h"
+#include "core/testpoint.h"
 #include "daemon/attestation.h"
 #include "daemon/open_hsm.h"
 #include "daemon/seals.h"
@@ -215,7 +216,10 @@ static enum kms_status publish(struct restoring *restoring, struct kms_error *er
 static enum kms_status finish(struct restoring *restoring, const struct kms_restore_order *order,
                               struct kms_error *err)
 {
+    if (restoring->transport != NULL)
+        kms_transport_keep(restoring->transport);
     KMS_TRY(publish(restoring, err));
+    kms_test_point("restore.published");
     KMS_TRY(record(restoring, order->directory, KMS_OK, err));
     if (restoring->transport == NULL)
         return KMS_OK;
@@ -237,6 +241,7 @@ enum kms_status kms_daemon_restore(const struct kms_config *config, const struct
     KMS_TRY(kms_backup_keeper_init(restoring.hsm, &keeper, err));
     KMS_TRY(kms_backup_restore(&keeper, order->directory, restoring.store, &options, &result, err));
     KMS_TRY(bring_masters(&restoring, err));
+    kms_test_point("restore.brought");
     KMS_TRY(compare_with_hsm(&restoring, order->prove, err));
     KMS_TRY(kms_seals_begin(&restoring.seals, restoring.hsm, restoring.audit, restoring.store, true, err));
     KMS_TRY(report(&restoring, &result, order->dry_run, err));

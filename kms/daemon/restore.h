@@ -20,7 +20,7 @@ struct kms_restore_order {
 /**
  * Restore from the target to config->store.path, where nothing may be: built beside it, compared with the HSM, and
  * renamed at the end. With a transport capsule its keys come into the token first, a new
- * attestation key is made there, and what this has brought is taken away again unless all succeeds. With `dry_run` everything but the
+ * attestation key is made there, and what this has brought is taken away again when a check fails. With `dry_run` everything but the
  * rename is done. Prints one JSON object on standard output that says what
  * is (or would be) back, and progress on standard error when that is a terminal. FAILED_PRECONDITION: there is a database already,
  * or the HSM holds a newer epoch of a tenant than the backup: the text says what to do. Else as kms_backup_restore().

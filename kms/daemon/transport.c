@@ -24,7 +24,7 @@ struct kms_transport {
     struct kms_capsule capsule;
     bool *brought; /* by this run, for each key of the capsule */
     bool *wanted;  /* by the step that is under way */
-    bool finished;
+    bool keep;
 };
 
 /* With the token open and the user logged in. */
@@ -140,7 +140,7 @@ void kms_transport_free(struct kms_transport *transport)
         return;
     for (size_t i = 0; transport->brought != NULL && i < transport->capsule.count; i++)
         any = any || transport->brought[i];
-    if (any && !transport->finished && with_token(transport->config, undo, transport, &err) != KMS_OK)
+    if (any && !transport->keep && with_token(transport->config, undo, transport, &err) != KMS_OK)
         kms_log_error("daemon",
                       "keys of the transport capsule stay in the token, although the restore has failed: %s",
                       kms_error_cause(&err, err.status));
@@ -259,8 +259,12 @@ static enum kms_status remove_key(void *context, struct kms_hsm_session *session
     return kms_hsm_transport_key_remove(session, err);
 }
 
+void kms_transport_keep(struct kms_transport *transport)
+{
+    transport->keep = true;
+}
+
 enum kms_status kms_transport_finish(struct kms_transport *transport, struct kms_error *err)
 {
-    transport->finished = true;
     return with_token(transport->config, remove_key, transport, err);
 }

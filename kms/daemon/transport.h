@@ -31,9 +31,11 @@ enum kms_status kms_transport_begin(const struct kms_config *config, const char 
  */
 enum kms_status kms_transport_bring_masters(struct kms_transport *transport, struct kms_store *store,
                                             struct kms_error *err) KMS_MUST_USE;
-/** The restore has succeeded: what was brought stays, and the transport key goes. The free does not undo any more. */
+/** All that was checked is good: what was brought stays, whatever comes, for the database may be in its place from now on. */
+void kms_transport_keep(struct kms_transport *transport);
+/** The restore has succeeded: the transport key goes. */
 enum kms_status kms_transport_finish(struct kms_transport *transport, struct kms_error *err) KMS_MUST_USE;
-/** Unless it is finished, take away what was brought, with a line in the log when that fails. NULL-safe. */
+/** Unless it is kept, take away what was brought, with a line in the log when that fails. NULL-safe. */
 void kms_transport_free(struct kms_transport *transport);
 
 #endif

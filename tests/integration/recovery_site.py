@@ -70,10 +70,11 @@ class Machine(Home):
         self.attestation = attestation
         self.bindings, self.policy = home.bindings, home.policy
 
-    def run(self, *arguments):
-        """kmsctl on that machine, with its token."""
+    def run(self, *arguments, crash_at=None):
+        """kmsctl on that machine, with its token; `crash_at`: a test point at which kmsd dies."""
         self.write()
-        return kmsctl_in(self.path, *arguments, environment=self.environment)
+        crash = {"KMS_CRASH_AT": crash_at} if crash_at else {}
+        return kmsctl_in(self.path, *arguments, environment={**self.environment, **crash})
 
     def transport_key(self, name="transport.pem"):
         """Made, or shown again; returns the file."""
@@ -95,10 +96,10 @@ class Machine(Home):
         arguments += ["--transport-key", transport or self.transport_key(), *(word for path in self.attestation for word in ("--attestation", path))]
         return offline("recovery", "open", *arguments, "--out", path, "--yes", "--json"), path
 
-    def restore(self, capsule, *arguments, target=None):
+    def restore(self, capsule, *arguments, target=None, crash_at=None):
         """kmsctl restore with a transport capsule."""
         return self.run("restore", "--server-config", self.path / "kmsd.yaml", "--target", target or self.path / "target",
-                        "--transport-capsule", capsule, *arguments)
+                        "--transport-capsule", capsule, *arguments, crash_at=crash_at)
 
     def token_objects(self):
         """How many objects the token has."""

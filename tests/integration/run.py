@@ -22,9 +22,9 @@ MEASURED = "measured: "  # such lines of a test are shown although it passes
 # The quickstart builds, and what is being linked cannot be started: it comes before all others, by itself.
 BEFORE_ALL = "test_quickstart"
 # The longest first, so that the end is not one file running alone.
-LONG_FIRST = ("test_crash_matrix", "test_shred_proof", "test_shred", "test_operations", "test_backup", "test_crash", "test_memory", "test_faults", "test_hardening", "test_bad_input")
+LONG_FIRST = ("test_crash_matrix", "test_recovery", "test_shred_proof", "test_shred", "test_operations", "test_backup", "test_crash", "test_memory", "test_faults", "test_hardening", "test_bad_input")
 # What kills programs at named places, or leaves steps out, needs a build that has those places: dev or asan.
-TEST_POINTS_ONLY = ("test_recovery_crash", "test_recovery_proof", "test_shred_proof", "test_crash_matrix", "test_shred_crash", "test_shred_meanwhile")
+TEST_POINTS_ONLY = ("test_recovery_killed", "test_recovery_crash", "test_recovery_proof", "test_shred_proof", "test_crash_matrix", "test_shred_crash", "test_shred_meanwhile")
 
 
 def has_test_points(build):
