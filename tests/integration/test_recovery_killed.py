@@ -1,9 +1,13 @@
-"""Goal: a restore into a new token that is killed in the middle loses nothing: it is repeated, or was done."""
+"""Goal: what is killed in the middle loses nothing: a restore into a new token is repeated, or was done; and a batch that was under way when the HSM
+was lost is brought to its end by the recovered service, on the word of an intent that the lost HSM has signed.
+"""
 
 import unittest
 
-from cases import DEADLINE, PURPOSE, unwrap_request
-from harness import Client, running
+from cases import DEADLINE, PURPOSE, TENANT, unwrap_request
+from escrow import EscrowTestCase, trust
+from harness import Client, Daemon, eventually, kmsctl, running
+from recovery_site import Ceremony, Machine, attestation_of
 from test_recovery import LossTestCase
 
 KILLED = -9
@@ -38,6 +42,65 @@ class Killed(LossTestCase):
         self.assertEqual(machine.restore(capsule, crash_at="restore.published").returncode, KILLED)
         self.refuses(machine.restore(capsule), "there is something at .* already")
         self.serves(machine)
+
+
+class InMidBatch(EscrowTestCase):
+    """The service dies between two steps of a rotation, and its token with it."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.ceremony = Ceremony(cls.home.path)
+        cls().enroll(cls.ceremony)
+
+    def setUp(self):
+        """The test before has left a service that died."""
+        if not self.daemon.alive():
+            type(self).daemon = Daemon(self.home).start()
+
+    def tearDown(self):
+        """The daemon is gone, as it should be."""
+
+    @classmethod
+    def stop_daemon(cls):
+        cls.daemon.kill()
+
+    def lose_at(self, step):
+        """A machine with what the targets held at that moment, restored; it is about to start."""
+        customers = [self.new_customer() for _ in range(3)]
+        attestation = attestation_of(self.home, self.home.path / f"{step}.pem")
+        self.eventually_exact(self.ceremony)
+        self.close_clients()
+        self.daemon.stop()
+        type(self).daemon = Daemon(self.home, environment={"KMS_CRASH_AT": step}).start()
+        self.kmsctl("operator", "rotate", "master", "--tenant", TENANT)
+        eventually(lambda: not self.daemon.alive(), "the service dies")
+        machine = Machine(self.home, self.targets[0], attestation)
+        self.addCleanup(machine.cleanup)
+        done, capsule = machine.open(self.ceremony)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        restored = machine.restore(capsule, "--prove")
+        self.assertEqual(restored.returncode, 0, restored.stderr)
+        self.assertEqual(trust(machine, self.ceremony).returncode, 0)
+        return machine, customers
+
+    def check(self, step, says):
+        machine, customers = self.lose_at(step)
+        with running(machine) as daemon:
+            self.assertIn(says, daemon.log())
+            app = Client(daemon.channel("app"))
+            for name, _, keys in customers:
+                reply = app.keys.UnwrapDataKey(unwrap_request(keys[PURPOSE], customer=name), timeout=DEADLINE)
+                self.assertEqual(len(reply.plaintext), 32)
+            app.close()
+            again = kmsctl(machine, "operator", "rotate", "master", "--tenant", TENANT, "--wait")
+            self.assertEqual(again.returncode, 0, again.stdout)
+
+    def test_before_the_commit_it_is_undone(self):
+        self.check("rekey.escrowed", "is undone now")
+
+    def test_behind_the_commit_it_is_sealed(self):
+        self.check("rekey.durable", "is sealed now")
 
 
 del LossTestCase
