@@ -84,7 +84,7 @@ static bool enter_short(void)
 /* The mutexes that the module gets. */
 static CK_RV create_mutex(CK_VOID_PTR_PTR ret_mutex)
 {
-    pthread_mutex_t *mutex = malloc(sizeof *mutex);
+    pthread_mutex_t *mutex = malloc(sizeof(pthread_mutex_t));
     if (mutex == NULL || pthread_mutex_init(mutex, NULL) != 0) {
         free(mutex);
         return CKR_HOST_MEMORY;
