@@ -63,42 +63,20 @@ static void reopen(struct fixture *fixture)
     fixture_open(fixture);
 }
 
-static enum kms_status see_job(void *context, const struct kms_shred_job_record *job)
-{
-    (void)context;
-    (void)job;
-    return KMS_OK;
-}
-static enum kms_status see_target(void *context, const struct kms_shred_target_record *target)
-{
-    (void)context;
-    (void)target;
-    return KMS_OK;
-}
-static enum kms_status see_hold(void *context, const struct kms_hold_record *hold)
-{
-    (void)context;
-    (void)hold;
-    return KMS_OK;
-}
-static enum kms_status see_retention(void *context, const struct kms_retention_record *retention)
-{
-    (void)context;
-    (void)retention;
-    return KMS_OK;
-}
-static enum kms_status see_key(void *context, const struct kms_recovery_key_record *key)
-{
-    (void)context;
-    (void)key;
-    return KMS_OK;
-}
-static enum kms_status see_freeze(void *context, const struct kms_freeze_record *freeze)
-{
-    (void)context;
-    (void)freeze;
-    return KMS_OK;
-}
+/* A visitor that only sees: the look itself is what is tested. */
+#define SEE(what)                                                                                            \
+    static enum kms_status see_##what(void *context, const struct kms_##what##_record *record)               \
+    {                                                                                                        \
+        (void)context;                                                                                       \
+        (void)record;                                                                                        \
+        return KMS_OK;                                                                                       \
+    }
+SEE(shred_job)
+SEE(shred_target)
+SEE(hold)
+SEE(retention)
+SEE(recovery_key)
+SEE(freeze)
 
 /* What was there may be gone in a way that decides nothing. */
 static enum kms_status or_none(enum kms_status status)
@@ -138,8 +116,8 @@ static enum kms_status read_shredding(struct kms_txn *txn, struct kms_error *err
     struct kms_shred_setting_record setting;
     struct kms_shred_clock_record clock;
     struct kms_hold_record hold;
-    KMS_TRY(ops->job_list(txn->txn, NULL, 0, NULL, SIZE_MAX, see_job, NULL, err));
-    KMS_TRY(ops->target_list(txn->txn, &all, NULL, SIZE_MAX, see_target, NULL, err));
+    KMS_TRY(ops->job_list(txn->txn, NULL, 0, NULL, SIZE_MAX, see_shred_job, NULL, err));
+    KMS_TRY(ops->target_list(txn->txn, &all, NULL, SIZE_MAX, see_shred_target, NULL, err));
     for (unsigned i = 1; i <= 6; i++) {
         const struct kms_uuid customer = sample_customer(1, i).uuid;
         KMS_TRY(or_none(ops->hold_on(txn->txn, &customer, &hold, err)));
@@ -169,7 +147,7 @@ static enum kms_status read_everything(struct kms_store *store, struct kms_error
     }
     KMS_TRY(ops->freeze.list(txn.txn, NULL, SIZE_MAX, see_freeze, NULL, err));
     const struct kms_uuid tenant = sample_tenant(1).uuid;
-    KMS_TRY(ops->recovery.key_list(txn.txn, see_key, NULL, err));
+    KMS_TRY(ops->recovery.key_list(txn.txn, see_recovery_key, NULL, err));
     for (uint64_t epoch = 1; epoch <= 3; epoch++) {
         uint64_t first = 0;
         KMS_TRY(or_none(ops->recovery.cover_get(txn.txn, epoch, &tenant, &first, err)));
