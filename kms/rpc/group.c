@@ -9,6 +9,10 @@
 
 enum {
     COMMITS_PER_GROUP = 2,       /* a group collects for so many times as long as its commit will take */
+    COMMITS_PER_HALF = 6,        /* and while it waits for half of the callers, for so many times */
+    FEW_CALLS = 8,               /* among so few no half is waited for */
+    OPEN_FALLS = 32,             /* the part of open_calls that is forgotten with each group */
+    HELD_NS = 700000,            /* a thread with nothing to do holds a group no longer */
     COST_SMOOTHING = 8,          /* of the measured duration of commits */
     GROUP_AGE_MAX_NS = 10000000, /* however slow the disk is */
     MOMENT_NS = 250000,          /* an idle thread looks for calls so often while a commit is under way */
@@ -156,6 +160,14 @@ static void finish(struct kms_rpc_queue *queue, bool done)
         group->error = (struct kms_error){.status = KMS_OK};
 }
 
+/* How many calls have been open at once lately. */
+static void learn_open_calls(struct kms_rpc_queue *queue)
+{
+    const uint64_t live = __atomic_load_n(&queue->server->live, __ATOMIC_RELAXED);
+    const uint64_t left = queue->open_calls - (queue->open_calls + OPEN_FALLS - 1) / OPEN_FALLS;
+    queue->open_calls = live > left ? live : left;
+}
+
 /* First half of the commit of what was collected. */
 static void begin(struct kms_rpc_queue *queue)
 {
@@ -168,8 +180,21 @@ static void begin(struct kms_rpc_queue *queue)
     group->since_ns = kms_clock_mono_ns();
     queue->collecting.head = queue->collecting.tail = NULL;
     queue->collecting.size = 0;
+    learn_open_calls(queue);
     group->status =
         commit->begin == NULL ? KMS_OK : commit->begin(commit->context, &group->ticket, &group->error);
+}
+
+/* Does the group hold half of the calls? Then the other half gives the thread something to do. */
+static bool is_half(const struct kms_rpc_queue *queue)
+{
+    return 2 * (uint64_t)queue->collecting.size >= queue->open_calls;
+}
+
+bool kms_rpc_group_is_held(const struct kms_rpc_queue *queue)
+{
+    return queue->committing.size == 0 && queue->collecting.size > 0 && queue->open_calls > FEW_CALLS &&
+           !is_half(queue) && kms_clock_mono_ns() - queue->collecting.since_ns < HELD_NS;
 }
 
 /*
@@ -179,9 +204,10 @@ static void begin(struct kms_rpc_queue *queue)
  */
 static bool is_due(const struct kms_rpc_queue *queue)
 {
-    if (kms_rpc_group_is_full(queue))
+    const bool halves = queue->open_calls > FEW_CALLS;
+    if (kms_rpc_group_is_full(queue) || (halves && is_half(queue)))
         return true;
-    const int64_t wanted = COMMITS_PER_GROUP * queue->commit_cost_ns;
+    const int64_t wanted = (halves ? COMMITS_PER_HALF : COMMITS_PER_GROUP) * queue->commit_cost_ns;
     return kms_clock_mono_ns() - queue->collecting.since_ns >=
            (wanted < GROUP_AGE_MAX_NS ? wanted : GROUP_AGE_MAX_NS);
 }
@@ -218,6 +244,7 @@ void kms_rpc_group_advance(struct kms_rpc_queue *queue, bool idle)
         return;
     if (queue->committing.size > 0 && (done || idle || kms_rpc_group_is_full(queue)))
         finish(queue, done);
-    if (queue->committing.size == 0 && queue->collecting.size > 0 && (idle || is_due(queue)))
+    if (queue->committing.size == 0 && queue->collecting.size > 0 &&
+        ((idle && !kms_rpc_group_is_held(queue)) || is_due(queue)))
         begin(queue);
 }

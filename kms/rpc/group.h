@@ -13,6 +13,11 @@
 void kms_rpc_group_stage(struct kms_rpc_queue *queue, struct kms_rpc_reply *reply);
 /** Whether replies wait. */
 bool kms_rpc_group_pending(const struct kms_rpc_queue *queue);
+/**
+ * Whether the group waits for more calls although the thread may have nothing to do. Sent at once, small groups and large ones
+ * would take turns: behind a small one all others come together, and thread and callers wait for each other.
+ */
+bool kms_rpc_group_is_held(const struct kms_rpc_queue *queue);
 /** Whether nothing more shall be added before kms_rpc_group_advance(): a group exceeds max_group by KMS_RPC_TASKS at most. */
 bool kms_rpc_group_is_full(const struct kms_rpc_queue *queue);
 /**

@@ -168,6 +168,7 @@ struct kms_rpc_queue {
     struct kms_rpc_group committing; /* its commit has begun; empty: none */
     unsigned last_group;             /* size of the group before */
     struct kms_rpc_call **touched;   /* room for the streams of one group, max_group + KMS_RPC_TASKS; owned */
+    uint64_t open_calls;             /* as many as were open at once, lately */
     int64_t commit_cost_ns;          /* how long a commit takes, smoothed */
     uint64_t next_request;
     char id_prefix[18];

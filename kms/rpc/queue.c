@@ -68,6 +68,16 @@ static void dispatch(struct kms_rpc_tag *tag, bool ok)
     tag->done(tag->call, ok);
 }
 
+/* Until when to wait for an event: for ever, or, as long as a group is held, a millisecond, or not at all. */
+static gpr_timespec wait_until(const struct kms_rpc_queue *queue, bool nothing_waits, bool looked)
+{
+    if (nothing_waits)
+        return gpr_inf_future(GPR_CLOCK_MONOTONIC);
+    if (looked && queue->task_count == 0 && kms_rpc_group_is_held(queue))
+        return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(1, GPR_TIMESPAN));
+    return gpr_time_0(GPR_CLOCK_MONOTONIC); /* long past: look, but do not wait */
+}
+
 /*
  * The dead stack is wiped before the thread sleeps and at least every EVENTS_PER_WIPE events. Under load another look for events
  * tells whether it would sleep at all; otherwise the wipe costs less than the look.
@@ -75,19 +85,19 @@ static void dispatch(struct kms_rpc_tag *tag, bool ok)
 static void *queue_main(void *argument)
 {
     struct kms_rpc_queue *queue = argument;
-    const gpr_timespec never = gpr_inf_future(GPR_CLOCK_MONOTONIC);
-    const gpr_timespec now = gpr_time_0(GPR_CLOCK_MONOTONIC); /* long past: look, but do not wait */
     kms_rpc_interpose_own_thread();
-    unsigned dirty = 0; /* events since the wipe */
+    unsigned dirty = 0;  /* events since the wipe */
+    bool looked = false; /* and found no event */
     for (;;) {
         const bool nothing_waits = queue->task_count == 0 && !kms_rpc_group_pending(queue);
         if (dirty >= EVENTS_PER_WIPE || (dirty > 0 && nothing_waits && queue->last_group < BUSY_GROUP)) {
             kms_rpc_stackwipe();
             dirty = 0;
         }
-        const grpc_event event =
-            grpc_completion_queue_next(queue->cq, nothing_waits && dirty == 0 ? never : now, NULL);
+        const grpc_event event = grpc_completion_queue_next(
+            queue->cq, wait_until(queue, nothing_waits && dirty == 0, looked), NULL);
         const bool came = event.type == GRPC_OP_COMPLETE;
+        looked = !came;
         if (came) {
             dirty++;
             dispatch(event.tag, event.success != 0);
