@@ -53,10 +53,22 @@ static void public_template(struct kms_p11_template *template, const struct kms_
     kms_p11_template_add(template, CKA_LABEL, KMS_P11_LABEL_TRANSPORT, strlen(KMS_P11_LABEL_TRANSPORT));
 }
 
-/* Unwraps and does nothing else: CKA_DECRYPT would give out what was wrapped. */
-static void private_template(struct kms_p11_template *template, const struct kms_uuid *id)
+/*
+ * Unwraps and does nothing else: CKA_DECRYPT would give out what was wrapped. So would an unwrapping into a key whose value may be read, or
+ * wrapped under any other key: what comes out of it leaves the token as little as what was made in it.
+ */
+static void private_template(const struct kms_p11 *p11, const struct kms_uuid *id,
+                             struct kms_p11_template *unwrap_template, struct kms_p11_template *template)
 {
     *template = (struct kms_p11_template){0};
+    *unwrap_template = (struct kms_p11_template){0};
+    if (p11->profile.unwrap_template) {
+        kms_p11_template_flag(unwrap_template, CKA_PRIVATE, true);
+        kms_p11_template_flag(unwrap_template, CKA_SENSITIVE, true);
+        kms_p11_template_extractable(unwrap_template, p11);
+        kms_p11_template_add(template, CKA_UNWRAP_TEMPLATE, unwrap_template->attributes,
+                             unwrap_template->count * sizeof unwrap_template->attributes[0]);
+    }
     kms_p11_template_flag(template, CKA_TOKEN, true);
     kms_p11_template_flag(template, CKA_PRIVATE, true);
     kms_p11_template_flag(template, CKA_SENSITIVE, true);
@@ -74,10 +86,11 @@ static enum kms_status make_pair(struct kms_hsm_session *session, CK_OBJECT_HAND
     const struct kms_uuid id = kms_uuid_random();
     struct kms_p11_template public;
     struct kms_p11_template private;
+    struct kms_p11_template unwrap_template;
     CK_OBJECT_HANDLE private_handle = 0;
     CK_MECHANISM mechanism = {CKM_RSA_PKCS_KEY_PAIR_GEN, NULL, 0};
     public_template(&public, &id);
-    private_template(&private, &id);
+    private_template(session->p11, &id, &unwrap_template, &private);
     const CK_RV rv =
         session->p11->ck->C_GenerateKeyPair(session->op, &mechanism, public.attributes, public.count,
                                             private.attributes, private.count, ret_public, &private_handle);
@@ -102,6 +115,30 @@ static enum kms_status read_public(struct kms_hsm_session *session, CK_OBJECT_HA
                                        kms_slice_of(exponent, attributes[1].ulValueLen), ret_key, err);
 }
 
+/* A private half that was brought here, or could have left, may be in anybody's hands, whatever its label says. */
+static enum kms_status check_made_here(struct kms_hsm_session *session, CK_OBJECT_HANDLE private,
+                                       struct kms_error *err)
+{
+    CK_BBOOL local = CK_FALSE;
+    CK_BBOOL sensitive = CK_FALSE;
+    CK_BBOOL stays = CK_FALSE;
+    CK_BBOOL decrypts = CK_TRUE;
+    CK_ATTRIBUTE attributes[] = {{CKA_LOCAL, &local, sizeof local},
+                                 {CKA_ALWAYS_SENSITIVE, &sensitive, sizeof sensitive},
+                                 {CKA_NEVER_EXTRACTABLE, &stays, sizeof stays},
+                                 {CKA_DECRYPT, &decrypts, sizeof decrypts}};
+    const CK_RV rv = session->p11->ck->C_GetAttributeValue(session->op, private, attributes,
+                                                           sizeof attributes / sizeof *attributes);
+    if (kms_ckr_is_loss(rv))
+        return kms_p11_session_failed(session, "C_GetAttributeValue (transport key)", rv, err);
+    if (rv == CKR_OK && local == CK_TRUE && sensitive == CK_TRUE && stays == CK_TRUE && decrypts == CK_FALSE)
+        return KMS_OK;
+    return kms_fail_public(err, KMS_FAILED_PRECONDITION,
+                           "the key labelled '%s' was not made in the token, or could leave it: find out who "
+                           "put it there, remove it and begin again",
+                           KMS_P11_LABEL_TRANSPORT);
+}
+
 enum kms_status kms_hsm_transport_key(struct kms_hsm_session *session, bool may_make, struct kms_buf *pem,
                                       char ret_fingerprint[KMS_HSM_FINGERPRINT_SIZE], struct kms_error *err)
 {
@@ -119,6 +156,8 @@ enum kms_status kms_hsm_transport_key(struct kms_hsm_session *session, bool may_
                 "the token has no transport key: make one with kmsctl recovery transport-key, and "
                 "have the transport capsule made for it");
         KMS_TRY(make_pair(session, &public, err));
+    } else {
+        KMS_TRY(check_made_here(session, private, err));
     }
     KMS_TRY(read_public(session, public, &key, err));
     KMS_TRY(kms_rsa_public_to_pem(&key, pem, err));

@@ -196,6 +196,10 @@ static void imported_keys_are_as_if_they_had_been_made_there(void **state)
         CKA_DECRYPT,    CKA_SIGN,     CKA_VERIFY,    CKA_DERIVE};
     for (int recovery = 0; recovery < 2; recovery++) {
         site.recovery = recovery == 1;
+        run_must(remove_key);
+        run_must(make_key);
+        for (size_t i = 0; i < ITEMS; i++)
+            wrap(site.values[i], site.wrapped[i]);
         run_must(import_all);
         open_service(&hsm, &session);
         keys_are_the_lost_ones(hsm, session);
@@ -302,6 +306,101 @@ static enum kms_status check_private_half(void *context, struct kms_hsm_session 
     return KMS_OK;
 }
 
+/* What the host does that has the user's PIN: unwrap into a key that it may read, or wrap under one that it knows. */
+static enum kms_status try_to_take_out(void *context, struct kms_hsm_session *session, struct kms_error *err)
+{
+    (void)context, (void)session, (void)err;
+    bench.token = site.token;
+    CK_FUNCTION_LIST *ck = bench_raw();
+    CK_SESSION_HANDLE raw = bench_raw_session();
+    CK_OBJECT_CLASS private_key = CKO_PRIVATE_KEY;
+    CK_OBJECT_CLASS secret_key = CKO_SECRET_KEY;
+    CK_KEY_TYPE generic = CKK_GENERIC_SECRET;
+    CK_BBOOL yes = CK_TRUE;
+    CK_BBOOL no = CK_FALSE;
+    CK_OBJECT_HANDLE transport = 0;
+    CK_OBJECT_HANDLE out = 0;
+    CK_ULONG found = 0;
+    CK_ATTRIBUTE search[] = {{CKA_CLASS, &private_key, sizeof private_key}};
+    assert_int_equal(ck->C_FindObjectsInit(raw, search, 1), CKR_OK);
+    assert_int_equal(ck->C_FindObjects(raw, &transport, 1, &found), CKR_OK);
+    assert_int_equal(ck->C_FindObjectsFinal(raw), CKR_OK);
+    CK_RSA_PKCS_OAEP_PARAMS oaep = {.hashAlg = CKM_SHA_1, .mgf = CKG_MGF1_SHA1, .source = CKZ_DATA_SPECIFIED};
+    CK_MECHANISM mechanism = {CKM_RSA_PKCS_OAEP, &oaep, sizeof oaep};
+    CK_ATTRIBUTE wanted[] = {{CKA_CLASS, &secret_key, sizeof secret_key},
+                             {CKA_KEY_TYPE, &generic, sizeof generic},
+                             {CKA_TOKEN, &no, sizeof no},
+                             {CKA_EXTRACTABLE, &yes, sizeof yes},
+                             {CKA_SENSITIVE, &no, sizeof no}};
+    for (CK_ULONG count = 3; count <= 5; count++) {
+        uint8_t value[KEY_SIZE] = {0};
+        CK_ATTRIBUTE read = {CKA_VALUE, value, sizeof value};
+        if (ck->C_UnwrapKey(raw, &mechanism, transport, site.wrapped[2], WRAPPED_SIZE, wanted, count, &out) !=
+            CKR_OK)
+            continue;
+        assert_int_not_equal(ck->C_GetAttributeValue(raw, out, &read, 1), CKR_OK);
+        assert_memory_not_equal(value, site.values[2], KEY_SIZE);
+        assert_true(!bench_raw_flag(out, CKA_EXTRACTABLE) || bench_raw_flag(out, CKA_WRAP_WITH_TRUSTED));
+    }
+    assert_int_equal(ck->C_CloseSession(raw), CKR_OK);
+    return KMS_OK;
+}
+
+static void what_comes_out_of_it_cannot_be_read_or_wrapped_for_anybody(void **state)
+{
+    (void)state;
+    for (int recovery = 0; recovery < 2; recovery++) {
+        site.recovery = recovery == 1;
+        run_must(remove_key);
+        run_must(make_key);
+        wrap(site.values[2], site.wrapped[2]);
+        run_must(try_to_take_out);
+    }
+}
+
+/* A pair under the label that could be known outside: as long as it is marked as able to leave, nobody vouches for it. */
+static enum kms_status plant_pair(void *context, struct kms_hsm_session *session, struct kms_error *err)
+{
+    (void)context, (void)session, (void)err;
+    static const char label[] = "kms/transport";
+    CK_BBOOL yes = CK_TRUE;
+    CK_BBOOL no = CK_FALSE;
+    CK_ULONG bits = KMS_HSM_TRANSPORT_BITS;
+    CK_BYTE exponent[] = {1, 0, 1};
+    CK_OBJECT_HANDLE handles[2];
+    CK_MECHANISM mechanism = {CKM_RSA_PKCS_KEY_PAIR_GEN, NULL, 0};
+    char text[sizeof label];
+    memcpy(text, label, sizeof label);
+    CK_ATTRIBUTE public[] = {{CKA_TOKEN, &yes, sizeof yes},
+                             {CKA_PRIVATE, &no, sizeof no},
+                             {CKA_MODULUS_BITS, &bits, sizeof bits},
+                             {CKA_PUBLIC_EXPONENT, exponent, sizeof exponent},
+                             {CKA_LABEL, text, sizeof text - 1}};
+    CK_ATTRIBUTE private[] = {{CKA_TOKEN, &yes, sizeof yes},       {CKA_PRIVATE, &yes, sizeof yes},
+                              {CKA_SENSITIVE, &yes, sizeof yes},   {CKA_UNWRAP, &yes, sizeof yes},
+                              {CKA_EXTRACTABLE, &yes, sizeof yes}, {CKA_LABEL, text, sizeof text - 1}};
+    bench.token = site.token;
+    CK_FUNCTION_LIST *ck = bench_raw();
+    CK_SESSION_HANDLE raw = bench_raw_session();
+    assert_int_equal(ck->C_GenerateKeyPair(raw, &mechanism, public, sizeof public / sizeof *public, private,
+                                           sizeof private / sizeof *private, &handles[0], &handles[1]),
+                     CKR_OK);
+    assert_int_equal(ck->C_CloseSession(raw), CKR_OK);
+    return KMS_OK;
+}
+
+static void a_pair_that_somebody_else_has_put_there_is_not_taken_for_it(void **state)
+{
+    (void)state;
+    run_must(remove_key);
+    run_must(plant_pair);
+    assert_int_equal(run(make_key), KMS_FAILED_PRECONDITION);
+    assert_non_null(strstr(site.err.public_text, "was not made in the token"));
+    run_must(remove_key);
+    run_must(make_key);
+    run_must(find_key);
+}
+
 static void the_private_half_unwraps_and_does_nothing_else(void **state)
 {
     (void)state;
@@ -317,6 +416,8 @@ int main(void)
         on_a_token(what_was_changed_or_is_for_another_key_does_not_get_in),
         on_a_token(the_transport_key_stays_the_same_until_it_is_removed),
         on_a_token(the_private_half_unwraps_and_does_nothing_else),
+        on_a_token(a_pair_that_somebody_else_has_put_there_is_not_taken_for_it),
+        on_a_token(what_comes_out_of_it_cannot_be_read_or_wrapped_for_anybody),
     };
     return cmocka_run_group_tests_name("hsm/transport", tests, NULL, NULL);
 }
