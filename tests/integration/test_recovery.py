@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cases import DEADLINE, KmsTestCase, PURPOSE, TENANT, make_directory, unwrap_request
 from escrow import EscrowTestCase, signed_by, trust
-from harness import KMSCTL, SOFTHSM, Client, Daemon, Home, eventually, kmsctl, running
+from harness import BUILD, KMSCTL, SOFTHSM, Client, Daemon, Home, eventually, kmsctl, running
 from recovery_site import Ceremony, Machine, attestation_of, offline
 from test_backup import target_of
 from test_memory import scan
@@ -353,14 +353,18 @@ class DisasterHsm(EscrowTestCase):
     """The private half of the recovery key was made in another HSM, and stays there."""
 
     def test_what_is_wrapped_for_a_key_in_an_hsm_comes_back_through_it(self):
-        vault = Home()  # a key that only unwraps is what transport-key makes, so that one serves
+        vault = Home()
         self.addCleanup(vault.cleanup)
         vault.write()
         public = vault.path / "recovery.pem"
+        profile, pin = vault.path / "profiles" / "softhsm2.yaml", vault.path / "user.pin"
         environment = {**os.environ, **vault.environment}
-        made = kmsctl(vault, None, "recovery", "transport-key", "--server-config", vault.path / "kmsd.yaml", "--out", public, environment=environment)
+        made = subprocess.run([BUILD / "tests" / "kms-vault-key", SOFTHSM, profile, pin], env=environment, capture_output=True, check=False)
         self.assertEqual(made.returncode, 0, made.stderr)
-        pair = types.SimpleNamespace(path=public, fingerprint=json.loads(made.stdout)["transport_key"])
+        public.write_bytes(made.stdout)
+        der = serialization.load_pem_public_key(made.stdout).public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        pair = types.SimpleNamespace(path=public, fingerprint=hashlib.sha256(der).hexdigest())
         self.enroll(pair)
         name, _, keys = self.new_customer()
         attestation = attestation_of(self.home, self.home.path / "attestation.pem")
@@ -370,7 +374,7 @@ class DisasterHsm(EscrowTestCase):
         self.addCleanup(machine.cleanup)
         capsule = machine.path / "transport.capsule"
         arguments = ["recovery", "open", "--capsules", machine.path / "target" / "recovery", "--public", public, "--module", SOFTHSM,
-                     "--profile", vault.path / "profiles" / "softhsm2.yaml", "--pin-file", vault.path / "user.pin",
+                     "--profile", profile, "--pin-file", pin,
                      "--transport-key", machine.transport_key(), "--attestation", attestation, "--out", capsule, "--yes"]
         run = lambda *more: kmsctl(vault, None, *arguments, *more, environment=environment)
         self.assertIn("name one", run().stderr)
