@@ -23,7 +23,8 @@
 #include <string.h>
 
 enum {
-    CONCURRENCY = 64,
+    CONCURRENCY = 64,    /* calls at once: what a few services ask for */
+    CROWD = 256,         /* and so many that nobody waits for a disk while a processor has nothing to do */
     HOT_CUSTOMERS = 512, /* customers in use while the hot path is measured */
     BATCH = 1000,
     STREAM_WINDOW = 256,
@@ -189,9 +190,9 @@ static void note_length(void *context, size_t request, const uint8_t *data, size
     *(size_t *)context = len;
 }
 
-/* One unary method against the echo with messages of the same sizes. Returns calls a second. */
+/* One unary method against the echo with messages of the same sizes and as many calls at once. Returns calls a second. */
 static double measure_unary(struct bench *bench, const char *what, const char *method,
-                            const struct messages *messages)
+                            const struct messages *messages, unsigned concurrency)
 {
     size_t reply_bytes = 0;
     char echo[64];
@@ -201,7 +202,7 @@ static double measure_unary(struct bench *bench, const char *what, const char *m
     const struct load_plan plan = {.method = method,
                                    .requests = messages->items,
                                    .request_count = messages->count,
-                                   .concurrency = CONCURRENCY,
+                                   .concurrency = concurrency,
                                    .seconds = bench->seconds};
     const struct compare_side ours = service(bench, &plan, 1);
     const struct compare_side bare = bare_echo(bench, &plan, echo);
@@ -274,9 +275,14 @@ static void measure_hot_path(struct bench *bench)
         messages_unwrap(&unwrap, bench->hot.blobs.items[i]);
     }
     if (wanted(bench, "unary")) {
-        const double capacity =
-            measure_unary(bench, "GenerateDataKey, unary", DATA_KEYS "GenerateDataKey", &generate);
-        (void)measure_unary(bench, "UnwrapDataKey, unary", DATA_KEYS "UnwrapDataKey", &unwrap);
+        const double capacity = measure_unary(bench, "GenerateDataKey, unary, 64 calls at once",
+                                              DATA_KEYS "GenerateDataKey", &generate, CONCURRENCY);
+        (void)measure_unary(bench, "UnwrapDataKey, unary, 64 calls at once", DATA_KEYS "UnwrapDataKey",
+                            &unwrap, CONCURRENCY);
+        (void)measure_unary(bench, "GenerateDataKey, unary, 256 calls at once", DATA_KEYS "GenerateDataKey",
+                            &generate, CROWD);
+        (void)measure_unary(bench, "UnwrapDataKey, unary, 256 calls at once", DATA_KEYS "UnwrapDataKey",
+                            &unwrap, CROWD);
         measure_latency(bench, &generate, capacity);
     }
     if (wanted(bench, "stream")) {

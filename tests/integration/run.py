@@ -24,7 +24,7 @@ BEFORE_ALL = "test_quickstart"
 # The longest first, so that the end is not one file running alone.
 LONG_FIRST = ("test_crash_matrix", "test_recovery", "test_shred_proof", "test_shred", "test_operations", "test_backup", "test_crash", "test_memory", "test_faults", "test_hardening", "test_bad_input")
 # What kills programs at named places, or leaves steps out, needs a build that has those places: dev or asan.
-TEST_POINTS_ONLY = ("test_recovery_killed", "test_recovery_crash", "test_recovery_proof", "test_shred_proof", "test_crash_matrix", "test_shred_crash", "test_shred_meanwhile")
+TEST_POINTS_ONLY = ("test_backup_killed", "test_rolled_back", "test_removed_row", "test_recovery_killed", "test_recovery_crash", "test_recovery_proof", "test_shred_proof", "test_crash_matrix", "test_shred_crash", "test_shred_meanwhile")
 
 
 def has_test_points(build):

@@ -311,13 +311,16 @@ class DatabaseAtStart(KmsTestCase):
         self.refuses("database|damaged")
 
     def test_a_master_key_that_is_gone(self):
-        """A database without its token serves nothing: it says which tenant's master key is missing."""
+        """A database without its token serves nothing. Whoever insists learns which tenant's master key is missing."""
         shutil.rmtree(self.home.path / "tokens")
         os.unlink(self.home.path / "user.pin")
         os.unlink(self.home.path / "so.pin")
         from harness import script
 
         script("token", self.home.path)
+        self.refuses("belongs to another HSM")
+        code, log = Daemon(self.home, arguments=["--seal-records"]).refuse()
+        self.assertEqual(code, 0, log)
         self.refuses(TENANT)
 
 

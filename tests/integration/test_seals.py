@@ -251,19 +251,6 @@ class RemovedRow(SealsTestCase):
         self.assertIn("ALARM: the tree has", self.daemon.log())
 
 
-class RemovedRowUnseen(RemovedRow):
-    """The same without the census: the proof that the test above can fail."""
-
-    @classmethod
-    def prepare(cls, home):
-        super().prepare(home)
-        home.environment["KMS_MUTATION"] = "skip-census"
-
-    def test_it_is_found_in_the_tree(self):
-        target, opened = self.shred_with_a_row_removed()
-        self.assertEqual((target["state"], opened), ("SEALED", {"key"}))
-
-
 class Stopped(SealsTestCase):
     def setUp(self):
         super().setUp()
