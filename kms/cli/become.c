@@ -2,11 +2,13 @@
 #include "cli/become.h"
 
 #include "cli/fields.h"
+#include "cli/interrupt.h"
 #include "core/cleanup.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <signal.h>
 #include <spawn.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -52,19 +54,41 @@ int kms_cli_become_daemon(struct kms_cli *cli, const char *const *arguments, siz
     return kms_cli_fail(cli, "cannot run kmsd, which does this: %s", strerror(errno));
 }
 
+/* A process group of its own, so that a signal ends it with all that it has started; no signal is held back in it. An errno. */
+static int set_attributes(posix_spawnattr_t *attributes)
+{
+    sigset_t none;
+    (void)sigemptyset(&none);
+    int failure = posix_spawnattr_setpgroup(attributes, 0);
+    if (failure == 0)
+        failure = posix_spawnattr_setsigmask(attributes, &none);
+    if (failure == 0)
+        failure = posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
+    return failure;
+}
+
 /* Start it with its output in the pipe and its log in a file; an errno. */
 static int spawn(const char *program, char *const *all, const char *log, int output, pid_t *ret_child)
 {
     posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
     int failure = posix_spawn_file_actions_init(&actions);
     if (failure != 0)
         return failure;
-    failure = posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
+    failure = posix_spawnattr_init(&attributes);
+    if (failure != 0) {
+        (void)posix_spawn_file_actions_destroy(&actions);
+        return failure;
+    }
+    failure = set_attributes(&attributes);
+    if (failure == 0)
+        failure = posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
     if (failure == 0)
         failure = posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, log,
                                                    O_WRONLY | O_CREAT | O_APPEND, 0600);
     if (failure == 0)
-        failure = posix_spawnp(ret_child, program, &actions, NULL, all, environ);
+        failure = posix_spawnp(ret_child, program, &actions, &attributes, all, environ);
+    (void)posix_spawnattr_destroy(&attributes);
     (void)posix_spawn_file_actions_destroy(&actions);
     return failure;
 }
@@ -113,14 +137,24 @@ int kms_cli_run_program(struct kms_cli *cli, const char *name, const char *const
     fill_arguments(program, arguments, count, all);
     if (pipe2(ends, O_CLOEXEC) != 0)
         return kms_cli_fail(cli, "cannot run %s: %s", name, strerror(errno));
-    const int failure = spawn(program, all, log, ends[1], &child);
+    kms_cli_interrupt_hold();
+    const int failure = kms_cli_interrupted() != 0 ? EINTR : spawn(program, all, log, ends[1], &child);
+    kms_cli_interrupt_child(failure == 0 ? child : 0);
     (void)close(ends[1]);
     if (failure == 0)
         drain(ends[0], out);
     (void)close(ends[0]);
+    if (failure != 0 && kms_cli_interrupted() != 0)
+        return KMS_CLI_EXIT_FAILED;
     if (failure != 0)
         return kms_cli_fail(cli, "cannot run %s: %s", name, strerror(failure));
+    siginfo_t ended;
+    while (waitid(P_PID, (id_t)child, &ended, WEXITED | WNOWAIT) != 0 && errno == EINTR)
+        continue;
+    kms_cli_interrupt_child(0); /* its number is free when it has been waited for */
     while (waitpid(child, &state, 0) < 0 && errno == EINTR)
         continue;
+    if (kms_cli_interrupted() != 0)
+        return KMS_CLI_EXIT_FAILED;
     return WIFEXITED(state) && WEXITSTATUS(state) == 0 ? KMS_CLI_EXIT_OK : report_log(cli, name, log);
 }

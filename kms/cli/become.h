@@ -17,7 +17,8 @@ int kms_cli_become_daemon(struct kms_cli *cli, const char *const *arguments, siz
 
 /**
  * Run a program, found in the same way, and wait for its end. Its standard output is appended to `out`; its standard error goes to the end of
- * the file `log`. When it fails, what its log says last is reported. Returns the exit code of this program.
+ * the file `log`. When it fails, what its log says last is reported;
+ * when a signal that is caught (cli/interrupt.h) has ended it, nothing is. Returns the exit code of this program.
  */
 int kms_cli_run_program(struct kms_cli *cli, const char *name, const char *const *arguments, size_t count,
                         const char *log, struct kms_buf *out);

@@ -5,6 +5,7 @@
 #include "cli/connection.h"
 #include "cli/fields.h"
 #include "cli/input.h"
+#include "cli/interrupt.h"
 #include "cli/opening.h"
 #include "cli/output.h"
 #include "core/cleanup.h"
@@ -12,12 +13,16 @@
 #include "core/ids.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <kms/v1/recovery.pb-c.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
+#include <unistd.h>
 
 #define MODULE_DEFAULT  "/usr/lib/softhsm/libsofthsm2.so"
 #define SCRATCH_DEFAULT "/dev/shm"
@@ -33,10 +38,25 @@ static const char *const file_names[] = {"kmsd.yaml",     "so.pin",        "user
                                          "softhsm2.conf", "transport.pem", "transport.capsule",
                                          "log",           "tokens"};
 
+/* Zeros in the place of what a file holds: in tmpfs they are written over the same pages. As far as it goes. */
+static void overwrite(const char *path, off_t size)
+{
+    static const char zeros[16384];
+    KMS_CLOSE int file = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+    while (file >= 0 && size > 0) {
+        const ssize_t put = write(file, zeros, size < (off_t)sizeof zeros ? (size_t)size : sizeof zeros);
+        if (put < 0 && errno != EINTR)
+            return;
+        size -= put > 0 ? put : 0;
+    }
+}
+
 /* For nftw(3). */
 static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *place)
 {
-    (void)info, (void)kind, (void)place;
+    (void)place;
+    if (kind == FTW_F && S_ISREG(info->st_mode))
+        overwrite(path, info->st_size);
     return remove(path);
 }
 
@@ -48,14 +68,31 @@ static void scratch_clear(struct scratch *scratch)
         (void)fprintf(stderr, "kmsctl: %s holds keys and could not be removed: remove it\n", scratch->path);
 }
 
+/* What is removed from a disk can be read from it for a long time. */
+static int check_in_memory(struct kms_cli *cli, const char *directory)
+{
+    struct statfs info;
+    if (statfs(directory, &info) != 0)
+        return kms_cli_fail(cli, "cannot look at %s: %s", directory, strerror(errno));
+    if (info.f_type == TMPFS_MAGIC || info.f_type == RAMFS_MAGIC)
+        return KMS_CLI_EXIT_OK;
+    return kms_cli_fail(cli,
+                        "%s is not in memory, and every master key would lie there: name a directory on "
+                        "tmpfs or ramfs with --scratch, such as " SCRATCH_DEFAULT,
+                        directory);
+}
+
 static int make_scratch(struct kms_cli *cli, struct scratch *scratch)
 {
-    const char *parent = kms_cli_value(cli, KMS_CLI_SCRATCH);
+    const char *parent =
+        kms_cli_given(cli, KMS_CLI_SCRATCH) ? kms_cli_value(cli, KMS_CLI_SCRATCH) : SCRATCH_DEFAULT;
+    const int checked = check_in_memory(cli, parent);
+    if (checked != KMS_CLI_EXIT_OK)
+        return checked;
     char path[PATH_MAX];
-    (void)snprintf(path, sizeof path, "%s/kms-drill-XXXXXX", parent != NULL ? parent : SCRATCH_DEFAULT);
+    (void)snprintf(path, sizeof path, "%s/kms-drill-XXXXXX", parent);
     if (mkdtemp(path) == NULL)
-        return kms_cli_fail(cli, "cannot make a directory in %s: %s",
-                            parent != NULL ? parent : SCRATCH_DEFAULT, strerror(errno));
+        return kms_cli_fail(cli, "cannot make a directory in %s: %s", parent, strerror(errno));
     memcpy(scratch->path, path, sizeof path);
     for (size_t i = 0; i < sizeof file_names / sizeof *file_names; i++) {
         const int len = snprintf(scratch->file[i], sizeof scratch->file[i], "%s/%s", path, file_names[i]);
@@ -196,18 +233,38 @@ static int restore(struct kms_cli *cli, const struct scratch *scratch, json_t *r
                : kms_cli_fail(cli, "kmsd did not say what it restored");
 }
 
-/* The steps, in a scratch directory. */
+/* Whether the next step is done. */
+static bool go_on(int result)
+{
+    return result == KMS_CLI_EXIT_OK && kms_cli_interrupted() == 0;
+}
+
+/* The steps, in a scratch directory that is gone when this returns. */
 static int rehearse(struct kms_cli *cli, json_t *report)
 {
     KMS_CLEANUP(scratch_clear) struct scratch scratch = {0};
     int result = make_scratch(cli, &scratch);
-    if (result == KMS_CLI_EXIT_OK)
+    if (go_on(result))
         result = make_token(cli, &scratch);
-    if (result == KMS_CLI_EXIT_OK)
+    if (go_on(result))
         result = open_capsules(cli, &scratch, report);
-    if (result == KMS_CLI_EXIT_OK)
+    if (go_on(result))
         result = restore(cli, &scratch, report);
     return result;
+}
+
+/* The same, while a signal ends the steps but not the removal: then it is reported, and the exit code is a shell's for it. */
+static int rehearse_to_the_end(struct kms_cli *cli, json_t *report)
+{
+    kms_cli_interrupt_catch();
+    const int result = rehearse(cli, report);
+    kms_cli_interrupt_release();
+    const int number = kms_cli_interrupted();
+    if (number == 0)
+        return result;
+    (void)kms_cli_fail(cli, "interrupted by signal %d (%s): the drill was not finished", number,
+                       strsignal(number));
+    return 128 + number;
 }
 
 /* The service remembers when a recovery was last rehearsed. */
@@ -245,7 +302,7 @@ int kms_cli_recovery_drill(struct kms_cli *cli)
     if (status != KMS_OK)
         return kms_cli_fail(cli, "%s", kms_error_public(&err, status));
     json_t *report = json_object();
-    const int result = rehearse(cli, report);
+    const int result = rehearse_to_the_end(cli, report);
     if (result != KMS_CLI_EXIT_OK) {
         json_decref(report);
         return result;
