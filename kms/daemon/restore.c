@@ -135,14 +135,17 @@ static enum kms_status bring_masters(struct restoring *restoring, struct kms_err
     return kms_daemon_open_hsm(restoring->config, false, &restoring->hsm, err);
 }
 
-/* The backup may not be older than the HSM: what was shredded since would come back. With `prove` every key is opened, too. */
+/*
+ * The backup may not be older than the HSM: what was shredded since would come back. Nor may a new token have an older master key, which a
+ * killed restore from an older target has left. With `prove` every key is opened, too.
+ */
 static enum kms_status compare_with_hsm(struct restoring *restoring, bool prove, struct kms_error *err)
 {
     const struct kms_keys_config config = {.predecessors = restoring->predecessors.list,
                                            .predecessor_count = restoring->predecessors.count};
     struct kms_keys *keys = NULL;
     KMS_TRY(kms_keys_new(restoring->hsm, restoring->store, &config, &keys, err));
-    enum kms_status status = kms_keys_compare_roots(keys, err);
+    enum kms_status status = kms_keys_compare_roots(keys, restoring->transport != NULL, err);
     if (status == KMS_OK && prove)
         status = kms_keys_prove(keys, &restoring->proof, err);
     kms_keys_free(keys);

@@ -23,7 +23,8 @@ struct kms_restore_order {
  * attestation key is made there, and what this has brought is taken away again when a check fails. With `dry_run` everything but the
  * rename is done. Prints one JSON object on standard output that says what
  * is (or would be) back, and progress on standard error when that is a terminal. FAILED_PRECONDITION: there is a database already,
- * or the HSM holds a newer epoch of a tenant than the backup: the text says what to do. Else as kms_backup_restore().
+ * or the HSM holds a newer epoch of a tenant than the backup, or, with a transport capsule, any master key that the backup does not explain:
+ * the text says what to do. Else as kms_backup_restore().
  */
 enum kms_status kms_daemon_restore(const struct kms_config *config, const struct kms_restore_order *order,
                                    struct kms_error *err) KMS_MUST_USE;

@@ -105,9 +105,11 @@ enum kms_status kms_keys_check_roots(struct kms_keys *keys, const struct kms_rek
 
 /**
  * The comparison alone: as kms_keys_check_roots(), but changes nothing anywhere. Of batches that are not at their end the intents are
- * verified, so that whoever restores learns of it before the service starts.
+ * verified, so that whoever restores learns of it before the service starts. `nothing_else`: a master key in the HSM that nothing in the
+ * store explains is refused (FAILED_PRECONDITION), of a tenant that it does not know, too.
  */
-enum kms_status kms_keys_compare_roots(struct kms_keys *keys, struct kms_error *err) KMS_MUST_USE;
+enum kms_status kms_keys_compare_roots(struct kms_keys *keys, bool nothing_else,
+                                       struct kms_error *err) KMS_MUST_USE;
 
 /** One KEK to make in bulk: `status` is per item; ALREADY_EXISTS when (customer, purpose) has a version
  * already. */

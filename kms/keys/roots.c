@@ -212,9 +212,22 @@ static bool is_explained(const struct root *root, const struct kms_tenant_record
             root->epoch == batch->old_epoch + 1);
 }
 
-/* The HSM's keys of a tenant against its rows: a newer one ends the start, another one is an alarm. */
+/* In a token that is new, what is not of this database is a restore's that was killed: of an older one, perhaps. */
+static enum kms_status refuse_root(const struct root *root, struct kms_error *err)
+{
+    char label[KMS_HSM_LABEL_MAX + 1];
+    kms_roots_label(&root->tenant, root->epoch, label);
+    return kms_fail_public(
+        err, KMS_FAILED_PRECONDITION,
+        "the token holds the master key '%s', which nothing in the backup explains: a "
+        "restore that was killed, or somebody, has left it there, and what was shredded "
+        "since may open under it; restore into an empty token, with a transport key of its own",
+        label);
+}
+
+/* The HSM's keys of a tenant against its rows: a newer one ends the start, another one is an alarm, or refused. */
 static enum kms_status explain_roots(const struct roots *roots, const struct kms_tenant_record *tenant,
-                                     const struct kms_batch_record *batch, struct kms_error *err)
+                                     const struct kms_batch_record *batch, bool refuse, struct kms_error *err)
 {
     for (size_t i = first_root(roots, &tenant->uuid);
          i < roots->count && kms_uuid_equal(&roots->list[i].tenant, &tenant->uuid); i++) {
@@ -228,6 +241,8 @@ static enum kms_status explain_roots(const struct roots *roots, const struct kms
                 "the HSM holds epoch %llu of tenant '%s' but the database only epoch %llu: the "
                 "database was rolled back; restore the newest backup (nothing was changed)",
                 (unsigned long long)root->epoch, tenant->id, (unsigned long long)tenant->epoch);
+        if (refuse)
+            return refuse_root(root, err);
         kms_log_error(
             "keys",
             "the HSM holds a master key of tenant '%s', epoch %llu, that nothing in the database explains; "
@@ -320,6 +335,7 @@ static enum kms_status settle_batch(struct kms_keys_work *work, const struct kms
 struct check {
     const struct kms_rekey_hooks *hooks; /* NULL: none */
     bool only_compare;                   /* batches are left as they are */
+    bool refuse_unexplained;             /* a master key that nothing explains is no mere alarm */
 };
 
 /* One tenant of the database against the HSM. */
@@ -329,7 +345,7 @@ static enum kms_status check_root(struct kms_keys_work *work, const struct roots
 {
     KMS_CLEANUP(kms_batch_record_clear) struct kms_batch_record batch = {0};
     KMS_TRY(read_batch(work->keys, tenant, &batch, err));
-    KMS_TRY(explain_roots(roots, tenant, &batch, err));
+    KMS_TRY(explain_roots(roots, tenant, &batch, check->refuse_unexplained, err));
     if (!check->only_compare)
         KMS_TRY(settle_batch(work, tenant, &batch, check->hooks, err));
     else if (batch.state != 0)
@@ -361,28 +377,32 @@ static enum kms_status check_tenants(struct kms_keys_work *work, const struct ro
 }
 
 /* Left over from a creation that crashed, or of a tenant that a restore has lost: only an operator can know. */
-static void report_unknown(const struct roots *roots)
+static enum kms_status report_unknown(const struct roots *roots, bool refuse, struct kms_error *err)
 {
     for (size_t i = 0; i < roots->count; i++) {
         const struct root *root = &roots->list[i];
         char uuid[KMS_UUID_TEXT_SIZE];
-        if (!root->known)
-            kms_log_warning(
-                "keys",
-                "the HSM holds a master key 'kms/%s/%llu' of a tenant that the database does not know; "
-                "it is left alone",
-                kms_uuid_format(&root->tenant, uuid), (unsigned long long)root->epoch);
+        if (root->known)
+            continue;
+        if (refuse)
+            return refuse_root(root, err);
+        kms_log_warning(
+            "keys",
+            "the HSM holds a master key 'kms/%s/%llu' of a tenant that the database does not know; "
+            "it is left alone",
+            kms_uuid_format(&root->tenant, uuid), (unsigned long long)root->epoch);
     }
+    return KMS_OK;
 }
 
 /* The whole check, once more from the start when the device was lost in the middle. */
 static enum kms_status attempt_check(struct kms_keys_work *work, void *arguments, struct kms_error *err)
 {
     KMS_CLEANUP(roots_clear) struct roots roots = {0};
+    const struct check *check = arguments;
     KMS_TRY(list_roots(work, &roots, err));
-    KMS_TRY(check_tenants(work, &roots, arguments, err));
-    report_unknown(&roots);
-    return KMS_OK;
+    KMS_TRY(check_tenants(work, &roots, check, err));
+    return report_unknown(&roots, check->refuse_unexplained, err);
 }
 
 /* With a session of its own. */
@@ -401,7 +421,7 @@ enum kms_status kms_keys_check_roots(struct kms_keys *keys, const struct kms_rek
     return run_check(keys, (struct check){.hooks = hooks}, err);
 }
 
-enum kms_status kms_keys_compare_roots(struct kms_keys *keys, struct kms_error *err)
+enum kms_status kms_keys_compare_roots(struct kms_keys *keys, bool nothing_else, struct kms_error *err)
 {
-    return run_check(keys, (struct check){.only_compare = true}, err);
+    return run_check(keys, (struct check){.only_compare = true, .refuse_unexplained = nothing_else}, err);
 }

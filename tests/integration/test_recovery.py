@@ -127,8 +127,10 @@ class LossTestCase(EscrowTestCase):
         cls.live = [case.new_customer() for _ in range(20)]
         cls.victim = case.new_customer()
         case.eventually_exact(cls.ceremony)
-        cls.older = cls.home.path / "older-capsules"
-        shutil.copytree(cls.targets[0] / "recovery", cls.older)
+        case.all_shipped()
+        cls.older_target = cls.home.path / "older-target"
+        shutil.copytree(cls.targets[0], cls.older_target)
+        cls.older = cls.older_target / "recovery"
         case.shred_now("--customer", cls.victim[0])
         case.eventually_state(cls.victim[1], "SEALED")
         cls.certificate = case.ctl("auditor", "certificate", "list", "--tenant", TENANT)["certificates"][0]["uid"]
@@ -136,7 +138,7 @@ class LossTestCase(EscrowTestCase):
         cls.attestation = attestation_of(cls.home, cls.home.path / "attestation.pem")
         kmsctl(cls.home, "auditor", "certificate", "get", cls.certificate, "--out", cls.home.path / "certificate.json")
         case.eventually_exact(cls.ceremony)
-        eventually(lambda: not any(int(target.get("lag", 0)) for target in case.ctl("operator", "backup", "status")["targets"]), "all shipped")
+        case.all_shipped()
         cls.close_clients()
         cls.daemon.stop()
 
@@ -146,6 +148,9 @@ class LossTestCase(EscrowTestCase):
 
     def tearDown(self):
         """The daemon is gone, as it should be."""
+
+    def all_shipped(self):
+        eventually(lambda: not any(int(target.get("lag", 0)) for target in self.ctl("operator", "backup", "status")["targets"]), "all shipped")
 
     def machine(self):
         machine = Machine(self.home, self.targets[0], self.attestation)

@@ -36,6 +36,18 @@ class Killed(LossTestCase):
         self.assertEqual(machine.token_objects(), objects - 2)  # the transport key is gone, both halves
         self.serves(machine)
 
+    def test_with_an_older_master_key_in_the_token(self):
+        """It would open what was shredded since, and nobody would take it away."""
+        machine = self.machine()
+        older = self.opened(machine, capsules=self.older, out="older.capsule")
+        killed = machine.restore(older, target=self.older_target, crash_at="restore.brought")
+        self.assertEqual(killed.returncode, KILLED, killed.stderr)
+        newest = self.opened(machine)
+        self.refuses_to_restore(machine, newest, "the token holds the master key 'kms/.*/1', which nothing in the backup explains: .* into an empty token")
+        fresh = self.machine()
+        restored = fresh.restore(self.opened(fresh), "--prove")
+        self.assertEqual(restored.returncode, 0, restored.stderr)
+
     def test_with_the_database_in_its_place(self):
         machine = self.machine()
         capsule = self.opened(machine)

@@ -336,14 +336,14 @@ static void what_a_lost_hsm_has_signed_holds_when_its_key_is_named(void **state)
     kms_fake_hsm_replace_attestation(f.hsm);
     const struct kms_slice predecessors[] = {kms_slice_str(other), kms_slice_str(lost)};
     assert_int_equal(start(), KMS_FAILED_PRECONDITION);
-    assert_int_equal(kms_keys_compare_roots(f.keys, &f.err),
+    assert_int_equal(kms_keys_compare_roots(f.keys, true, &f.err),
                      KMS_FAILED_PRECONDITION); /* a restore says so, too */
     assert_non_null(strstr(f.err.public_text, "hsm.attestation_predecessors"));
     reopen(predecessors, 1);
     assert_int_equal(start(), KMS_FAILED_PRECONDITION);
     assert_int_equal(kms_fake_hsm_masters(f.hsm), 2);
     reopen(predecessors, 2);
-    assert_int_equal(kms_keys_compare_roots(f.keys, &f.err), KMS_OK);
+    assert_int_equal(kms_keys_compare_roots(f.keys, true, &f.err), KMS_OK); /* the batch explains both */
     assert_int_equal(kms_fake_hsm_masters(f.hsm), 2);
     assert_int_equal(start(), KMS_OK);
     assert_int_equal(kms_fake_hsm_masters(f.hsm), 1);
@@ -436,23 +436,49 @@ static void after_the_commit_the_old_master_key_stays_when_the_new_one_does_not_
     assert_int_equal(kms_fake_hsm_masters(f.hsm), 2);
 }
 
-static void a_master_key_that_nothing_explains_is_left_alone(void **state)
+/* A master key as somebody else would have made it. */
+static void leave_master(const struct kms_uuid *owner)
 {
-    (void)state;
-    struct kms_rekey_request request = {.batch = kms_uuid_random(), .tenant = tenant};
-    assert_int_equal(rotate_master(&request), KMS_OK);
     struct kms_hsm_session *session = NULL;
     struct kms_hsm_key key;
     uint8_t id[KMS_HSM_KEY_ID_SIZE] = {7};
     char uuid[KMS_UUID_TEXT_SIZE];
     char label[KMS_HSM_LABEL_MAX + 1];
-    (void)snprintf(label, sizeof label, "kms/%s/1", kms_uuid_format(&tenant, uuid));
+    (void)snprintf(label, sizeof label, "kms/%s/1", kms_uuid_format(owner, uuid));
     assert_int_equal(kms_hsm_checkout(f.hsm, INT64_MAX, &session, &f.err), KMS_OK);
     assert_int_equal(f.hsm->ops->master_create(session, id, label, &key, &f.err), KMS_OK);
     kms_hsm_checkin(f.hsm, session);
+}
+
+/* A restore into a new token refuses it, and any other only tells of it. */
+static void restore_refuses(void)
+{
+    assert_int_equal(kms_keys_compare_roots(f.keys, false, &f.err), KMS_OK);
+    assert_int_equal(kms_keys_compare_roots(f.keys, true, &f.err), KMS_FAILED_PRECONDITION);
+    assert_non_null(strstr(f.err.public_text, "restore into an empty token"));
+}
+
+static void a_master_key_that_nothing_explains_is_left_alone(void **state)
+{
+    (void)state;
+    struct kms_rekey_request request = {.batch = kms_uuid_random(), .tenant = tenant};
+    assert_int_equal(rotate_master(&request), KMS_OK);
+    assert_int_equal(kms_keys_compare_roots(f.keys, true, &f.err), KMS_OK);
+    leave_master(&tenant);
+    restore_refuses();
     assert_int_equal(start(), KMS_OK); /* an alarm in the log */
     request.batch = kms_uuid_random();
     assert_int_equal(rotate_master(&request), KMS_OK);
+    assert_int_equal(kms_fake_hsm_masters(f.hsm), 2);
+}
+
+static void nor_is_one_of_a_tenant_that_nobody_knows_taken_away(void **state)
+{
+    (void)state;
+    const struct kms_uuid nobody = kms_uuid_random();
+    leave_master(&nobody);
+    restore_refuses();
+    assert_int_equal(start(), KMS_OK);
     assert_int_equal(kms_fake_hsm_masters(f.hsm), 2);
 }
 
@@ -473,6 +499,7 @@ int main(void)
         SWEPT(a_torn_new_master_key_is_cleared_away),
         SWEPT(after_the_commit_the_old_master_key_stays_when_the_new_one_does_not_work),
         SWEPT(a_master_key_that_nothing_explains_is_left_alone),
+        SWEPT(nor_is_one_of_a_tenant_that_nobody_knows_taken_away),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
