@@ -107,7 +107,8 @@
     X(PROVE, "prove", NULL, false, "open every key of every customer before the restore counts")             \
     X(PROFILE, "profile", "FILE", false, "what that kind of token can do (hsm-config/profiles/)")            \
     X(MODULE, "module", "FILE", false, "PKCS#11 library")                                                    \
-    X(SCRATCH, "scratch", "DIR", false, "where the scratch token lies, on tmpfs or ramfs; /dev/shm by default")
+    X(SCRATCH, "scratch", "DIR", false,                                                                      \
+      "where the scratch token lies, on tmpfs or ramfs; /dev/shm by default")
 
 enum kms_cli_option {
 #define KMS_CLI_OPTIONS_ENUM(name, text, argument, repeat, help) KMS_CLI_##name,

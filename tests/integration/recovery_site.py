@@ -104,3 +104,10 @@ class Machine(Home):
     def token_objects(self):
         """How many objects the token has."""
         return len(list((self.path / "tokens").rglob("*.object")))
+
+
+def in_memory(case):
+    """A directory on tmpfs, for scratch tokens."""
+    directory = tempfile.TemporaryDirectory(prefix="kms-scratch-", dir="/dev/shm")
+    case.addCleanup(directory.cleanup)
+    return pathlib.Path(directory.name)

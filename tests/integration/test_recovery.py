@@ -7,16 +7,13 @@ import contextlib
 import hashlib
 import json
 import os
-import pathlib
 import pty
 import re
 import select
 import shutil
-import signal
 import stat
 import subprocess
 import tempfile
-import time
 import types
 import unittest
 
@@ -27,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cases import DEADLINE, KmsTestCase, PURPOSE, TENANT, make_directory, unwrap_request
 from escrow import EscrowTestCase, signed_by, trust
 from harness import BUILD, KMSCTL, SOFTHSM, Client, Daemon, Home, eventually, kmsctl, running
-from recovery_site import Ceremony, Machine, attestation_of, offline
+from recovery_site import Ceremony, Machine, attestation_of, in_memory, offline
 from test_backup import target_of
 from test_memory import scan
 
@@ -104,13 +101,6 @@ class TheCeremony(unittest.TestCase):
         self.assertIn("cannot lock memory", done.stderr)
         self.assertFalse(os.path.exists(shares[0]))
 
-
-
-def in_memory(case):
-    """A directory on tmpfs, for scratch tokens."""
-    directory = tempfile.TemporaryDirectory(prefix="kms-scratch-", dir="/dev/shm")
-    case.addCleanup(directory.cleanup)
-    return pathlib.Path(directory.name)
 
 
 class LossTestCase(EscrowTestCase):
@@ -332,95 +322,6 @@ class Recovery(LossTestCase):
     def tree(self):
         """Every file of the deployment, as it is."""
         return {path: path.read_bytes() for path in self.home.path.rglob("*") if path.is_file()}
-
-
-def command_line(process):
-    """Of a directory in /proc; empty when the process is gone."""
-    try:
-        return (process / "cmdline").read_bytes().decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def drill_arguments(home, target, ceremony):
-    """Of a drill with two of the shares."""
-    attestation = home.path / "attestation.pem"
-    if not attestation.exists():
-        attestation_of(home, attestation)
-    return ["--target", target, "--sealed", ceremony.sealed, "--attestation", attestation, "--profile",
-            home.path / "profiles" / "softhsm2.yaml", "--share", ceremony.shares[0], "--share", ceremony.shares[1]]
-
-
-class Drills(EscrowTestCase):
-    """A drill beside a running service, which remembers it."""
-
-    def test_the_service_is_told_of_a_drill(self):
-        ceremony = Ceremony(self.home.path)
-        self.enroll(ceremony)
-        customers = [self.new_customer() for _ in range(3)]
-        self.eventually_exact(ceremony)
-        eventually(lambda: not int(self.ctl("operator", "backup", "status")["targets"][0].get("lag", 0)), "all shipped")
-        self.assertIsNone(self.key_status(ceremony)["drill_time"])
-        arguments = drill_arguments(self.home, self.targets[0], ceremony)
-        report = self.ctl("custodian", "recovery", "drill", *arguments)
-        self.assertEqual((report["keys_opened"], report["recorded"]), (len(customers), True))
-        status = self.key_status(ceremony)
-        self.assertEqual((int(status["drill_customers"]), int(status["drill_milliseconds"])), (report["customers"], report["milliseconds"]))
-        self.assertIn("custodian/ann", status["drill_by"])
-        # off-line, and told later
-        report = json.loads(offline("recovery", "drill", *arguments, "--json").stdout)
-        self.assertFalse(report["recorded"])
-        told = ["recovery", "record-drill", ceremony.fingerprint, "--customers", "7", "--milliseconds", "1234"]
-        self.assertEqual(self.kmsctl("custodian", *told).returncode, 0)
-        self.assertEqual(int(self.key_status(ceremony)["drill_customers"]), 7)
-        self.refused("may not do that", "app", *told, code=4)
-        self.refused("no recovery key|no such", "custodian", "recovery", "record-drill", "0" * 64, "--customers", "7", "--milliseconds", "1")
-        self.refused("take the numbers", "custodian", "recovery", "record-drill", ceremony.fingerprint, "--customers", "x", "--milliseconds", "1", code=2)
-
-
-class InterruptedDrills(EscrowTestCase):
-    """Nothing of a scratch token stays, and none is on a disk."""
-
-    def interrupt(self, number, step, arguments):
-        """A drill that is sent a signal when it has made the file of that step."""
-        scratch = in_memory(self)
-        command = [KMSCTL, "recovery", "drill", *arguments, "--scratch", scratch]
-        drill = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
-            while not list(scratch.glob(f"kms-drill-*/{step}")):
-                self.assertIsNone(drill.poll(), "the drill has ended before it came there")
-                time.sleep(0.001)
-            drill.send_signal(number)
-            out, err = drill.communicate(timeout=60)
-        finally:
-            drill.kill()
-            drill.wait()
-        self.assertEqual((drill.returncode, out), (128 + number, ""), err)
-        self.assertIn(f"interrupted by signal {int(number)} ", err)
-        self.assertEqual(list(scratch.iterdir()), [])
-        self.assertEqual([path for path in pathlib.Path("/proc").glob("[0-9]*") if str(scratch) in command_line(path)], [])
-
-    def test_a_drill_that_is_interrupted_leaves_nothing(self):
-        ceremony = Ceremony(self.home.path)
-        self.enroll(ceremony)
-        self.new_customer()
-        self.eventually_exact(ceremony)
-        arguments = drill_arguments(self.home, self.targets[0], ceremony)
-        for number, step in ((signal.SIGINT, "tokens"), (signal.SIGHUP, "transport.pem"), (signal.SIGTERM, "transport.capsule")):
-            with self.subTest(step=step):
-                self.interrupt(number, step, arguments)
-
-    def test_a_scratch_directory_on_a_disk_is_refused(self):
-        ceremony = Ceremony(self.home.path)
-        disk = self.home.path / "disk"
-        disk.mkdir()
-        kind = subprocess.run(["stat", "-f", "-c", "%T", disk], capture_output=True, text=True, check=True).stdout.strip()
-        if kind in ("tmpfs", "ramfs"):
-            self.skipTest("the tests' own directory is in memory")
-        done = offline("recovery", "drill", *drill_arguments(self.home, self.targets[0], ceremony), "--scratch", disk)
-        self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
-        self.assertIn(f"{disk} is not in memory", done.stderr)
-        self.assertEqual(list(disk.iterdir()), [])
 
 
 class DisasterHsm(EscrowTestCase):
