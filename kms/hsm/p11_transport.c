@@ -53,6 +53,15 @@ static void public_template(struct kms_p11_template *template, const struct kms_
     kms_p11_template_add(template, CKA_LABEL, KMS_P11_LABEL_TRANSPORT, strlen(KMS_P11_LABEL_TRANSPORT));
 }
 
+/* What every key has that is unwrapped by the transport key, whoever unwraps it. */
+static void must_be_of_what_comes_out(const struct kms_p11 *p11, struct kms_p11_template *unwrap_template)
+{
+    *unwrap_template = (struct kms_p11_template){0};
+    kms_p11_template_flag(unwrap_template, CKA_PRIVATE, true);
+    kms_p11_template_flag(unwrap_template, CKA_SENSITIVE, true);
+    kms_p11_template_extractable(unwrap_template, p11);
+}
+
 /*
  * Unwraps and does nothing else: CKA_DECRYPT would give out what was wrapped. So would an unwrapping into a key whose value may be read, or
  * wrapped under any other key: what comes out of it leaves the token as little as what was made in it.
@@ -61,11 +70,8 @@ static void private_template(const struct kms_p11 *p11, const struct kms_uuid *i
                              struct kms_p11_template *unwrap_template, struct kms_p11_template *template)
 {
     *template = (struct kms_p11_template){0};
-    *unwrap_template = (struct kms_p11_template){0};
     if (p11->profile.unwrap_template) {
-        kms_p11_template_flag(unwrap_template, CKA_PRIVATE, true);
-        kms_p11_template_flag(unwrap_template, CKA_SENSITIVE, true);
-        kms_p11_template_extractable(unwrap_template, p11);
+        must_be_of_what_comes_out(p11, unwrap_template);
         kms_p11_template_add(template, CKA_UNWRAP_TEMPLATE, unwrap_template->attributes,
                              unwrap_template->count * sizeof unwrap_template->attributes[0]);
     }
@@ -78,29 +84,32 @@ static void private_template(const struct kms_p11 *p11, const struct kms_uuid *i
     kms_p11_template_flag(template, CKA_SIGN, false);
     kms_p11_template_add(template, CKA_ID, id->bytes, sizeof id->bytes);
     kms_p11_template_add(template, CKA_LABEL, KMS_P11_LABEL_TRANSPORT, strlen(KMS_P11_LABEL_TRANSPORT));
+    if (p11->profile.life_cycle_attributes)
+        kms_p11_template_flag(template, CKA_COPYABLE, false);
+    kms_p11_template_flag(template, CKA_MODIFIABLE, false); /* nobody makes it decrypt later */
 }
 
-static enum kms_status make_pair(struct kms_hsm_session *session, CK_OBJECT_HANDLE *ret_public,
+static enum kms_status make_pair(struct kms_hsm_session *session, CK_OBJECT_HANDLE *ret_private,
                                  struct kms_error *err)
 {
     const struct kms_uuid id = kms_uuid_random();
     struct kms_p11_template public;
     struct kms_p11_template private;
     struct kms_p11_template unwrap_template;
-    CK_OBJECT_HANDLE private_handle = 0;
+    CK_OBJECT_HANDLE public_handle = 0;
     CK_MECHANISM mechanism = {CKM_RSA_PKCS_KEY_PAIR_GEN, NULL, 0};
     public_template(&public, &id);
     private_template(session->p11, &id, &unwrap_template, &private);
     const CK_RV rv =
         session->p11->ck->C_GenerateKeyPair(session->op, &mechanism, public.attributes, public.count,
-                                            private.attributes, private.count, ret_public, &private_handle);
+                                            private.attributes, private.count, &public_handle, ret_private);
     if (rv != CKR_OK)
         return kms_p11_session_failed(session, "C_GenerateKeyPair (transport key)", rv, err);
     kms_log_info("hsm", "made the key '%s' in the token", KMS_P11_LABEL_TRANSPORT);
     return KMS_OK;
 }
 
-/* The numbers of the public half. */
+/* The public numbers, as the private half has them: a public half of another pair may have been put beside it. */
 static enum kms_status read_public(struct kms_hsm_session *session, CK_OBJECT_HANDLE handle,
                                    struct kms_rsa_public *ret_key, struct kms_error *err)
 {
@@ -115,6 +124,30 @@ static enum kms_status read_public(struct kms_hsm_session *session, CK_OBJECT_HA
                                        kms_slice_of(exponent, attributes[1].ulValueLen), ret_key, err);
 }
 
+/* Whether the token makes of each key that comes out what this service would; true when it knows no such templates. */
+static bool keeps_what_comes_out(struct kms_hsm_session *session, CK_OBJECT_HANDLE private)
+{
+    struct kms_p11_template wanted;
+    CK_BBOOL values[KMS_P11_TEMPLATE_MAX];
+    CK_ATTRIBUTE inner[KMS_P11_TEMPLATE_MAX];
+    CK_ATTRIBUTE outer = {CKA_UNWRAP_TEMPLATE, inner, 0};
+    if (!session->p11->profile.unwrap_template)
+        return true;
+    must_be_of_what_comes_out(session->p11, &wanted);
+    outer.ulValueLen = wanted.count * sizeof inner[0];
+    for (CK_ULONG i = 0; i < wanted.count; i++)
+        inner[i] = (CK_ATTRIBUTE){wanted.attributes[i].type, &values[i], sizeof values[i]};
+    if (session->p11->ck->C_GetAttributeValue(session->op, private, &outer, 1) != CKR_OK ||
+        outer.ulValueLen != wanted.count * sizeof inner[0])
+        return false;
+    CK_ULONG same = 0;
+    for (CK_ULONG i = 0; i < wanted.count; i++)
+        for (CK_ULONG k = 0; k < wanted.count; k++)
+            same += inner[k].type == wanted.attributes[i].type && inner[k].ulValueLen == sizeof(CK_BBOOL) &&
+                    *(const CK_BBOOL *)inner[k].pValue == *(const CK_BBOOL *)wanted.attributes[i].pValue;
+    return same == wanted.count;
+}
+
 /* A private half that was brought here, or could have left, may be in anybody's hands, whatever its label says. */
 static enum kms_status check_made_here(struct kms_hsm_session *session, CK_OBJECT_HANDLE private,
                                        struct kms_error *err)
@@ -123,20 +156,24 @@ static enum kms_status check_made_here(struct kms_hsm_session *session, CK_OBJEC
     CK_BBOOL sensitive = CK_FALSE;
     CK_BBOOL stays = CK_FALSE;
     CK_BBOOL decrypts = CK_TRUE;
+    CK_BBOOL changes = CK_TRUE;
     CK_ATTRIBUTE attributes[] = {{CKA_LOCAL, &local, sizeof local},
                                  {CKA_ALWAYS_SENSITIVE, &sensitive, sizeof sensitive},
                                  {CKA_NEVER_EXTRACTABLE, &stays, sizeof stays},
-                                 {CKA_DECRYPT, &decrypts, sizeof decrypts}};
+                                 {CKA_DECRYPT, &decrypts, sizeof decrypts},
+                                 {CKA_MODIFIABLE, &changes, sizeof changes}};
     const CK_RV rv = session->p11->ck->C_GetAttributeValue(session->op, private, attributes,
                                                            sizeof attributes / sizeof *attributes);
     if (kms_ckr_is_loss(rv))
         return kms_p11_session_failed(session, "C_GetAttributeValue (transport key)", rv, err);
-    if (rv == CKR_OK && local == CK_TRUE && sensitive == CK_TRUE && stays == CK_TRUE && decrypts == CK_FALSE)
+    if (rv == CKR_OK && local == CK_TRUE && sensitive == CK_TRUE && stays == CK_TRUE &&
+        decrypts == CK_FALSE && changes == CK_FALSE && keeps_what_comes_out(session, private))
         return KMS_OK;
-    return kms_fail_public(err, KMS_FAILED_PRECONDITION,
-                           "the key labelled '%s' was not made in the token, or could leave it: find out who "
-                           "put it there, remove it and begin again",
-                           KMS_P11_LABEL_TRANSPORT);
+    return kms_fail_public(
+        err, KMS_FAILED_PRECONDITION,
+        "the key labelled '%s' was not made in the token by this service as it is configured "
+        "now, or could leave it: find out who put it there, remove it and begin again",
+        KMS_P11_LABEL_TRANSPORT);
 }
 
 enum kms_status kms_hsm_transport_key(struct kms_hsm_session *session, bool may_make, struct kms_buf *pem,
@@ -155,11 +192,11 @@ enum kms_status kms_hsm_transport_key(struct kms_hsm_session *session, bool may_
                 err, KMS_NOT_FOUND,
                 "the token has no transport key: make one with kmsctl recovery transport-key, and "
                 "have the transport capsule made for it");
-        KMS_TRY(make_pair(session, &public, err));
+        KMS_TRY(make_pair(session, &private, err));
     } else {
         KMS_TRY(check_made_here(session, private, err));
     }
-    KMS_TRY(read_public(session, public, &key, err));
+    KMS_TRY(read_public(session, private, &key, err));
     KMS_TRY(kms_rsa_public_to_pem(&key, pem, err));
     memcpy(ret_fingerprint, key.fingerprint, sizeof key.fingerprint);
     return KMS_OK;

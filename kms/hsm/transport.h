@@ -37,9 +37,10 @@ enum kms_status kms_hsm_transport_run(const struct kms_hsm_p11_config *config, k
                                       void *context, struct kms_error *err) KMS_MUST_USE;
 
 /**
- * The transport key, RSA of KMS_HSM_TRANSPORT_BITS: its private half only unwraps, into keys that can be read as little as itself, and
- * never leaves. `may_make`: made when there is none; else NOT_FOUND. FAILED_PRECONDITION: what bears its label was not made in the
- * token. Its public half as PEM is appended to `pem`. It must be made with the configuration's `recovery` under which it will be used.
+ * The transport key, RSA of KMS_HSM_TRANSPORT_BITS: its private half only unwraps, cannot be changed, and never leaves; what it unwraps
+ * can be read as little as itself, on tokens that know CKA_UNWRAP_TEMPLATE. `may_make`: made when there is none; else NOT_FOUND.
+ * FAILED_PRECONDITION: what bears its label was not made in the token, or not like this. Its public numbers, as the private half has
+ * them, are appended to `pem`. It must be made with the configuration's `recovery` under which it will be used.
  */
 enum { KMS_HSM_TRANSPORT_BITS = 3072 };
 enum kms_status kms_hsm_transport_key(struct kms_hsm_session *session, bool may_make, struct kms_buf *pem,

@@ -302,8 +302,23 @@ static enum kms_status check_private_half(void *context, struct kms_hsm_session 
     CK_RSA_PKCS_OAEP_PARAMS oaep = {.hashAlg = CKM_SHA_1, .mgf = CKG_MGF1_SHA1, .source = CKZ_DATA_SPECIFIED};
     CK_MECHANISM mechanism = {CKM_RSA_PKCS_OAEP, &oaep, sizeof oaep};
     assert_int_not_equal(ck->C_DecryptInit(raw, &mechanism, key), CKR_OK);
+    CK_BBOOL yes = CK_TRUE;
+    CK_ATTRIBUTE decrypts[] = {{CKA_DECRYPT, &yes, sizeof yes}};
+    CK_OBJECT_HANDLE copy = 0;
+    assert_int_not_equal(ck->C_SetAttributeValue(raw, key, decrypts, 1), CKR_OK);
+    assert_int_not_equal(ck->C_CopyObject(raw, key, decrypts, 1, &copy), CKR_OK);
     assert_int_equal(ck->C_CloseSession(raw), CKR_OK);
     return KMS_OK;
+}
+
+/* Neither read, nor wrapped for anybody but a recovery key. */
+static void assert_cannot_be_taken_out(CK_FUNCTION_LIST *ck, CK_SESSION_HANDLE raw, CK_OBJECT_HANDLE key)
+{
+    uint8_t value[KEY_SIZE] = {0};
+    CK_ATTRIBUTE read = {CKA_VALUE, value, sizeof value};
+    assert_int_not_equal(ck->C_GetAttributeValue(raw, key, &read, 1), CKR_OK);
+    assert_memory_not_equal(value, site.values[2], KEY_SIZE);
+    assert_true(!bench_raw_flag(key, CKA_EXTRACTABLE) || bench_raw_flag(key, CKA_WRAP_WITH_TRUSTED));
 }
 
 /* What the host does that has the user's PIN: unwrap into a key that it may read, or wrap under one that it knows. */
@@ -327,21 +342,28 @@ static enum kms_status try_to_take_out(void *context, struct kms_hsm_session *se
     assert_int_equal(ck->C_FindObjectsFinal(raw), CKR_OK);
     CK_RSA_PKCS_OAEP_PARAMS oaep = {.hashAlg = CKM_SHA_1, .mgf = CKG_MGF1_SHA1, .source = CKZ_DATA_SPECIFIED};
     CK_MECHANISM mechanism = {CKM_RSA_PKCS_OAEP, &oaep, sizeof oaep};
-    CK_ATTRIBUTE wanted[] = {{CKA_CLASS, &secret_key, sizeof secret_key},
+    CK_BBOOL leaves = site.recovery;
+    CK_ATTRIBUTE greedy[] = {{CKA_CLASS, &secret_key, sizeof secret_key},
                              {CKA_KEY_TYPE, &generic, sizeof generic},
                              {CKA_TOKEN, &no, sizeof no},
                              {CKA_EXTRACTABLE, &yes, sizeof yes},
                              {CKA_SENSITIVE, &no, sizeof no}};
-    for (CK_ULONG count = 3; count <= 5; count++) {
-        uint8_t value[KEY_SIZE] = {0};
-        CK_ATTRIBUTE read = {CKA_VALUE, value, sizeof value};
-        if (ck->C_UnwrapKey(raw, &mechanism, transport, site.wrapped[2], WRAPPED_SIZE, wanted, count, &out) !=
+    CK_ATTRIBUTE modest[] = {{CKA_CLASS, &secret_key, sizeof secret_key},
+                             {CKA_KEY_TYPE, &generic, sizeof generic},
+                             {CKA_TOKEN, &no, sizeof no},
+                             {CKA_PRIVATE, &yes, sizeof yes},
+                             {CKA_SENSITIVE, &yes, sizeof yes},
+                             {CKA_EXTRACTABLE, &leaves, sizeof leaves},
+                             {CKA_WRAP_WITH_TRUSTED, &yes, sizeof yes}};
+    for (CK_ULONG count = 3; count <= 5; count++)
+        if (ck->C_UnwrapKey(raw, &mechanism, transport, site.wrapped[2], WRAPPED_SIZE, greedy, count, &out) ==
             CKR_OK)
-            continue;
-        assert_int_not_equal(ck->C_GetAttributeValue(raw, out, &read, 1), CKR_OK);
-        assert_memory_not_equal(value, site.values[2], KEY_SIZE);
-        assert_true(!bench_raw_flag(out, CKA_EXTRACTABLE) || bench_raw_flag(out, CKA_WRAP_WITH_TRUSTED));
-    }
+            assert_cannot_be_taken_out(ck, raw, out);
+    /* what the template wants does open, so the blob is not what stood in the way before */
+    assert_int_equal(ck->C_UnwrapKey(raw, &mechanism, transport, site.wrapped[2], WRAPPED_SIZE, modest,
+                                     site.recovery ? 7 : 6, &out),
+                     CKR_OK);
+    assert_cannot_be_taken_out(ck, raw, out);
     assert_int_equal(ck->C_CloseSession(raw), CKR_OK);
     return KMS_OK;
 }
@@ -401,6 +423,86 @@ static void a_pair_that_somebody_else_has_put_there_is_not_taken_for_it(void **s
     run_must(find_key);
 }
 
+/* Somebody's own public key in the place of the right one. */
+static enum kms_status swap_public_half(void *context, struct kms_hsm_session *session, struct kms_error *err)
+{
+    (void)context, (void)session, (void)err;
+    bench.token = site.token;
+    CK_FUNCTION_LIST *ck = bench_raw();
+    CK_SESSION_HANDLE raw = bench_raw_session();
+    CK_OBJECT_CLASS class = CKO_PUBLIC_KEY;
+    CK_KEY_TYPE type = CKK_RSA;
+    CK_BBOOL yes = CK_TRUE;
+    CK_BBOOL no = CK_FALSE;
+    CK_OBJECT_HANDLE key = 0;
+    CK_ULONG found = 0;
+    CK_BYTE modulus[WRAPPED_SIZE];
+    CK_BYTE exponent[] = {1, 0, 1};
+    char label[] = "kms/transport";
+    CK_ATTRIBUTE search[] = {{CKA_CLASS, &class, sizeof class}};
+    kms_system_random(modulus, sizeof modulus);
+    modulus[0] |= 0x80;
+    modulus[WRAPPED_SIZE - 1] |= 1;
+    CK_ATTRIBUTE other[] = {
+        {CKA_CLASS, &class, sizeof class},      {CKA_KEY_TYPE, &type, sizeof type},
+        {CKA_TOKEN, &yes, sizeof yes},          {CKA_PRIVATE, &no, sizeof no},
+        {CKA_MODULUS, modulus, sizeof modulus}, {CKA_PUBLIC_EXPONENT, exponent, sizeof exponent},
+        {CKA_LABEL, label, sizeof label - 1}};
+    assert_int_equal(ck->C_FindObjectsInit(raw, search, 1), CKR_OK);
+    assert_int_equal(ck->C_FindObjects(raw, &key, 1, &found), CKR_OK);
+    assert_int_equal(ck->C_FindObjectsFinal(raw), CKR_OK);
+    assert_int_equal(ck->C_DestroyObject(raw, key), CKR_OK);
+    assert_int_equal(ck->C_CreateObject(raw, other, sizeof other / sizeof *other, &key), CKR_OK);
+    assert_int_equal(ck->C_CloseSession(raw), CKR_OK);
+    return KMS_OK;
+}
+
+static void the_fingerprint_is_that_of_the_private_half(void **state)
+{
+    (void)state;
+    run_must(swap_public_half);
+    run_must(find_key); /* which compares with the fingerprint of the pair that was made */
+}
+
+/* Made in the token and never to leave it, but what it unwraps can be read. */
+static enum kms_status plant_open_pair(void *context, struct kms_hsm_session *session, struct kms_error *err)
+{
+    (void)context, (void)session, (void)err;
+    CK_BBOOL yes = CK_TRUE;
+    CK_BBOOL no = CK_FALSE;
+    CK_ULONG bits = KMS_HSM_TRANSPORT_BITS;
+    CK_BYTE exponent[] = {1, 0, 1};
+    CK_OBJECT_HANDLE handles[2];
+    CK_MECHANISM mechanism = {CKM_RSA_PKCS_KEY_PAIR_GEN, NULL, 0};
+    char label[] = "kms/transport";
+    CK_ATTRIBUTE public[] = {{CKA_TOKEN, &yes, sizeof yes},
+                             {CKA_PRIVATE, &no, sizeof no},
+                             {CKA_MODULUS_BITS, &bits, sizeof bits},
+                             {CKA_PUBLIC_EXPONENT, exponent, sizeof exponent},
+                             {CKA_LABEL, label, sizeof label - 1}};
+    CK_ATTRIBUTE private[] = {{CKA_TOKEN, &yes, sizeof yes},        {CKA_PRIVATE, &yes, sizeof yes},
+                              {CKA_SENSITIVE, &yes, sizeof yes},    {CKA_EXTRACTABLE, &no, sizeof no},
+                              {CKA_UNWRAP, &yes, sizeof yes},       {CKA_DECRYPT, &no, sizeof no},
+                              {CKA_LABEL, label, sizeof label - 1}, {CKA_MODIFIABLE, &no, sizeof no}};
+    bench.token = site.token;
+    CK_FUNCTION_LIST *ck = bench_raw();
+    CK_SESSION_HANDLE raw = bench_raw_session();
+    assert_int_equal(ck->C_GenerateKeyPair(raw, &mechanism, public, sizeof public / sizeof *public, private,
+                                           sizeof private / sizeof *private, &handles[0], &handles[1]),
+                     CKR_OK);
+    assert_int_equal(ck->C_CloseSession(raw), CKR_OK);
+    return KMS_OK;
+}
+
+static void a_pair_whose_keys_could_be_read_is_not_taken_for_it(void **state)
+{
+    (void)state;
+    run_must(remove_key);
+    run_must(plant_open_pair);
+    assert_int_equal(run(make_key), KMS_FAILED_PRECONDITION);
+    assert_non_null(strstr(site.err.public_text, "was not made in the token"));
+}
+
 static void the_private_half_unwraps_and_does_nothing_else(void **state)
 {
     (void)state;
@@ -417,6 +519,8 @@ int main(void)
         on_a_token(the_transport_key_stays_the_same_until_it_is_removed),
         on_a_token(the_private_half_unwraps_and_does_nothing_else),
         on_a_token(a_pair_that_somebody_else_has_put_there_is_not_taken_for_it),
+        on_a_token(a_pair_whose_keys_could_be_read_is_not_taken_for_it),
+        on_a_token(the_fingerprint_is_that_of_the_private_half),
         on_a_token(what_comes_out_of_it_cannot_be_read_or_wrapped_for_anybody),
     };
     return cmocka_run_group_tests_name("hsm/transport", tests, NULL, NULL);
