@@ -60,16 +60,10 @@ static int compare_seqs(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static void close_directory(DIR **directory)
-{
-    if (*directory != NULL)
-        (void)closedir(*directory);
-}
-
 enum kms_status kms_audit_segment_list(const char *directory, kms_audit_foreign foreign, void *context,
                                        struct kms_audit_segments *ret_segments, struct kms_error *err)
 {
-    KMS_CLEANUP(close_directory) DIR *open_directory = opendir(directory);
+    KMS_CLOSEDIR DIR *open_directory = opendir(directory);
     if (open_directory == NULL)
         return kms_fail(err, errno == ENOENT ? KMS_NOT_FOUND : KMS_IO, "cannot read audit directory '%s': %m",
                         directory);

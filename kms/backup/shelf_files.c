@@ -12,31 +12,17 @@
 
 static const char partial[] = ".partial";
 
-static void cleanup_dir(DIR **dir)
-{
-    if (*dir != NULL)
-        (void)closedir(*dir);
-}
-
-/* A failed system call, with what an operator can do about it. */
-static enum kms_status failed(const char *what, const char *name, struct kms_error *err)
-{
-    const int error = errno;
-    return kms_fail_public(err, error == ENOENT ? KMS_NOT_FOUND : KMS_IO, "cannot %s %s: %s", what, name,
-                           strerror(error));
-}
-
 /* A directory within one that is open, made when it is missing and wanted. */
 static enum kms_status enter(int parent, const char *name, bool make, int *ret_fd, struct kms_error *err)
 {
     if (make && mkdirat(parent, name, 0700) == 0) {
         if (fsync(parent) != 0)
-            return failed("flush the directory of", name, err);
+            return kms_backup_io_failed("flush the directory of", name, err);
     } else if (make && errno != EEXIST) {
-        return failed("make the directory", name, err);
+        return kms_backup_io_failed("make the directory", name, err);
     }
     *ret_fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    return *ret_fd >= 0 ? KMS_OK : failed("open the directory", name, err);
+    return *ret_fd >= 0 ? KMS_OK : kms_backup_io_failed("open the directory", name, err);
 }
 
 /* The target's own directory, and in it the one of all folders. */
@@ -65,15 +51,15 @@ enum kms_status kms_shelf_files_put(const char *directory, const char *folder, c
     KMS_CLOSE int file = openat(dir, partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     struct stat info;
     if (file < 0)
-        return failed("create a file for", name, err);
+        return kms_backup_io_failed("create a file for", name, err);
     if (fstat(file, &info) != 0 || !S_ISREG(info.st_mode))
         return kms_fail_public(err, KMS_IO, "something that is no file lies in the way of %s", name);
     KMS_TRY(kms_backup_target_write(file, bytes, err));
     if (fsync(file) != 0)
-        return failed("flush", name, err);
+        return kms_backup_io_failed("flush", name, err);
     if (renameat(dir, partial, dir, name) != 0)
-        return failed("rename a file to", name, err);
-    return fsync(dir) == 0 ? KMS_OK : failed("flush the directory of", name, err);
+        return kms_backup_io_failed("rename a file to", name, err);
+    return fsync(dir) == 0 ? KMS_OK : kms_backup_io_failed("flush the directory of", name, err);
 }
 
 enum kms_status kms_shelf_files_remove(const char *directory, const char *folder, const char *name,
@@ -85,8 +71,8 @@ enum kms_status kms_shelf_files_remove(const char *directory, const char *folder
         return KMS_OK;
     KMS_TRY(status);
     if (unlinkat(dir, name, 0) != 0)
-        return errno == ENOENT ? KMS_OK : failed("remove", name, err);
-    return fsync(dir) == 0 ? KMS_OK : failed("flush the directory of", name, err);
+        return errno == ENOENT ? KMS_OK : kms_backup_io_failed("remove", name, err);
+    return fsync(dir) == 0 ? KMS_OK : kms_backup_io_failed("flush the directory of", name, err);
 }
 
 /* Every name in an open directory, until one of them is refused. */
@@ -95,18 +81,18 @@ static enum kms_status each_name(int folder,
                                  void *context, struct kms_error *err)
 {
     const int copy = fcntl(folder, F_DUPFD_CLOEXEC, 0);
-    KMS_CLEANUP(cleanup_dir) DIR *dir = copy >= 0 ? fdopendir(copy) : NULL;
+    KMS_CLOSEDIR DIR *dir = copy >= 0 ? fdopendir(copy) : NULL;
     if (dir == NULL) {
         if (copy >= 0)
             (void)close(copy);
-        return failed("read", "a directory of capsules", err);
+        return kms_backup_io_failed("read", "a directory of capsules", err);
     }
     rewinddir(dir);
     for (;;) {
         errno = 0;
         const struct dirent *entry = readdir(dir);
         if (entry == NULL)
-            return errno == 0 ? KMS_OK : failed("read", "a directory of capsules", err);
+            return errno == 0 ? KMS_OK : kms_backup_io_failed("read", "a directory of capsules", err);
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             KMS_TRY(visit(context, folder, entry->d_name));
     }
@@ -114,7 +100,8 @@ static enum kms_status each_name(int folder,
 
 static enum kms_status remove_name(void *context, int dir, const char *name)
 {
-    return unlinkat(dir, name, 0) == 0 || errno == ENOENT ? KMS_OK : failed("remove", name, context);
+    return unlinkat(dir, name, 0) == 0 || errno == ENOENT ? KMS_OK
+                                                          : kms_backup_io_failed("remove", name, context);
 }
 
 enum kms_status kms_shelf_files_remove_folder(const char *directory, const char *folder,
@@ -132,8 +119,8 @@ enum kms_status kms_shelf_files_remove_folder(const char *directory, const char 
     KMS_TRY(status);
     KMS_TRY(each_name(dir, remove_name, err, err));
     if (unlinkat(shelf, folder, AT_REMOVEDIR) != 0)
-        return failed("remove the directory", folder, err);
-    return fsync(shelf) == 0 ? KMS_OK : failed("flush the directory of", folder, err);
+        return kms_backup_io_failed("remove the directory", folder, err);
+    return fsync(shelf) == 0 ? KMS_OK : kms_backup_io_failed("flush the directory of", folder, err);
 }
 
 static enum kms_status note_name(void *context, int dir, const char *name)
@@ -164,7 +151,7 @@ enum kms_status kms_shelf_read(const char *directory, const char *folder, const 
     KMS_TRY(open_folder(directory, folder, false, &dir, err));
     KMS_CLOSE int file = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (file < 0)
-        return failed("open", name, err);
+        return kms_backup_io_failed("open", name, err);
     KMS_CLEANUP(kms_buf_clear) struct kms_buf bytes = {0};
     struct stat info;
     if (fstat(file, &info) != 0 || !S_ISREG(info.st_mode))
@@ -174,7 +161,7 @@ enum kms_status kms_shelf_read(const char *directory, const char *folder, const 
     for (ssize_t got = 1; got > 0 && bytes.len <= KMS_SHELF_FILE_MAX;) {
         got = read(file, bytes.data + bytes.len, KMS_SHELF_FILE_MAX + 1 - bytes.len);
         if (got < 0)
-            return failed("read", name, err);
+            return kms_backup_io_failed("read", name, err);
         bytes.len += (size_t)got;
     }
     if (bytes.len > KMS_SHELF_FILE_MAX)

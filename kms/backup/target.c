@@ -15,14 +15,7 @@ enum { SEQ_DIGITS = 20, TIME_DIGITS = 16 };
 
 static const char suffix[] = ".kmsb";
 
-static void cleanup_dir(DIR **dir)
-{
-    if (*dir != NULL)
-        (void)closedir(*dir);
-}
-
-/* A failed system call, with what an operator can do about it. */
-static enum kms_status failed(const char *what, const char *name, struct kms_error *err)
+enum kms_status kms_backup_io_failed(const char *what, const char *name, struct kms_error *err)
 {
     const int error = errno;
     return kms_fail_public(err, error == ENOENT ? KMS_NOT_FOUND : KMS_IO, "cannot %s %s: %s", what, name,
@@ -107,16 +100,16 @@ static enum kms_status add_name(DIR *dir, const char *name, struct kms_buf *file
 enum kms_status kms_backup_target_list(const char *directory, struct kms_backup_listing *ret_listing,
                                        struct kms_error *err)
 {
-    KMS_CLEANUP(cleanup_dir) DIR *dir = opendir(directory);
+    KMS_CLOSEDIR DIR *dir = opendir(directory);
     if (dir == NULL)
-        return failed("open the backup directory", directory, err);
+        return kms_backup_io_failed("open the backup directory", directory, err);
     KMS_CLEANUP(kms_buf_clear) struct kms_buf files = {0};
     struct kms_backup_listing listing = {0};
     for (;;) {
         errno = 0;
         const struct dirent *entry = readdir(dir);
         if (entry == NULL && errno != 0)
-            return failed("read the backup directory", directory, err);
+            return kms_backup_io_failed("read the backup directory", directory, err);
         if (entry == NULL)
             break;
         KMS_TRY(add_name(dir, entry->d_name, &files, &listing, err));
@@ -138,7 +131,7 @@ void kms_backup_listing_clear(struct kms_backup_listing *listing)
 static enum kms_status open_directory(const char *directory, int *ret_fd, struct kms_error *err)
 {
     *ret_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return *ret_fd >= 0 ? KMS_OK : failed("open the backup directory", directory, err);
+    return *ret_fd >= 0 ? KMS_OK : kms_backup_io_failed("open the backup directory", directory, err);
 }
 
 enum kms_status kms_backup_target_open(const char *directory, const char *name, int *ret_descriptor,
@@ -148,7 +141,7 @@ enum kms_status kms_backup_target_open(const char *directory, const char *name, 
     KMS_TRY(open_directory(directory, &dir, err));
     const int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
-        return failed("open", name, err);
+        return kms_backup_io_failed("open", name, err);
     struct stat info;
     if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
         (void)close(fd);
@@ -165,7 +158,7 @@ enum kms_status kms_backup_target_create(const char *directory, const char *name
     KMS_TRY(open_directory(directory, &dir, err));
     const int fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
-        return failed("create", name, err);
+        return kms_backup_io_failed("create", name, err);
     *ret_descriptor = fd;
     return KMS_OK;
 }
@@ -177,7 +170,7 @@ enum kms_status kms_backup_target_write(int descriptor, struct kms_slice bytes, 
         if (written < 0 && errno == EINTR)
             continue;
         if (written < 0)
-            return failed("write to", "the backup directory", err);
+            return kms_backup_io_failed("write to", "the backup directory", err);
         done += (size_t)written;
     }
     return KMS_OK;
@@ -189,20 +182,21 @@ enum kms_status kms_backup_target_rename(const char *directory, const char *from
     KMS_CLOSE int dir = -1;
     KMS_TRY(open_directory(directory, &dir, err));
     if (renameat(dir, from, dir, to) != 0)
-        return failed("rename a backup to", to, err);
-    return fsync(dir) == 0 ? KMS_OK : failed("flush the backup directory", directory, err);
+        return kms_backup_io_failed("rename a backup to", to, err);
+    return fsync(dir) == 0 ? KMS_OK : kms_backup_io_failed("flush the backup directory", directory, err);
 }
 
 enum kms_status kms_backup_target_remove(const char *directory, const char *name, struct kms_error *err)
 {
     KMS_CLOSE int dir = -1;
     KMS_TRY(open_directory(directory, &dir, err));
-    return unlinkat(dir, name, 0) == 0 || errno == ENOENT ? KMS_OK : failed("remove", name, err);
+    return unlinkat(dir, name, 0) == 0 || errno == ENOENT ? KMS_OK
+                                                          : kms_backup_io_failed("remove", name, err);
 }
 
 enum kms_status kms_backup_target_sync(const char *directory, struct kms_error *err)
 {
     KMS_CLOSE int dir = -1;
     KMS_TRY(open_directory(directory, &dir, err));
-    return fsync(dir) == 0 ? KMS_OK : failed("flush the backup directory", directory, err);
+    return fsync(dir) == 0 ? KMS_OK : kms_backup_io_failed("flush the backup directory", directory, err);
 }

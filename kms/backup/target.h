@@ -33,6 +33,8 @@ struct kms_backup_listing {
     size_t foreign; /* names that no service makes */
 };
 
+/** A system call on a target's files has failed (errno): "cannot <what> <name>: <why>". NOT_FOUND for what is not there; else IO. */
+enum kms_status kms_backup_io_failed(const char *what, const char *name, struct kms_error *err);
 /** The name of the file with that header. */
 void kms_backup_name(const struct kms_backup_header *header, char out[KMS_BACKUP_NAME_SIZE]);
 /** What a name tells: kind, seq and time; nothing else is set. False when no service makes such a name. */

@@ -7,6 +7,7 @@
 #ifndef KMS_CORE_CLEANUP_H
 #define KMS_CORE_CLEANUP_H
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -39,10 +40,17 @@ static inline void kms_cleanup_file(FILE **file)
         (void)fclose(*file);
 }
 
+static inline void kms_cleanup_dir(DIR **directory)
+{
+    if (*directory != NULL)
+        (void)closedir(*directory);
+}
+
 /** A heap pointer freed at scope end: `KMS_FREE char *text = strdup(...)`. */
 #define KMS_FREE KMS_CLEANUP(kms_cleanup_free)
 /** A descriptor closed at scope end unless it is negative. */
-#define KMS_CLOSE  KMS_CLEANUP(kms_cleanup_fd)
-#define KMS_FCLOSE KMS_CLEANUP(kms_cleanup_file)
+#define KMS_CLOSE    KMS_CLEANUP(kms_cleanup_fd)
+#define KMS_FCLOSE   KMS_CLEANUP(kms_cleanup_file)
+#define KMS_CLOSEDIR KMS_CLEANUP(kms_cleanup_dir)
 
 #endif

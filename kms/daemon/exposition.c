@@ -262,12 +262,11 @@ static void write_backups(struct kms_metrics_text *text, const struct kms_ops *o
 static unsigned count_entries(const char *path)
 {
     unsigned count = 0;
-    DIR *directory = opendir(path);
+    KMS_CLOSEDIR DIR *directory = opendir(path);
     if (directory == NULL)
         return 0;
     for (const struct dirent *entry; (entry = readdir(directory)) != NULL;)
         count += entry->d_name[0] != '.';
-    (void)closedir(directory);
     return count;
 }
 

@@ -2,7 +2,6 @@
 
 #include "core/clock.h"
 #include "core/file.h"
-#include "daemon/open_hsm.h"
 #include "daemon/records.h"
 #include "daemon/seals.h"
 #include "ops/policy_store.h"
@@ -254,19 +253,9 @@ enum kms_status kms_daemon_policy_replace(const struct kms_config *config, const
     KMS_TRY(kms_file_read(path, KMS_POLICY_DOCUMENT_MAX, &text, err));
     const struct kms_auth_policy policy = {path, kms_buf_slice(&text), 0};
     KMS_TRY(kms_auth_check_policy(&policy, err));
-    struct kms_seals seals = {0};
-    struct kms_hsm *hsm = NULL;
-    struct kms_store *store = NULL;
-    struct kms_audit *audit = NULL;
-    enum kms_status status = kms_daemon_open_hsm(config, false, &hsm, err);
-    if (status == KMS_OK)
-        status = kms_daemon_open_records(config, &store, &audit, err);
-    if (status == KMS_OK)
-        status = kms_seals_begin(&seals, hsm, audit, store, false, err);
-    if (status == KMS_OK)
-        status = replace(store, audit, &text, path, err);
-    kms_audit_free(audit);
-    kms_store_free(store);
-    kms_hsm_free(hsm);
-    return status;
+    struct kms_seals seals = {0}; /* outlives the store */
+    KMS_CLEANUP(kms_offline_close) struct kms_offline offline = {0};
+    KMS_TRY(kms_offline_open(config, &offline, err));
+    KMS_TRY(kms_seals_begin(&seals, offline.hsm, offline.audit, offline.store, false, err));
+    return replace(offline.store, offline.audit, &text, path, err);
 }

@@ -1,6 +1,7 @@
 #include "daemon/records.h"
 
 #include "core/clock.h"
+#include "daemon/open_hsm.h"
 #include "store/sqlite.h"
 
 /*
@@ -40,4 +41,18 @@ enum kms_status kms_daemon_open_backup(const struct kms_config *config, struct k
         .keep_changes = config->backup.keep_changes,
     };
     return kms_backup_open(&backup, hsm, store, config->store.path, ret_backup, err);
+}
+
+enum kms_status kms_offline_open(const struct kms_config *config, struct kms_offline *offline,
+                                 struct kms_error *err)
+{
+    KMS_TRY(kms_daemon_open_hsm(config, false, &offline->hsm, err));
+    return kms_daemon_open_records(config, &offline->store, &offline->audit, err);
+}
+
+void kms_offline_close(struct kms_offline *offline)
+{
+    kms_audit_free(offline->audit);
+    kms_store_free(offline->store);
+    kms_hsm_free(offline->hsm);
 }

@@ -1,7 +1,6 @@
 #include "daemon/seals.h"
 
 #include "core/clock.h"
-#include "daemon/open_hsm.h"
 #include "daemon/records.h"
 
 #include <inttypes.h>
@@ -64,15 +63,15 @@ enum kms_status kms_seals_begin(struct kms_seals *seals, struct kms_hsm *hsm, st
 }
 
 /* The work, with everything open. */
-static enum kms_status seal_records(struct kms_hsm *hsm, struct kms_store *store, struct kms_audit *audit,
+static enum kms_status seal_records(struct kms_seals *seals, const struct kms_offline *offline,
                                     struct kms_error *err)
 {
-    struct kms_seals seals = {0};
+    struct kms_store *store = offline->store;
     char detail[64];
-    KMS_TRY(kms_seals_begin(&seals, hsm, audit, store, true, err));
+    KMS_TRY(kms_seals_begin(seals, offline->hsm, offline->audit, store, true, err));
     const uint64_t generation = store->ops->seal.generation(store);
     (void)snprintf(detail, sizeof detail, "{\"generation\":%" PRIu64 "}", generation);
-    KMS_TRY(record(audit, "records.seal", KMS_OK,
+    KMS_TRY(record(offline->audit, "records.seal", KMS_OK,
                    "the records in the database were sealed as they are, with the daemon stopped", detail,
                    err));
     kms_log_warning("store", "the records in the database are sealed as they are, generation %" PRIu64,
@@ -82,16 +81,8 @@ static enum kms_status seal_records(struct kms_hsm *hsm, struct kms_store *store
 
 enum kms_status kms_daemon_seal_records(const struct kms_config *config, struct kms_error *err)
 {
-    struct kms_hsm *hsm = NULL;
-    struct kms_store *store = NULL;
-    struct kms_audit *audit = NULL;
-    enum kms_status status = kms_daemon_open_hsm(config, false, &hsm, err);
-    if (status == KMS_OK)
-        status = kms_daemon_open_records(config, &store, &audit, err);
-    if (status == KMS_OK)
-        status = seal_records(hsm, store, audit, err);
-    kms_audit_free(audit);
-    kms_store_free(store);
-    kms_hsm_free(hsm);
-    return status;
+    struct kms_seals seals = {0}; /* outlives the store */
+    KMS_CLEANUP(kms_offline_close) struct kms_offline offline = {0};
+    KMS_TRY(kms_offline_open(config, &offline, err));
+    return seal_records(&seals, &offline, err);
 }

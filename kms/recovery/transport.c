@@ -10,12 +10,6 @@
 
 enum { PATH_SIZE = 4096, GROWTH = 64 };
 
-static void close_directory(DIR **directory)
-{
-    if (*directory != NULL)
-        (void)closedir(*directory);
-}
-
 void kms_opening_clear(struct kms_opening *opening)
 {
     free(opening->keys);
@@ -106,7 +100,7 @@ static enum kms_status read_all(struct kms_opening *opening, const char *directo
                                 const struct kms_slice *attestation, size_t attestation_count,
                                 struct kms_error *err)
 {
-    KMS_CLEANUP(close_directory) DIR *list = opendir(directory);
+    KMS_CLOSEDIR DIR *list = opendir(directory);
     struct kms_uuid tenant;
     uint64_t epoch = 0;
     char path[PATH_SIZE];

@@ -137,13 +137,7 @@ static void measure_beside(const struct site *site, int rounds, double seconds)
     struct load *load = site_open_load(site, site->address, "app");
     for (size_t i = 0; i < USERS; i++)
         messages_generate(&generate, i);
-    struct load_plan paced = {.method = "/kms.v1.DataKeyService/GenerateDataKey",
-                              .requests = generate.items,
-                              .request_count = generate.count,
-                              .concurrency = 64,
-                              .seconds = seconds};
-    paced.rate = compare_run(load, &paced).per_second / 4;
-    paced.concurrency = 1024;
+    const struct load_plan paced = compare_paced(load, &generate, seconds);
     for (int i = 0; i < rounds; i++) {
         pthread_t maker;
         usual[i] = compare_run(load, &paced).p99_us;

@@ -13,6 +13,18 @@ struct load_result compare_run(struct load *load, const struct load_plan *plan)
     return result;
 }
 
+struct load_plan compare_paced(struct load *load, const struct messages *generate, double seconds)
+{
+    struct load_plan plan = {.method = "/kms.v1.DataKeyService/GenerateDataKey",
+                             .requests = generate->items,
+                             .request_count = generate->count,
+                             .concurrency = 64,
+                             .seconds = seconds};
+    plan.rate = compare_run(load, &plan).per_second / 4;
+    plan.concurrency = 1024;
+    return plan;
+}
+
 struct compare_sample compare_load(const struct compare_side *side, int round)
 {
     struct load_plan plan = *side->plan;

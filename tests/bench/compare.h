@@ -8,6 +8,7 @@
 #define KMS_BENCH_COMPARE_H
 
 #include "bench/load.h"
+#include "bench/messages.h"
 #include "bench/report.h"
 #include "bench/site.h"
 
@@ -44,6 +45,9 @@ double compare(struct report_row row, const struct compare_side *service, const 
 
 /** Run a plan in which no call may fail. */
 struct load_result compare_run(struct load *load, const struct load_plan *plan);
+
+/** GenerateDataKey at a quarter of the rate that the service just reaches: an application beside which something else goes on. */
+struct load_plan compare_paced(struct load *load, const struct messages *generate, double seconds);
 
 /** A server under the side's plan, with the side's method in place of the plan's. */
 struct compare_sample compare_load(const struct compare_side *side, int round);

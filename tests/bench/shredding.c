@@ -198,13 +198,7 @@ void shredding_measure_beside(const struct site *site, struct load *load, long c
     int status = 0;
     for (size_t i = 0; i < USERS; i++)
         messages_generate(&generate, i);
-    struct load_plan paced = {.method = "/kms.v1.DataKeyService/GenerateDataKey",
-                              .requests = generate.items,
-                              .request_count = generate.count,
-                              .concurrency = 64,
-                              .seconds = seconds};
-    paced.rate = compare_run(load, &paced).per_second / 4;
-    paced.concurrency = 1024;
+    const struct load_plan paced = compare_paced(load, &generate, seconds);
     for (int i = 0; i < rounds; i++)
         usual[i] = compare_run(load, &paced).p99_us;
     const pid_t shred = begin_bulk(site, customers, &out);

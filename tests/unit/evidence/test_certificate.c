@@ -169,14 +169,10 @@ static void hashes_are_those_of_rfc_6962(void **state)
     assert_string_equal(hex, "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125");
 }
 
-static void a_certificate_is_taken_only_with_every_member(void **state)
+/* The document is refused without any one of its members. */
+static void assert_every_member_is_needed(json_t *whole)
 {
-    (void)state;
-    char *text = certificate_text();
-    struct kms_certificate *certificate = parsed(text);
-    assert_null(kms_certificate_customer(certificate));
-    kms_certificate_free(certificate);
-    json_t *whole = json_loads(text, 0, NULL);
+    struct kms_certificate *certificate = NULL;
     const char *name;
     json_t *value;
     json_object_foreach(whole, name, value)
@@ -188,6 +184,17 @@ static void a_certificate_is_taken_only_with_every_member(void **state)
         free(cut);
         json_decref(without);
     }
+}
+
+static void a_certificate_is_taken_only_with_every_member(void **state)
+{
+    (void)state;
+    char *text = certificate_text();
+    struct kms_certificate *certificate = parsed(text);
+    assert_null(kms_certificate_customer(certificate));
+    kms_certificate_free(certificate);
+    json_t *whole = json_loads(text, 0, NULL);
+    assert_every_member_is_needed(whole);
     json_decref(whole);
     for (size_t len = 0; len < strlen(text); len += 7)
         assert_int_equal(kms_certificate_parse(kms_slice_of(text, len), &certificate, &err),
@@ -290,17 +297,7 @@ static void a_supplement_is_taken_only_as_a_whole_and_with_something_completed(v
     kms_certificate_free(certificate);
     json_t *whole = json_loads(text, 0, NULL);
     free(text);
-    const char *name;
-    json_t *value;
-    json_object_foreach(whole, name, value)
-    {
-        json_t *without = json_deep_copy(whole);
-        assert_int_equal(json_object_del(without, name), 0);
-        char *cut = json_dumps(without, JSON_COMPACT);
-        assert_int_equal(kms_certificate_parse(kms_slice_str(cut), &certificate, &err), KMS_INVALID_ARGUMENT);
-        free(cut);
-        json_decref(without);
-    }
+    assert_every_member_is_needed(whole);
     static const char *const members[] = {"batch", "certificate", "remaining", "sealed"};
     for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
         json_t *without = json_deep_copy(whole);

@@ -220,6 +220,20 @@ static void no_reply_leaves_before_its_commit(void **state)
     client_result_clear(&result);
 }
 
+/* Each of the calls gets its reply and ends well. */
+static void finish_well(struct client_call *calls, int count)
+{
+    for (int i = 0; i < count; i++) {
+        struct kms_buf reply = {NULL, 0, 0};
+        struct client_result result = {.code = GRPC_STATUS_UNKNOWN};
+        assert_true(client_receive(&calls[i], &reply));
+        client_finish(&calls[i], &result);
+        assert_int_equal(result.code, GRPC_STATUS_OK);
+        kms_buf_clear(&reply);
+        client_result_clear(&result);
+    }
+}
+
 /* One call while the commit of another one is held up; whether its handler has run before that ended. */
 static bool is_handled_meanwhile(struct site *site)
 {
@@ -240,15 +254,7 @@ static bool is_handled_meanwhile(struct site *site)
     const bool meanwhile = site_count(site, 'h') == handled + 2;
     assert_int_equal(SITE_GET(site, in_commit), commits + 1);
     site_hold_commit(site, false);
-    for (int i = 0; i < 2; i++) {
-        struct kms_buf reply = {NULL, 0, 0};
-        struct client_result result = {.code = GRPC_STATUS_UNKNOWN};
-        assert_true(client_receive(&calls[i], &reply));
-        client_finish(&calls[i], &result);
-        assert_int_equal(result.code, GRPC_STATUS_OK);
-        kms_buf_clear(&reply);
-        client_result_clear(&result);
-    }
+    finish_well(calls, 2);
     kms_buf_clear(&request);
     return meanwhile;
 }
@@ -278,15 +284,7 @@ static unsigned commits_of_calls_together(struct site *site)
         site_await(site, &site->in_commit, before + 1); /* the first one's commit holds up the rest */
     }
     site_hold_commit(site, false);
-    for (int i = 0; i < TOGETHER; i++) {
-        struct kms_buf reply = {NULL, 0, 0};
-        struct client_result result = {.code = GRPC_STATUS_UNKNOWN};
-        assert_true(client_receive(&calls[i], &reply));
-        client_finish(&calls[i], &result);
-        assert_int_equal(result.code, GRPC_STATUS_OK);
-        kms_buf_clear(&reply);
-        client_result_clear(&result);
-    }
+    finish_well(calls, TOGETHER);
     kms_buf_clear(&request);
     return SITE_GET(site, in_commit) - before;
 }
