@@ -144,6 +144,9 @@ void kms_rpc_call_unref(struct kms_rpc_call *call)
     struct kms_rpc_queue *queue = call->queue;
     const bool live = call->live;
     call->live = false;
+    if (call->grouped)
+        (void)__atomic_sub_fetch(&queue->unary_live, 1, __ATOMIC_RELAXED);
+    call->grouped = false;
     kms_rpc_stream_reset(call);
     call_reset(call);
     kms_mutex_lock(&queue->pool_lock);
@@ -282,6 +285,15 @@ static void run_on_worker(struct kms_rpc_call *call, struct kms_rpc_worker *work
                                  "too many control operations are waiting; try again later"));
 }
 
+/* Let the queue's thread handle the call, which will be answered with its group. */
+static void run_here(struct kms_rpc_call *call)
+{
+    call->grouped = !call->route->immediate;
+    if (call->grouped)
+        (void)__atomic_add_fetch(&call->queue->unary_live, 1, __ATOMIC_RELAXED);
+    kms_rpc_queue_run(call->queue, call, NULL);
+}
+
 /* Core has a call for us, or shuts down. */
 static void began(struct kms_rpc_call *call, bool ok)
 {
@@ -313,5 +325,5 @@ static void began(struct kms_rpc_call *call, bool ok)
     else if (call->route->lane == KMS_RPC_CONTROL)
         run_on_worker(call, queue->server->control);
     else
-        kms_rpc_queue_run(queue, call, NULL);
+        run_here(call);
 }

@@ -8,11 +8,12 @@
 #include "rpc/stream.h"
 
 enum {
-    COMMITS_PER_GROUP = 2,       /* a group collects for so many times as long as its commit will take */
-    COMMITS_PER_HALF = 6,        /* and while it waits for half of the callers, for so many times */
-    FEW_CALLS = 8,               /* among so few no half is waited for */
-    OPEN_FALLS = 32,             /* the part of open_calls that is forgotten with each group */
-    HELD_NS = 700000,            /* a thread with nothing to do holds a group no longer */
+    COMMITS_PER_GROUP = 2, /* a group collects for so many times as long as its commit will take */
+    COMMITS_PER_HALF = 6,  /* and while it waits for half of the callers, for so many times */
+    FEW_CALLS = 8,         /* among so few no half is waited for */
+    OPEN_FALLS = 32,       /* the part of open_calls that is forgotten with each group */
+    HELD_NS =
+        700000, /* a thread with nothing to do holds a group so long; it looks again after a millisecond at most */
     COST_SMOOTHING = 8,          /* of the measured duration of commits */
     GROUP_AGE_MAX_NS = 10000000, /* however slow the disk is */
     MOMENT_NS = 250000,          /* an idle thread looks for calls so often while a commit is under way */
@@ -160,10 +161,10 @@ static void finish(struct kms_rpc_queue *queue, bool done)
         group->error = (struct kms_error){.status = KMS_OK};
 }
 
-/* How many calls have been open at once lately. */
+/* How many calls whose ends join this queue's groups have been open at once lately: streams may be silent for hours. */
 static void learn_open_calls(struct kms_rpc_queue *queue)
 {
-    const uint64_t live = __atomic_load_n(&queue->server->live, __ATOMIC_RELAXED);
+    const uint64_t live = __atomic_load_n(&queue->unary_live, __ATOMIC_RELAXED);
     const uint64_t left = queue->open_calls - (queue->open_calls + OPEN_FALLS - 1) / OPEN_FALLS;
     queue->open_calls = live > left ? live : left;
 }

@@ -22,7 +22,7 @@ bool kms_rpc_group_is_held(const struct kms_rpc_queue *queue);
 bool kms_rpc_group_is_full(const struct kms_rpc_queue *queue);
 /**
  * Begin and end commits as far as it is time for it. `idle`: the thread has nothing else to do. Waits for the disk only when the
- * thread is idle, for a moment, or both groups are full.
+ * thread is idle, for a moment (to its end, when it takes longer than a quarter of a second), or both groups are full.
  */
 void kms_rpc_group_advance(struct kms_rpc_queue *queue, bool idle);
 

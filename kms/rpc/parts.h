@@ -114,6 +114,7 @@ struct kms_rpc_call {
     struct kms_rpc_call *next;   /* in the pool or in a worker's queue */
     unsigned refs;               /* atomic */
     bool live;                   /* counted in server->live */
+    bool grouped;                /* counted in queue->unary_live */
     bool close_started;
     bool cancelled; /* atomic; handlers see its address */
     int close_cancelled;
@@ -168,6 +169,7 @@ struct kms_rpc_queue {
     struct kms_rpc_group committing; /* its commit has begun; empty: none */
     unsigned last_group;             /* size of the group before */
     struct kms_rpc_call **touched;   /* room for the streams of one group, max_group + KMS_RPC_TASKS; owned */
+    uint64_t unary_live;             /* atomic: calls in hand whose end joins a group of this queue */
     uint64_t open_calls;             /* as many as were open at once, lately */
     int64_t commit_cost_ns;          /* how long a commit takes, smoothed */
     uint64_t next_request;
