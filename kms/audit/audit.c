@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -206,17 +207,22 @@ static void release(struct kms_audit *audit)
  * A group takes the writer some 50 us of processor time in two or three pieces, and everybody waits for each. On busy processors it
  * would wait for its turn several times as long: turns are given by how long the thread that runs has run already, and those
  * of an ordinary thread are some milliseconds long. A thread that asks for short ones comes sooner, with no more of the time in
- * all: sched_setattr(2), since Linux 6.12; before, this does nothing.
+ * all: sched_setattr(2), since Linux 6.12; before, the slice is ignored. Whoever has given the service another policy keeps it.
  */
 static void ask_for_short_turns(void)
 {
+    if (sched_getscheduler(0) != SCHED_OTHER)
+        return;
     const struct {
         uint32_t size, policy;
         uint64_t flags;
         int32_t nice;
         uint32_t priority;
         uint64_t runtime_ns, deadline_ns, period_ns;
-    } attributes = {.size = sizeof attributes, .policy = SCHED_OTHER, .runtime_ns = SHORTEST_TURN_NS};
+    } attributes = {.size = sizeof attributes,
+                    .policy = SCHED_OTHER,
+                    .nice = getpriority(PRIO_PROCESS, 0), /* of this thread */
+                    .runtime_ns = SHORTEST_TURN_NS};
     (void)syscall(SYS_sched_setattr, 0, &attributes, 0);
 }
 

@@ -37,7 +37,7 @@ enum kms_status kms_seal_content(const struct kms_change *change, struct kms_buf
 /** The bucket of everything in that scope, and the beginning of its keys. */
 void kms_seal_scope(enum kms_change_kind kind, const struct kms_uuid *scope, struct kms_seal *ret_scope);
 
-/** A record for people: "hold 4711..., scope 0815...". No external id, and no name of an identity. */
+/** A record for people: "legal hold on customer <uuid>". No external id, and no name of an identity. */
 void kms_seal_name(const struct kms_seal *seal, char ret_name[KMS_SEAL_NAME_MAX]);
 
 #endif

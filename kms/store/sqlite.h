@@ -15,8 +15,8 @@ struct kms_store_sqlite_config {
     unsigned readers;         /* reading connections at most; 0: 4 */
     unsigned cache_kib;       /* page cache of each connection; 0: 8192 */
     /**
-     * A database under construction: without a journal and without fsync, so that nothing is written twice. After a failure, a
-     * rollback or the end of the process the file is of no use; whoever has built it flushes it and gives it its name. The
+     * A database under construction: its journal in memory only and without fsync, so that nothing is written twice. After a
+     * failure or the end of the process the file is of no use; whoever has built it flushes it and gives it its name. The
      * commit checks that every row finds what it refers to.
      */
     bool draft;

@@ -23,8 +23,9 @@
  * hashes of the buckets are kept in memory from the start on, so that a record, an entry or a head of yesterday that somebody puts
  * back, and one that somebody removes, is found as well as one that somebody has changed. A record is checked whenever it is read:
  * TAMPERED, with what is wrong as the cause, and the sealer's alarm. So is its absence where that decides: no hold, no setting, no
- * newer policy, no further purpose. Lists of operations, which have no documents, are not checked; what is done with one reads it
- * whole.
+ * newer policy, no further purpose. Not checked are lists of operations (which have no documents), customers and policy versions, a
+ * customer's state beside a KEK, and what a base takes of policies, tenants, purposes, operations and covers: what is done with one reads
+ * it whole.
  *
  * What this cannot see: the whole database of yesterday, with its head, put in its place while the service is stopped.
  */

@@ -93,6 +93,7 @@ class RolledBack(ShredTestCase):
 class Marked(RolledBack):
     def test_a_database_put_back_to_its_intent_destroys_nothing(self):
         late, made, newest = self.killed_between_commit_and_end()
+        self.assertEqual(set(self.moments.copies), {"rekey.intent", "rekey.master-created"})
         for point, path in self.moments.copies.items():
             with self.subTest(point):
                 self.moments.put_back(path)

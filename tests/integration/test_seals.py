@@ -167,11 +167,13 @@ class Running(SealsTestCase):
                 name, _, keys = self.new_customer()
                 operation = self.request("--customer", name, "--no-window")
                 self.hold(name)
+                time.sleep(1.1)  # alarms are told once a second
+                before = len(self.alarms())
                 self.edit(sql)
                 self.approve(operation)
                 done = self.kmsctl("operator", "operation", "wait", operation["uid"], "--json")
                 self.assertEqual(json.loads(done.stdout)["state"], "FAILED", done.stdout)
-                self.assertAlarm("legal hold")
+                eventually(lambda: any("legal hold" in record["reason"] for record in self.alarms()[before:]), "an alarm of this one")
                 self.assertAlive(name, keys)
 
     def test_the_state_of_yesterday_does_not_count_today_with_all_its_seals(self):
@@ -311,7 +313,8 @@ class Stopped(SealsTestCase):
 
     def test_another_epoch_of_a_tenant_is_not_believed(self):
         self.edit("UPDATE tenant SET epoch = epoch + 1")
-        self.assertRefusedStart("tenant")
+        self.assertRefusedStart("it is not what was sealed")
+        self.assertAlarm("tenant")
         self.edit("UPDATE tenant SET epoch = epoch - 1")
 
     def test_replacing_the_policy_off_line_seals_it(self):
