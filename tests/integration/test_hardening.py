@@ -155,7 +155,15 @@ class Hostile(DaemonTestCase):
                 )
                 if not http2.send_or_closed(connection, burst):
                     break
-        self.assertEqual(len(self.generate().plaintext), 32)
+        # the last of them may still stand for open calls, of which this daemon takes 50, until they are cleared away
+        eventually(self.is_served, "others are served", 5)
+
+    def is_served(self):
+        try:
+            return len(self.generate().plaintext) == 32
+        except grpc.RpcError as error:
+            self.assertEqual(error.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+            return False
 
     def test_metadata_that_is_too_large_is_refused(self):
         call = self.app.channel.unary_unary(GENERATE)
