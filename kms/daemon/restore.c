@@ -198,12 +198,20 @@ static enum kms_status report(const struct restoring *restoring,
     return KMS_OK;
 }
 
+/* Before there is a database: with the transport key and a capsule that was kept, what a service shreds from then on would come back. */
+static enum kms_status close_the_way(struct restoring *restoring, struct kms_error *err)
+{
+    if (restoring->transport == NULL)
+        return KMS_OK;
+    kms_hsm_free(restoring->hsm);
+    restoring->hsm = NULL;
+    return kms_transport_finish(restoring->transport, err);
+}
+
 /* The draft becomes the database, in one step. */
-static enum kms_status publish(struct restoring *restoring, struct kms_error *err)
+static enum kms_status publish(const struct restoring *restoring, struct kms_error *err)
 {
     const char *path = restoring->config->store.path;
-    kms_store_free(restoring->store); /* which empties its write-ahead log */
-    restoring->store = NULL;
     KMS_FREE char *copy = strdup(path);
     KMS_CLOSE const int draft = open(restoring->draft, O_RDWR | O_CLOEXEC);
     KMS_CLOSE const int directory =
@@ -215,20 +223,17 @@ static enum kms_status publish(struct restoring *restoring, struct kms_error *er
     return KMS_OK;
 }
 
-/* The restore stands: the keys that were brought stay, and the way by which they came is closed. */
+/* All that was checked is good: the keys that were brought stay, and the way by which they came is closed. */
 static enum kms_status finish(struct restoring *restoring, const struct kms_restore_order *order,
                               struct kms_error *err)
 {
-    if (restoring->transport != NULL)
-        kms_transport_keep(restoring->transport);
+    kms_store_free(restoring->store); /* which empties its write-ahead log */
+    restoring->store = NULL;
+    KMS_TRY(close_the_way(restoring, err));
+    kms_test_point("restore.closed");
     KMS_TRY(publish(restoring, err));
     kms_test_point("restore.published");
-    KMS_TRY(record(restoring, order->directory, KMS_OK, err));
-    if (restoring->transport == NULL)
-        return KMS_OK;
-    kms_hsm_free(restoring->hsm);
-    restoring->hsm = NULL;
-    return kms_transport_finish(restoring->transport, err);
+    return record(restoring, order->directory, KMS_OK, err);
 }
 
 enum kms_status kms_daemon_restore(const struct kms_config *config, const struct kms_restore_order *order,

@@ -2,7 +2,8 @@
  * Purpose:   kmsd --restore: rebuild the database from a backup target, while no service runs.
  * Owns:      nothing.
  * Threads:   main thread, instead of a daemon.
- * Never:     touches an existing database; leaves a half-made one under its name; destroys a key that it has not brought itself.
+ * Never:     touches an existing database; leaves a half-made one under its name; destroys a key that it has not brought itself,
+ *            except the transport key, when all that was checked is good.
  */
 #ifndef KMS_DAEMON_RESTORE_H
 #define KMS_DAEMON_RESTORE_H

@@ -105,12 +105,26 @@ static enum kms_status bring(void *context, struct kms_hsm_session *session, str
     return KMS_OK;
 }
 
+/* The public half of the transport key that is there. */
+static enum kms_status find_key(struct shown *ret_shown, struct kms_hsm_session *session,
+                                struct kms_error *err)
+{
+    const enum kms_status status = show_key(ret_shown, session, err);
+    if (status != KMS_NOT_FOUND)
+        return status;
+    return kms_fail_public(
+        err, status,
+        "the token has no transport key: make one with kmsctl recovery transport-key, and have the "
+        "transport capsule made for it; or, when a restore with this capsule was interrupted at its end, "
+        "repeat it without --transport-capsule, for the token has the keys");
+}
+
 /* The token's own transport key is the one that the capsule is for; then bring. */
 static enum kms_status check_and_bring(void *context, struct kms_hsm_session *session, struct kms_error *err)
 {
     struct kms_transport *transport = context;
     KMS_CLEANUP(shown_clear) struct shown shown = {0};
-    KMS_TRY(show_key(&shown, session, err));
+    KMS_TRY(find_key(&shown, session, err));
     if (strcmp(shown.fingerprint, transport->capsule.wrapping_key) != 0)
         return kms_fail_public(
             err, KMS_FAILED_PRECONDITION,
@@ -259,12 +273,9 @@ static enum kms_status remove_key(void *context, struct kms_hsm_session *session
     return kms_hsm_transport_key_remove(session, err);
 }
 
-void kms_transport_keep(struct kms_transport *transport)
-{
-    transport->keep = true;
-}
-
 enum kms_status kms_transport_finish(struct kms_transport *transport, struct kms_error *err)
 {
-    return with_token(transport->config, remove_key, transport, err);
+    KMS_TRY(with_token(transport->config, remove_key, NULL, err));
+    transport->keep = true;
+    return KMS_OK;
 }

@@ -31,9 +31,10 @@ enum kms_status kms_transport_begin(const struct kms_config *config, const char 
  */
 enum kms_status kms_transport_bring_masters(struct kms_transport *transport, struct kms_store *store,
                                             struct kms_error *err) KMS_MUST_USE;
-/** All that was checked is good: what was brought stays, whatever comes, for the database may be in its place from now on. */
-void kms_transport_keep(struct kms_transport *transport);
-/** The restore has succeeded: the transport key goes. */
+/**
+ * All that was checked is good: the transport key goes, and then what was brought stays, whatever comes. While this fails it does not. Whoever
+ * is interrupted behind it repeats the restore without the capsule, for the token has the keys.
+ */
 enum kms_status kms_transport_finish(struct kms_transport *transport, struct kms_error *err) KMS_MUST_USE;
 /** Unless it is kept, take away what was brought, with a line in the log when that fails. NULL-safe. */
 void kms_transport_free(struct kms_transport *transport);

@@ -22,6 +22,10 @@ class Killed(LossTestCase):
                 self.assertEqual(len(reply.plaintext), 32)
             app.close()
 
+    def has_transport_key(self, machine):
+        """Its public half, which goes last, and whose label SoftHSM writes as it is."""
+        return any(b"kms/transport" in path.read_bytes() for path in (machine.path / "tokens").rglob("*.object"))
+
     def test_with_the_keys_in_the_token_and_the_database_a_draft(self):
         machine = self.machine()
         capsule = self.opened(machine)
@@ -53,6 +57,19 @@ class Killed(LossTestCase):
         capsule = self.opened(machine)
         self.assertEqual(machine.restore(capsule, crash_at="restore.published").returncode, KILLED)
         self.refuses(machine.restore(capsule), "there is something at .* already")
+        self.assertFalse(self.has_transport_key(machine))
+        self.serves(machine)
+
+    def test_with_the_transport_key_gone_and_the_database_a_draft(self):
+        machine = self.machine()
+        capsule = self.opened(machine)
+        self.assertTrue(self.has_transport_key(machine))
+        self.assertEqual(machine.restore(capsule, crash_at="restore.closed").returncode, KILLED)
+        self.assertFalse((machine.path / "kms.db").exists())
+        self.assertFalse(self.has_transport_key(machine))
+        self.refuses(machine.restore(capsule), "repeat it without --transport-capsule")
+        again = machine.run("restore", "--server-config", machine.path / "kmsd.yaml", "--target", machine.path / "target", "--prove")
+        self.assertEqual(again.returncode, 0, again.stderr)
         self.serves(machine)
 
 
