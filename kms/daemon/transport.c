@@ -134,16 +134,22 @@ static enum kms_status check_and_bring(void *context, struct kms_hsm_session *se
     return bring(context, session, err);
 }
 
-/* Take away what this run has brought. */
+/* Take away what this run has brought; one that does not go is no reason to leave the others. The first failure counts. */
 static enum kms_status undo(void *context, struct kms_hsm_session *session, struct kms_error *err)
 {
     const struct kms_transport *transport = context;
+    enum kms_status first = KMS_OK;
     for (size_t i = 0; i < transport->capsule.count; i++) {
         const struct kms_hsm_transport_item item = item_of(&transport->capsule.keys[i]);
-        if (transport->brought[i])
-            KMS_TRY(kms_hsm_transport_undo(session, &item, err));
+        struct kms_error failure = {0};
+        const enum kms_status status =
+            transport->brought[i] ? kms_hsm_transport_undo(session, &item, &failure) : KMS_OK;
+        if (status == KMS_OK || first != KMS_OK)
+            continue;
+        first = status;
+        *err = failure;
     }
-    return KMS_OK;
+    return first;
 }
 
 void kms_transport_free(struct kms_transport *transport)
@@ -156,7 +162,8 @@ void kms_transport_free(struct kms_transport *transport)
         any = any || transport->brought[i];
     if (any && !transport->keep && with_token(transport->config, undo, transport, &err) != KMS_OK)
         kms_log_error("daemon",
-                      "keys of the transport capsule stay in the token, although the restore has failed: %s",
+                      "keys of the transport capsule stay in the token, although the restore has failed: %s; "
+                      "repeat the restore from the same target, or initialise the token anew",
                       kms_error_cause(&err, err.status));
     kms_capsule_clear(&transport->capsule);
     free(transport->brought);
