@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -61,11 +62,13 @@ static enum kms_status write_public(const char *path, struct kms_slice bytes, st
     KMS_CLOSE const int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (file < 0)
         return kms_fail_public(err, KMS_FAILED_PRECONDITION, "%s cannot be made: %s", path, strerror(errno));
-    if (write(file, bytes.data, bytes.len) != (ssize_t)bytes.len || fsync(file) != 0) {
-        (void)unlink(path);
-        return kms_fail_public(err, KMS_IO, "%s cannot be written: %s", path, strerror(errno));
-    }
-    return KMS_OK;
+    const ssize_t put = write(file, bytes.data, bytes.len);
+    if (put == (ssize_t)bytes.len && fsync(file) == 0)
+        return KMS_OK;
+    /* part of it was written: the disk is full, which nothing has said */
+    const int failure = put >= 0 && put < (ssize_t)bytes.len ? ENOSPC : errno;
+    (void)unlink(path);
+    return kms_fail_public(err, KMS_IO, "%s cannot be written: %s", path, strerror(failure));
 }
 
 enum kms_status kms_daemon_transport_key(const struct kms_config *config, const char *path,
@@ -74,8 +77,12 @@ enum kms_status kms_daemon_transport_key(const struct kms_config *config, const 
     KMS_CLEANUP(shown_clear) struct shown shown = {.may_make = true};
     KMS_TRY(with_token(config, show_key, &shown, err));
     KMS_TRY(write_public(path, kms_buf_slice(&shown.pem), err));
-    (void)printf("{\"transport_key\":\"%s\",\"file\":\"%s\"}\n", shown.fingerprint, path);
-    return KMS_OK;
+    /* a name that is no UTF-8 is none for JSON, and is left out */
+    json_t *line = json_pack("{s:s, s:o*}", "transport_key", shown.fingerprint, "file", json_string(path));
+    const bool printed = line != NULL && json_dumpf(line, stdout, JSON_COMPACT) == 0;
+    json_decref(line);
+    (void)printf("\n");
+    return printed ? KMS_OK : kms_fail(err, KMS_NO_MEMORY, "no memory to name the transport key");
 }
 
 /* A key of the capsule as the token is asked for it. */

@@ -83,6 +83,8 @@ class Machine(Home):
         done = self.run("recovery", "transport-key", "--server-config", self.path / "kmsd.yaml", "--out", path)
         if done.returncode != 0:
             raise AssertionError(done.stderr)
+        if json.loads(done.stdout)["file"] != str(path):
+            raise AssertionError(done.stdout)
         return path
 
     def open(self, ceremony, shares=None, capsules=None, transport=None, out="transport.capsule"):

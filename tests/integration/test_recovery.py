@@ -200,7 +200,7 @@ class Recovery(LossTestCase):
 
     def test_everything_comes_back_but_who_was_shredded(self):
         machine = self.machine()
-        done, capsule = machine.open(self.ceremony)
+        done, capsule = machine.open(self.ceremony, transport=machine.transport_key('of the "new" token.pem'))
         self.assertEqual(done.returncode, 0, done.stderr)
         opened = json.loads(done.stdout)
         self.assertEqual((opened["recovery_key"], opened["recovery_epoch"], opened["master_keys"]), (self.ceremony.fingerprint, 1, 2))
