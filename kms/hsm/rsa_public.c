@@ -5,6 +5,7 @@
 #include <openssl/bio.h>
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/param_build.h>
 #include <openssl/pem.h>
@@ -75,7 +76,7 @@ static enum kms_status take_key(const EVP_PKEY *key, struct kms_rsa_public *ret_
         !take_number(key, OSSL_PKEY_PARAM_RSA_E, out.exponent, sizeof out.exponent, &out.exponent_len))
         return kms_fail_public(
             err, KMS_INVALID_ARGUMENT,
-            "a recovery key must be an RSA public key of %d to %d bits (PEM, \"PUBLIC KEY\")",
+            "a recovery key must be an RSA public key of %d to %d bits (PEM, one block \"PUBLIC KEY\")",
             KMS_RSA_BITS_MIN, KMS_RSA_BITS_MAX);
     /* 65537 or more and odd: a small exponent is a mistake of whoever made it */
     if (out.exponent_len < 3 || (out.exponent[out.exponent_len - 1] & 1) == 0)
@@ -87,6 +88,41 @@ static enum kms_status take_key(const EVP_PKEY *key, struct kms_rsa_public *ret_
     return KMS_OK;
 }
 
+/* One block of a PEM text. */
+struct block {
+    char *name, *header;
+    uint8_t *data;
+    long len;
+};
+
+static void clear_block(struct block *block)
+{
+    OPENSSL_free(block->name);
+    OPENSSL_free(block->header);
+    OPENSSL_free(block->data);
+}
+
+/* The next block as it stands there: one that says that it is encrypted is not decrypted, for which OpenSSL would ask on the terminal. */
+static bool read_block(BIO *bio, struct block *ret_block)
+{
+    return PEM_read_bio(bio, &ret_block->name, &ret_block->header, &ret_block->data, &ret_block->len) == 1;
+}
+
+/* The key of a text of one block: with two, whoever compares what was approved could look at the other one. */
+static EVP_PKEY *read_only_key(BIO *bio)
+{
+    KMS_CLEANUP(clear_block) struct block block = {0};
+    KMS_CLEANUP(clear_block) struct block other = {0};
+    (void)ERR_set_mark();
+    const bool only = read_block(bio, &block) && !read_block(bio, &other) &&
+                      ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+    (void)ERR_pop_to_mark();
+    const uint8_t *data = block.data;
+    return only && strcmp(block.name, PEM_STRING_PUBLIC) == 0 && block.header[0] == '\0'
+               ? d2i_PUBKEY(NULL, &data, block.len)
+               : NULL;
+}
+
 enum kms_status kms_rsa_public_from_pem(struct kms_slice pem, struct kms_rsa_public *ret_key,
                                         struct kms_error *err)
 {
@@ -95,7 +131,7 @@ enum kms_status kms_rsa_public_from_pem(struct kms_slice pem, struct kms_rsa_pub
         KMS_CLEANUP(clear_bio) BIO *bio = BIO_new_mem_buf(pem.data, (int)pem.len);
         if (bio == NULL)
             return kms_fail(err, KMS_NO_MEMORY, "no memory to read a recovery key");
-        key = PEM_read_bio_PUBKEY(bio, NULL, NULL, NULL);
+        key = read_only_key(bio);
     }
     return take_key(key, ret_key, err);
 }
