@@ -26,6 +26,17 @@ static enum kms_status name_key(const struct kms_rsa *key, char out[KMS_CAPSULE_
     return KMS_OK;
 }
 
+/* One attestation key: what is none is named here, and not as a fault of the capsules. */
+static enum kms_status read_attestation(const char *path, struct kms_buf *ret_pem, struct kms_error *err)
+{
+    char id[KMS_EVIDENCE_KEY_ID_SIZE];
+    struct kms_error inner = {0};
+    KMS_TRY(kms_file_read(path, KMS_EVIDENCE_PEM_MAX, ret_pem, err));
+    const enum kms_status status = kms_signature_key_id(kms_buf_slice(ret_pem), id, &inner);
+    return status == KMS_OK ? KMS_OK
+                            : kms_fail_public(err, status, "%s: %s", path, kms_error_public(&inner, status));
+}
+
 /* The public keys: of the token that was lost, and of the new one. */
 static enum kms_status read_public(struct kms_cli *cli, const char *transport_path,
                                    struct kms_cli_opening *opening, struct kms_error *err)
@@ -35,7 +46,7 @@ static enum kms_status read_public(struct kms_cli *cli, const char *transport_pa
         return kms_fail_public(err, KMS_INVALID_ARGUMENT, "--attestation is given more than %d times",
                                KMS_OPENING_ATTESTATION_MAX);
     for (size_t i = 0; i < attestation->count; i++) {
-        KMS_TRY(kms_file_read(attestation->items[i], KMS_EVIDENCE_PEM_MAX, &opening->pem[i], err));
+        KMS_TRY(read_attestation(attestation->items[i], &opening->pem[i], err));
         opening->attestation[i] = kms_buf_slice(&opening->pem[i]);
         opening->attestation_count++;
     }

@@ -16,15 +16,24 @@ void kms_opening_clear(struct kms_opening *opening)
     *opening = (struct kms_opening){0};
 }
 
-/* In front of what is wrong with a capsule stands its file. */
-static enum kms_status name_file(const char *path, enum kms_status status, struct kms_error *err)
+/* In front of what is wrong stands where; `advice` may be empty. */
+static enum kms_status name_place(const char *place, enum kms_status status, const char *advice,
+                                  struct kms_error *err)
 {
     struct kms_error inner = {0};
     if (err == NULL)
         return status;
     inner = *err;
-    return kms_fail_public(err, status, "%s: %s; copy the capsules anew, or take those of another target",
-                           path, kms_error_public(&inner, status));
+    return kms_fail_public(err, status, "%s: %s%s", place, kms_error_public(&inner, status), advice);
+}
+
+/* What to do about a capsule that is not as it was made; about anything else its bytes can do nothing. */
+static const char *advice_about(enum kms_status status)
+{
+    return status == KMS_TAMPERED || status == KMS_INVALID_ARGUMENT
+               ? "; copy the capsules anew, take another target's, or give --attestation the key of the HSM "
+                 "that made them"
+               : "";
 }
 
 /* A capsule that any of the attestation keys has signed. */
@@ -92,7 +101,8 @@ static enum kms_status read_capsule(struct kms_opening *opening, const char *pat
     enum kms_status status = open_signed(kms_buf_slice(&file), attestation, attestation_count, &capsule, err);
     if (status == KMS_OK)
         status = check_capsule(opening, &capsule, name, err);
-    return status == KMS_OK ? add_keys(opening, &capsule, err) : name_file(path, status, err);
+    return status == KMS_OK ? add_keys(opening, &capsule, err)
+                            : name_place(path, status, advice_about(status), err);
 }
 
 /* Every capsule; what has another name is none of ours, such as one that was being written. */
@@ -165,7 +175,7 @@ enum kms_status kms_opening_rewrap(const struct kms_opening *opening, const stru
         const enum kms_status status =
             opener->rewrap(opener->context, key, &capsule.keys[capsule.count], err);
         if (status != KMS_OK)
-            return name_file(key->label, status, err);
+            return name_place(key->label, status, "", err);
     }
     return kms_capsule_write_transport(&capsule, file, err);
 }

@@ -498,8 +498,11 @@ class Refusals(LossTestCase):
                        shell=True, check=True)
         known, machine.attestation = machine.attestation, [foreign]
         done, out = machine.open(self.ceremony)
+        self.refuses(done, "the signature is not this key's over these bytes; .* or give --attestation the key of the HSM", code=5)
+        foreign.write_text("no key")
+        done, _ = machine.open(self.ceremony)
         machine.attestation = known
-        self.refuses(done, "the signature is not this key's over these bytes", code=5)
+        self.refuses(done, f'"{foreign}: the key is no PEM public key')
         self.assertFalse(out.exists())
 
     def test_tampered_capsules(self):

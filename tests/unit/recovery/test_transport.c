@@ -255,6 +255,7 @@ static void an_older_attestation_key_counts_when_it_is_given(void **state)
     made.signer = site.other_attestation;
     write_capsule(&made);
     is_refused(KMS_TAMPERED, made.name, "the signature is not this key's");
+    is_refused(KMS_TAMPERED, made.name, "or give --attestation the key of the HSM");
     const struct kms_slice pems[] = {kms_buf_slice(&site.attestation_pem), kms_buf_slice(&site.other_pem)};
     assert_int_equal(kms_opening_read(site.directory, site.recovery_name, pems, 2, &opening, &err), KMS_OK);
     kms_opening_clear(&opening);
@@ -343,6 +344,29 @@ static void a_key_that_was_wrapped_for_somebody_else_is_named_and_nothing_is_wri
     assert_int_equal(file.len, 0);
 }
 
+/* kms_opener.rewrap of a token that is away. */
+static enum kms_status fail_to_rewrap(void *context, const struct kms_capsule_key *key,
+                                      struct kms_capsule_key *ret_key, struct kms_error *err)
+{
+    (void)context, (void)key, (void)ret_key;
+    return kms_fail_public(err, KMS_HSM_UNAVAILABLE, "the HSM is away");
+}
+
+static void what_is_no_fault_of_the_capsules_is_not_blamed_on_them(void **state)
+{
+    (void)state;
+    KMS_CLEANUP(kms_opening_clear) struct kms_opening opening = {0};
+    KMS_CLEANUP(kms_buf_clear) struct kms_buf file = {0};
+    struct kms_error err;
+    const struct kms_opener opener = {NULL, fail_to_rewrap};
+    char expected[KMS_CAPSULE_LABEL_SIZE + 32];
+    assert_int_equal(read_all(&opening, &err), KMS_OK);
+    assert_int_equal(kms_opening_rewrap(&opening, &opener, site.transport_name, &file, &err),
+                     KMS_HSM_UNAVAILABLE);
+    (void)snprintf(expected, sizeof expected, "%s: the HSM is away", opening.keys[0].label);
+    assert_string_equal(err.public_text, expected);
+}
+
 int main(void)
 {
 #define on_capsules(test) cmocka_unit_test_setup_teardown(test, new_directory, drop_directory)
@@ -354,6 +378,7 @@ int main(void)
         on_capsules(what_does_not_belong_together_is_named),
         on_capsules(capsules_without_the_services_own_are_refused),
         on_capsules(a_key_that_was_wrapped_for_somebody_else_is_named_and_nothing_is_written),
+        on_capsules(what_is_no_fault_of_the_capsules_is_not_blamed_on_them),
     };
     return cmocka_run_group_tests_name("recovery/transport", tests, make_keys, drop_keys);
 }
