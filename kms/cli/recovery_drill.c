@@ -84,12 +84,16 @@ static int check_in_memory(struct kms_cli *cli, const char *directory)
 
 static int make_scratch(struct kms_cli *cli, struct scratch *scratch)
 {
-    const char *parent =
+    const char *given =
         kms_cli_given(cli, KMS_CLI_SCRATCH) ? kms_cli_value(cli, KMS_CLI_SCRATCH) : SCRATCH_DEFAULT;
-    const int checked = check_in_memory(cli, parent);
+    const int checked = check_in_memory(cli, given);
     if (checked != KMS_CLI_EXIT_OK)
         return checked;
     char path[PATH_MAX];
+    /* absolute: what names in a configuration are relative to is the directory of that */
+    KMS_FREE char *parent = realpath(given, NULL);
+    if (parent == NULL)
+        return kms_cli_fail(cli, "cannot look at %s: %s", given, strerror(errno));
     (void)snprintf(path, sizeof path, "%s/kms-drill-XXXXXX", parent);
     if (mkdtemp(path) == NULL)
         return kms_cli_fail(cli, "cannot make a directory in %s: %s", parent, strerror(errno));
@@ -159,11 +163,21 @@ static int write_softhsm(struct kms_cli *cli, const struct scratch *scratch)
     return kms_cli_write_new(cli, scratch->file[SOFTHSM], text, strlen(text));
 }
 
+/* Absolute, like the scratch directory; a name without a slash is the loader's to find. NULL: no memory. The caller frees it. */
+static char *find_module(const struct kms_cli *cli)
+{
+    const char *given =
+        kms_cli_given(cli, KMS_CLI_MODULE) ? kms_cli_value(cli, KMS_CLI_MODULE) : MODULE_DEFAULT;
+    char *path = strchr(given, '/') != NULL ? realpath(given, NULL) : NULL;
+    return path != NULL ? path : strdup(given);
+}
+
 /* A new token, and a transport key in it. */
 static int make_token(struct kms_cli *cli, const struct scratch *scratch)
 {
-    const char *module =
-        kms_cli_given(cli, KMS_CLI_MODULE) ? kms_cli_value(cli, KMS_CLI_MODULE) : MODULE_DEFAULT;
+    KMS_FREE char *module = find_module(cli);
+    if (module == NULL)
+        return kms_cli_fail(cli, "out of memory");
     const char *const init[] = {"--module",      module,
                                 "--label",       TOKEN_LABEL,
                                 "--so-pin-file", scratch->file[SO_PIN],
