@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stddef.h>
+#include <string.h>
 
 static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
 enum { NUMBERS = sizeof numbers / sizeof *numbers };
@@ -52,6 +53,13 @@ void kms_cli_interrupt_release(void)
 int kms_cli_interrupted(void)
 {
     return noted;
+}
+
+int kms_cli_interrupt_fail(struct kms_cli *cli, const char *what)
+{
+    const int number = noted;
+    (void)kms_cli_fail(cli, "interrupted by signal %d (%s): %s", number, strsignal(number), what);
+    return 128 + number;
 }
 
 void kms_cli_interrupt_hold(void)

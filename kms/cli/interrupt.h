@@ -7,6 +7,8 @@
 #ifndef KMS_CLI_INTERRUPT_H
 #define KMS_CLI_INTERRUPT_H
 
+#include "cli/cli.h"
+
 #include <sys/types.h>
 
 /** From here on the signals are only noted, and end the child that runs. */
@@ -15,6 +17,9 @@ void kms_cli_interrupt_catch(void);
 void kms_cli_interrupt_release(void);
 /** The signal that was noted last; 0 when none was. */
 int kms_cli_interrupted(void);
+
+/** Report what was not finished because of it; returns the exit code of a shell for such a signal. */
+int kms_cli_interrupt_fail(struct kms_cli *cli, const char *what);
 
 /** Hold the signals back, so that no child is started behind one; `kms_cli_interrupt_child` lets them come again. */
 void kms_cli_interrupt_hold(void);

@@ -1,7 +1,14 @@
 /* The making of a recovery key, off-line: on a machine that its custodians trust. */
 #include "cli/commands.h"
+#include "cli/interrupt.h"
 #include "cli/output.h"
 #include "recovery/ceremony.h"
+
+/* kms_ceremony.stop */
+static bool is_interrupted(void)
+{
+    return kms_cli_interrupted() != 0;
+}
 
 /* The numbers and names of the command line. */
 static int read_plan(struct kms_cli *cli, struct kms_ceremony *plan)
@@ -21,6 +28,7 @@ static int read_plan(struct kms_cli *cli, struct kms_ceremony *plan)
         .share_paths = (const char *const *)shares->items,
         .public_path = kms_cli_value(cli, KMS_CLI_PUBLIC),
         .sealed_path = kms_cli_value(cli, KMS_CLI_SEALED),
+        .stop = is_interrupted,
     };
     return KMS_CLI_EXIT_OK;
 }
@@ -35,8 +43,13 @@ int kms_cli_recovery_ceremony(struct kms_cli *cli)
     if (result != KMS_CLI_EXIT_OK)
         return result;
     enum kms_status status = kms_rsa_harden(&err);
-    if (status == KMS_OK)
+    if (status == KMS_OK) {
+        kms_cli_interrupt_catch();
         status = kms_ceremony_run(&plan, fingerprint, &err);
+        kms_cli_interrupt_release();
+    }
+    if (status != KMS_OK && is_interrupted())
+        return kms_cli_interrupt_fail(cli, "there is no recovery key, and no file of it");
     if (status != KMS_OK)
         return kms_cli_fail(cli, "%s", kms_error_public(&err, status));
     kms_hex_encode(fingerprint, sizeof fingerprint, hex);

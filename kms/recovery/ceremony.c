@@ -153,10 +153,19 @@ static enum kms_status make_key(struct holding *holding)
                             holding->plan->threshold, holding->shares, err);
 }
 
+/* Whether the next step is wanted: who has interrupted the ceremony gets its files removed, not left. */
+static enum kms_status go_on(const struct holding *holding)
+{
+    if (holding->plan->stop == NULL || !holding->plan->stop())
+        return KMS_OK;
+    return kms_fail_public(holding->err, KMS_CANCELLED, "the ceremony was interrupted");
+}
+
 static enum kms_status write_shares(const struct holding *holding)
 {
     for (unsigned i = 0; i < holding->plan->count; i++) {
         KMS_SECRET text = {0};
+        KMS_TRY(go_on(holding));
         KMS_TRY(kms_share_format(&holding->shares[i], &text, holding->err));
         KMS_TRY(write_file(holding, &holding->places[i], kms_secret_slice(&text)));
     }
@@ -186,6 +195,7 @@ static enum kms_status rehearse(const struct holding *holding)
     for (unsigned i = 0; i < plan->count; i++) {
         const char *paths[KMS_SHARES_MAX];
         struct kms_rsa *key = NULL;
+        KMS_TRY(go_on(holding));
         for (unsigned k = 0; k < plan->threshold; k++)
             paths[k] = plan->share_paths[(i + k) % plan->count];
         KMS_TRY(kms_ceremony_open(plan->sealed_path, paths, plan->threshold, &key, holding->err));
@@ -203,6 +213,7 @@ enum kms_status kms_ceremony_run(const struct kms_ceremony *ceremony,
     KMS_TRY(write_shares(&holding));
     KMS_TRY(write_keys(&holding));
     KMS_TRY(rehearse(&holding));
+    KMS_TRY(go_on(&holding));
     holding.good = true;
     memcpy(ret_fingerprint, holding.fingerprint, KMS_RSA_FINGERPRINT_SIZE);
     return KMS_OK;

@@ -17,12 +17,13 @@ struct kms_ceremony {
     const char *const *share_paths; /* `count` of them */
     const char *public_path;        /* gets the public key, PEM */
     const char *sealed_path;        /* gets the sealed private key */
+    bool (*stop)(void);             /* asked between the steps: whether to give up; NULL: never */
 };
 
 /**
  * Make the key and all files, new ones of mode 0600 (0644 for the public key), durable. Call kms_rsa_harden() first.
  * INVALID_ARGUMENT: numbers that cannot be, two shares in one directory, a share beside the sealed key; FAILED_PRECONDITION: a file
- * exists or cannot be made; IO; NO_MEMORY; each with a text.
+ * exists or cannot be made; CANCELLED: `stop` said so; IO; NO_MEMORY; each with a text.
  */
 enum kms_status kms_ceremony_run(const struct kms_ceremony *ceremony,
                                  uint8_t ret_fingerprint[KMS_RSA_FINGERPRINT_SIZE],

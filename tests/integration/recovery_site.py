@@ -6,6 +6,7 @@ import json
 import pathlib
 import re
 import shutil
+import signal
 import tempfile
 
 from harness import Home, kmsctl, script
@@ -41,6 +42,12 @@ def kmsctl_in(directory, *arguments, environment=None):
         path = directory
 
     return kmsctl(Nowhere, None, *arguments, environment=environment)
+
+
+def heed_signals():
+    """In a child: what the tests were started with, such as an ignored SIGINT of a job in the background, is not for it."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def attestation_of(home, path):

@@ -11,9 +11,11 @@ import pty
 import re
 import select
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
+import time
 import types
 import unittest
 
@@ -24,7 +26,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cases import DEADLINE, KmsTestCase, PURPOSE, TENANT, make_directory, unwrap_request
 from escrow import EscrowTestCase, signed_by, trust
 from harness import BUILD, KMSCTL, SOFTHSM, Client, Daemon, Home, eventually, kmsctl, running
-from recovery_site import Ceremony, Machine, attestation_of, in_memory, offline
+from recovery_site import Ceremony, Machine, attestation_of, heed_signals, in_memory, offline
 from test_backup import target_of
 from test_memory import scan
 
@@ -45,11 +47,13 @@ class TheCeremony(unittest.TestCase):
             shares = [self.path(f"custodian{i}", "share.txt") for i in range(count)]
             for share in shares:
                 os.makedirs(os.path.dirname(share), exist_ok=True)
-        command = [KMSCTL, "recovery", "ceremony", "--shares", str(count), "--threshold", str(threshold)]
+        return subprocess.run(self.command(shares, threshold, count), capture_output=True, text=True, timeout=60), shares
+
+    def command(self, shares, threshold, count=None):
+        command = [KMSCTL, "recovery", "ceremony", "--shares", str(count or len(shares)), "--threshold", str(threshold)]
         for share in shares:
             command += ["--share", share]
-        command += ["--public", self.path("public.pem"), "--sealed", self.path("sealed.key")]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60), shares
+        return [*command, "--public", self.path("public.pem"), "--sealed", self.path("sealed.key")]
 
     def test_makes_a_key_that_openssl_knows_and_shares_for_their_owners_alone(self):
         done, shares = self.ceremony()
@@ -85,6 +89,25 @@ class TheCeremony(unittest.TestCase):
         done, _ = self.ceremony(33, 2, together)
         self.assertEqual(done.returncode, 2)
         self.assertEqual([name for _, _, files in os.walk(self.directory) for name in files], [])
+
+    def test_an_interrupted_ceremony_leaves_nothing(self):
+        shares = [self.path(f"custodian{i}", "share.txt") for i in range(3)]
+        for share in shares:
+            os.mkdir(os.path.dirname(share))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            ceremony = subprocess.Popen(self.command(shares, 2), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_signals)
+            try:
+                while not os.path.exists(self.path("public.pem")):  # which is the last file to be made
+                    self.assertIsNone(ceremony.poll(), "the ceremony has ended before it came there")
+                    time.sleep(0.001)
+                ceremony.send_signal(number)
+                out, err = ceremony.communicate(timeout=60)
+            finally:
+                ceremony.kill()
+                ceremony.wait()
+            self.assertEqual((ceremony.returncode, out), (128 + number, ""), err)
+            self.assertIn(f"interrupted by signal {int(number)} ", err)
+            self.assertEqual([name for _, _, files in os.walk(self.directory) for name in files], [])
 
     def test_refuses_to_hold_a_key_in_memory_that_may_be_swapped(self):
         shares = [self.path(f"c{i}", "share") for i in range(2)]

@@ -41,7 +41,7 @@ static void make_site(struct site *site)
     }
     (void)snprintf(site->sealed, PATH_SIZE, "%s/sealed", home);
     (void)snprintf(site->public, PATH_SIZE, "%s/public.pem", home);
-    site->plan = (struct kms_ceremony){THRESHOLD, COUNT, site->paths, site->public, site->sealed};
+    site->plan = (struct kms_ceremony){THRESHOLD, COUNT, site->paths, site->public, site->sealed, NULL};
 }
 
 static void remove_site(const struct site *site)
@@ -200,6 +200,34 @@ static void a_full_disk_leaves_nothing(void **state)
     remove_site(&site);
 }
 
+static int steps_left; /* until `stop` says so */
+
+static bool stop(void)
+{
+    return steps_left-- == 0;
+}
+
+static void a_ceremony_that_is_interrupted_leaves_nothing(void **state)
+{
+    (void)state;
+    enum { STEPS = 2 * COUNT + 1 }; /* each share is written and tried, and then all is good */
+    struct site site;
+    uint8_t fingerprint[KMS_RSA_FINGERPRINT_SIZE];
+    make_site(&site);
+    site.plan.stop = stop;
+    for (int at = 0; at < STEPS; at += 2) {
+        struct kms_error err = {0};
+        steps_left = at;
+        assert_int_equal(kms_ceremony_run(&site.plan, fingerprint, &err), KMS_CANCELLED);
+        assert_string_equal(err.public_text, "the ceremony was interrupted");
+        nothing_is_left(&site);
+    }
+    steps_left = STEPS;
+    assert_int_equal(kms_ceremony_run(&site.plan, fingerprint, NULL), KMS_OK);
+    assert_int_equal(steps_left, 0);
+    remove_site(&site);
+}
+
 static void files_of_two_ceremonies_do_not_mix(void **state)
 {
     (void)state;
@@ -312,6 +340,7 @@ int main(void)
         cmocka_unit_test(two_shares_in_one_directory_are_refused),
         cmocka_unit_test(what_exists_stays_and_nothing_else_is_left),
         cmocka_unit_test(a_full_disk_leaves_nothing),
+        cmocka_unit_test(a_ceremony_that_is_interrupted_leaves_nothing),
         cmocka_unit_test(files_of_two_ceremonies_do_not_mix),
         cmocka_unit_test(a_changed_sealed_key_does_not_open),
         cmocka_unit_test(a_forged_share_does_not_open_the_key),
