@@ -61,11 +61,12 @@ static int remove_one(const char *path, const struct stat *info, int kind, struc
 }
 
 /* Whatever happened, the token with the real keys goes. */
-static void scratch_clear(struct scratch *scratch)
+static int remove_scratch(struct kms_cli *cli, const struct scratch *scratch)
 {
-    if (scratch->path[0] != '\0' &&
-        nftw(scratch->path, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) != 0)
-        (void)fprintf(stderr, "kmsctl: %s holds keys and could not be removed: remove it\n", scratch->path);
+    if (scratch->path[0] == '\0' ||
+        nftw(scratch->path, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) == 0)
+        return KMS_CLI_EXIT_OK;
+    return kms_cli_fail(cli, "%s holds keys and could not be removed: remove it", scratch->path);
 }
 
 /* What is removed from a disk can be read from it for a long time. */
@@ -253,32 +254,33 @@ static bool go_on(int result)
     return result == KMS_CLI_EXIT_OK && kms_cli_interrupted() == 0;
 }
 
-/* The steps, in a scratch directory that is gone when this returns. */
-static int rehearse(struct kms_cli *cli, json_t *report)
+/* The steps, in a scratch directory. */
+static int rehearse(struct kms_cli *cli, struct scratch *scratch, json_t *report)
 {
-    KMS_CLEANUP(scratch_clear) struct scratch scratch = {0};
-    int result = make_scratch(cli, &scratch);
+    int result = make_scratch(cli, scratch);
     if (go_on(result))
-        result = make_token(cli, &scratch);
+        result = make_token(cli, scratch);
     if (go_on(result))
-        result = open_capsules(cli, &scratch, report);
+        result = open_capsules(cli, scratch, report);
     if (go_on(result))
-        result = restore(cli, &scratch, report);
+        result = restore(cli, scratch, report);
     return result;
 }
 
-/* The same, while a signal ends the steps but not the removal: then it is reported, and the exit code is a shell's for it. */
+/*
+ * The same with the removal, which a signal does not end: the exit code is a shell's for it. Keys that were left lying there are a failure,
+ * however the steps went.
+ */
 static int rehearse_to_the_end(struct kms_cli *cli, json_t *report)
 {
+    struct scratch scratch = {0};
     kms_cli_interrupt_catch();
-    const int result = rehearse(cli, report);
+    const int result = rehearse(cli, &scratch, report);
+    const int removed = remove_scratch(cli, &scratch);
     kms_cli_interrupt_release();
-    const int number = kms_cli_interrupted();
-    if (number == 0)
-        return result;
-    (void)kms_cli_fail(cli, "interrupted by signal %d (%s): the drill was not finished", number,
-                       strsignal(number));
-    return 128 + number;
+    if (removed != KMS_CLI_EXIT_OK)
+        return removed;
+    return kms_cli_interrupted() == 0 ? result : kms_cli_interrupt_fail(cli, "the drill was not finished");
 }
 
 /* The service remembers when a recovery was last rehearsed. */

@@ -9,15 +9,9 @@ import unittest
 
 from escrow import EscrowTestCase
 from harness import KMSCTL, SOFTHSM, eventually
-from recovery_site import Ceremony, attestation_of, in_memory, offline
+from recovery_site import Ceremony, attestation_of, heed_signals, in_memory, offline
 
 SIGNALS = ((signal.SIGINT, "tokens"), (signal.SIGHUP, "transport.pem"), (signal.SIGTERM, "transport.capsule"))
-
-
-def heed_signals():
-    """In a child: what the tests were started with, such as an ignored SIGINT of a job in the background, is not for it."""
-    for number, _ in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
 
 
 def command_line(process):
@@ -70,26 +64,25 @@ class Drills(EscrowTestCase):
 class InterruptedDrills(EscrowTestCase):
     """Nothing of a scratch token stays, and none is on a disk."""
 
-    def interrupt(self, number, step, arguments):
-        """A drill that is sent a signal when it has made the file of that step."""
-        scratch = in_memory(self)
+    def interrupt(self, scratch, number, step, arguments, before=lambda: None):
+        """A drill that is sent a signal when it has made the file of that step; returns its exit code and what it said."""
         command = [KMSCTL, "recovery", "drill", *arguments, "--scratch", scratch]
         drill = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_signals)
         try:
             while not list(scratch.glob(f"kms-drill-*/{step}")):
                 self.assertIsNone(drill.poll(), "the drill has ended before it came there")
                 time.sleep(0.001)
+            before()
             drill.send_signal(number)
             out, err = drill.communicate(timeout=60)
         finally:
             drill.kill()
             drill.wait()
-        self.assertEqual((drill.returncode, out), (128 + number, ""), err)
-        self.assertIn(f"interrupted by signal {int(number)} ", err)
-        self.assertEqual(list(scratch.iterdir()), [])
+        self.assertEqual(out, "")
         self.assertEqual([path for path in pathlib.Path("/proc").glob("[0-9]*") if str(scratch) in command_line(path)], [])
+        return drill.returncode, err
 
-    def test_a_drill_that_is_interrupted_leaves_nothing(self):
+    def test_a_drill_that_is_interrupted_leaves_nothing_or_says_so(self):
         ceremony = Ceremony(self.home.path)
         self.enroll(ceremony)
         self.new_customer()
@@ -97,7 +90,21 @@ class InterruptedDrills(EscrowTestCase):
         arguments = drill_arguments(self.home, self.targets[0], ceremony)
         for number, step in SIGNALS:
             with self.subTest(step=step):
-                self.interrupt(number, step, arguments)
+                scratch = in_memory(self)
+                code, err = self.interrupt(scratch, number, step, arguments)
+                self.assertEqual(code, 128 + number, err)
+                self.assertIn(f"interrupted by signal {int(number)} ", err)
+                self.assertEqual(list(scratch.iterdir()), [])
+        with self.subTest("the scratch token is where it cannot be removed"):
+            scratch = in_memory(self)
+
+            def move_away():
+                for path in scratch.iterdir():
+                    path.rename(scratch / "elsewhere")
+
+            code, err = self.interrupt(scratch, signal.SIGTERM, "transport.capsule", arguments, move_away)
+            self.assertEqual(code, 1, err)
+            self.assertIn("holds keys and could not be removed", err)
 
     def test_a_scratch_directory_that_is_not_in_memory_is_refused(self):
         """/proc is on neither of the two file systems that are, wherever the tests' own directory is."""
