@@ -157,8 +157,14 @@ static enum kms_status verify_target(struct kms_ops *ops, struct verifying *veri
     }
     if (status != KMS_OK && json_array_size(verifying->findings) == 0)
         keep_finding(verifying, kms_error_public(&found, status));
-    if (ops->escrow != NULL)
-        KMS_TRY(ops_escrow_check_target(ops->escrow, target.directory, keep_finding, verifying, err));
+    if (ops->escrow != NULL && !target.hanging) {
+        const enum kms_status checked =
+            ops_escrow_check_target(ops->escrow, target.directory, keep_finding, verifying, err);
+        if (checked != KMS_OK) {
+            json_decref(verifying->findings);
+            return checked;
+        }
+    }
     if (status == KMS_OK && result.newest_seq < newest)
         keep_finding(verifying, "the target does not have the newest changes yet");
     *ret_good = json_array_size(verifying->findings) == 0;
