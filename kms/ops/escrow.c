@@ -158,10 +158,31 @@ enum kms_status ops_escrow_find_key(struct ops_escrow *escrow, const char *finge
     return status;
 }
 
+/*
+ * The key as it is now: whoever asks may have read it long ago. With the lock held until the capsule is written, a retirement that begins
+ * behind this look finds the capsule and removes it.
+ */
+static enum kms_status need_active(struct ops_escrow *escrow, struct kms_store_txn *txn,
+                                   const char *fingerprint, struct kms_error *err)
+{
+    struct kms_recovery_key_record now;
+    kms_mutex_assert_held(&escrow->lock);
+    KMS_TRY(escrow->store->ops->recovery.key_get(txn, fingerprint, &now, err));
+    if (now.state == KMS_RECOVERY_ACTIVE)
+        return KMS_OK;
+    return kms_fail_public(err, KMS_FAILED_PRECONDITION, "the recovery key %s was retired meanwhile",
+                           fingerprint);
+}
+
 enum kms_status ops_escrow_put_service(struct ops_escrow *escrow, const struct kms_recovery_key_record *key,
                                        struct kms_error *err)
 {
     KMS_LOCKED(&escrow->lock);
+    {
+        KMS_TXN txn = {0};
+        KMS_TRY(kms_txn_begin(escrow->store, false, &txn, err));
+        KMS_TRY(need_active(escrow, txn.txn, key->fingerprint, err));
+    }
     const struct ops_escrow_place service = {0};
     KMS_CLEANUP(kms_buf_clear) struct kms_buf file = {0};
     KMS_TRY(ops_escrow_make_locked(escrow, key, &service, &file, err));
@@ -177,7 +198,7 @@ static enum kms_status read_tenant(struct ops_escrow *escrow, const struct kms_u
     return escrow->store->ops->tenant_by_uuid(txn.txn, uuid, ret_tenant, err);
 }
 
-/* The cover is stored, if the tenant is still what was wrapped. */
+/* The cover is stored, if the tenant is still what was wrapped, and the key not retired. */
 static enum kms_status store_cover(struct ops_escrow *escrow, const struct kms_recovery_key_record *key,
                                    const struct kms_tenant_record *tenant, struct kms_error *err)
 {
@@ -185,6 +206,7 @@ static enum kms_status store_cover(struct ops_escrow *escrow, const struct kms_r
     const struct kms_recovery_cover_record cover = {key->epoch, tenant->uuid, tenant->epoch};
     KMS_TXN txn = {0};
     KMS_TRY(kms_txn_begin(escrow->store, true, &txn, err));
+    KMS_TRY(need_active(escrow, txn.txn, key->fingerprint, err));
     KMS_TRY(escrow->store->ops->tenant_by_uuid(txn.txn, &tenant->uuid, &now, err));
     if (now.epoch != tenant->epoch || memcmp(now.master_id, tenant->master_id, sizeof now.master_id) != 0)
         return kms_fail_public(err, KMS_ABORTED, "the tenant's master key was rotated meanwhile; try again");

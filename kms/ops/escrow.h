@@ -58,11 +58,11 @@ const struct kms_keys_escrow *ops_escrow_hooks(struct ops_escrow *escrow);
 /** Is the recovery key in the token, trusted, and really that key? Statuses of kms_hsm_recovery_find(). */
 enum kms_status ops_escrow_find_key(struct ops_escrow *escrow, const char *fingerprint,
                                     struct kms_error *err) KMS_MUST_USE;
-/** The capsule of the service's own keys under an ACTIVE recovery key, in every target. */
+/** The capsule of the service's own keys under a recovery key, in every target. FAILED_PRECONDITION: it is not ACTIVE any more. */
 enum kms_status ops_escrow_put_service(struct ops_escrow *escrow, const struct kms_recovery_key_record *key,
                                        struct kms_error *err) KMS_MUST_USE;
 /**
- * The same for a tenant's master key of today, and that the key covers it. FAILED_PRECONDITION: that master key can never leave the
+ * The same for a tenant's master key of today, and that the key covers it. FAILED_PRECONDITION also: that master key can never leave the
  * token, the tenant needs a new one.
  */
 enum kms_status ops_escrow_put_tenant(struct ops_escrow *escrow, const struct kms_recovery_key_record *key,

@@ -88,25 +88,51 @@ static enum kms_status note_key(void *context, const struct kms_recovery_key_rec
     return KMS_OK;
 }
 
+/* The row that an earlier run of the operation has made; NOT_FOUND: none has. A retirement between two runs ends the operation. */
+static enum kms_status find_own(struct kms_txn *txn, const struct ops_operation *operation,
+                                struct kms_recovery_key_record *ret_key, struct kms_error *err)
+{
+    const char *fingerprint = parameter(operation, "fingerprint");
+    KMS_TRY(txn->store->ops->recovery.key_get(txn->txn, fingerprint, ret_key, err));
+    if (!kms_uuid_equal(&ret_key->enroll_operation, &operation->record->uuid))
+        return kms_fail_public(err, KMS_ALREADY_EXISTS, "the recovery key %s is enrolled already",
+                               fingerprint);
+    if (ret_key->state != KMS_RECOVERY_ACTIVE)
+        return kms_fail_public(err, KMS_FAILED_PRECONDITION,
+                               "the recovery key %s was retired meanwhile; enrol a new one", fingerprint);
+    return KMS_OK;
+}
+
+/* Whether the operation may go on with its key: it is not retired, and in the token. */
+static enum kms_status check_key(struct kms_ops *ops, const struct ops_operation *operation,
+                                 struct kms_error *err)
+{
+    {
+        struct kms_recovery_key_record key;
+        KMS_TXN txn = {0};
+        KMS_TRY(kms_txn_begin(ops->store, false, &txn, err));
+        const enum kms_status status = find_own(&txn, operation, &key, err);
+        if (status != KMS_OK && status != KMS_NOT_FOUND)
+            return status;
+    }
+    *err = (struct kms_error){0};
+    return ops_escrow_find_key(ops->escrow, parameter(operation, "fingerprint"), err);
+}
+
 /* The row of the operation's key, made unless an earlier run has. */
 static enum kms_status begin_epoch(struct kms_ops *ops, const struct ops_operation *operation,
                                    struct kms_recovery_key_record *ret_key, struct kms_error *err)
 {
-    const char *fingerprint = parameter(operation, "fingerprint");
     KMS_TXN txn = {0};
     KMS_TRY(kms_txn_begin(ops->store, true, &txn, err));
-    const enum kms_status status = txn.store->ops->recovery.key_get(txn.txn, fingerprint, ret_key, err);
-    if (status == KMS_OK && kms_uuid_equal(&ret_key->enroll_operation, &operation->record->uuid))
-        return KMS_OK;
-    if (status == KMS_OK)
-        return kms_fail_public(err, KMS_ALREADY_EXISTS, "the recovery key %s is enrolled already",
-                               fingerprint);
+    const enum kms_status status = find_own(&txn, operation, ret_key, err);
     if (status != KMS_NOT_FOUND)
         return status;
+    *err = (struct kms_error){0};
     struct kms_recovery_key_record key = {.state = KMS_RECOVERY_ACTIVE,
                                           .enrolled_ns = kms_clock_wall_ns(),
                                           .enroll_operation = operation->record->uuid};
-    (void)snprintf(key.fingerprint, sizeof key.fingerprint, "%s", fingerprint);
+    (void)snprintf(key.fingerprint, sizeof key.fingerprint, "%s", parameter(operation, "fingerprint"));
     (void)snprintf(key.enrolled_by, sizeof key.enrolled_by, "%s", operation->record->requester);
     struct enrolled enrolled = {0};
     KMS_TRY(txn.store->ops->recovery.key_list(txn.txn, note_key, &enrolled, err));
@@ -155,7 +181,7 @@ static enum kms_status execute_enroll(struct kms_ops *ops, struct ops_operation 
 {
     struct kms_recovery_key_record key;
     KMS_TRY(need_escrow(ops, err));
-    KMS_TRY(ops_escrow_find_key(ops->escrow, parameter(operation, "fingerprint"), err));
+    KMS_TRY(check_key(ops, operation, err));
     KMS_TRY(begin_epoch(ops, operation, &key, err));
     kms_test_point("recovery.enrolled");
     KMS_TRY(ops_escrow_put_service(ops->escrow, &key, err));

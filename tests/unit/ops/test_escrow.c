@@ -8,6 +8,7 @@
 #include "fake/fault_store.h"
 #include "keys/rekey.h"
 #include "ops/escrow.h"
+#include "ops/recovery.h"
 #include "store/sqlite.h"
 
 #include <setjmp.h>
@@ -328,6 +329,96 @@ static void nothing_is_removed_while_the_store_cannot_be_read(void **state)
     }
 }
 
+/* The key is retired while somebody still holds its record of before. */
+static void retire(const struct kms_recovery_key_record *key, enum kms_recovery_state state)
+{
+    struct kms_recovery_key_record now = *key;
+    struct kms_txn txn = {0};
+    now.state = state;
+    now.retire_operation = kms_uuid_random();
+    now.retired_ns = state == KMS_RECOVERY_RETIRED ? 2 : 0;
+    (void)snprintf(now.retired_by, sizeof now.retired_by, "ann");
+    (void)snprintf(now.statement, sizeof now.statement, "its shares are burnt");
+    must(kms_txn_begin(site.store, true, &txn, &site.err));
+    must(site.store->ops->recovery.key_put(txn.txn, &now, &site.err));
+    must(kms_txn_commit(&txn, &site.err));
+    must(ops_escrow_remove_all(site.escrow, key->fingerprint, &site.err));
+}
+
+static bool is_covered(const struct kms_uuid *tenant, uint64_t recovery_epoch)
+{
+    uint64_t first = 0;
+    struct kms_txn txn = {0};
+    must(kms_txn_begin(site.store, false, &txn, &site.err));
+    const enum kms_status status =
+        site.store->ops->recovery.cover_get(txn.txn, recovery_epoch, tenant, &first, &site.err);
+    kms_txn_clear(&txn);
+    return status == KMS_OK;
+}
+
+static void under_a_key_that_was_retired_meanwhile_nothing_is_made(void **state)
+{
+    (void)state;
+    struct kms_tenant_record tenant;
+    static const enum kms_recovery_state states[] = {KMS_RECOVERY_RETIRING, KMS_RECOVERY_RETIRED};
+    must(create("acme", &tenant));
+    const struct kms_recovery_key_record key = enroll();
+    for (size_t i = 0; i < 2; i++) {
+        retire(&key, states[i]);
+        assert_int_equal(ops_escrow_put_service(site.escrow, &key, &site.err), KMS_FAILED_PRECONDITION);
+        assert_int_equal(ops_escrow_put_tenant(site.escrow, &key, &tenant.uuid, &site.err),
+                         KMS_FAILED_PRECONDITION);
+        assert_non_null(
+            strstr(kms_error_public(&site.err, KMS_FAILED_PRECONDITION), "was retired meanwhile"));
+        assert_int_equal(found(NULL, 0) + found(&tenant.uuid, 1), 0);
+        assert_false(is_covered(&tenant.uuid, key.epoch));
+    }
+}
+
+/* One run of an enrolment, as the runner makes it. */
+static enum kms_status run_enrolment(const struct kms_uuid *uuid)
+{
+    static struct kms_ops ops; /* of which an enrolment uses this much */
+    ops.store = site.store;
+    ops.hsm = site.hsm;
+    ops.escrow = site.escrow;
+    struct kms_operation_record record = {.uuid = *uuid, .requester = "ann"};
+    json_t *parameters = json_pack("{s:s}", "fingerprint", fingerprint);
+    struct ops_operation operation = {
+        .kind = &ops_recovery_enroll_kind, .record = &record, .parameters = parameters};
+    char *result = NULL;
+    site.err = (struct kms_error){0};
+    const enum kms_status status = ops_recovery_enroll_kind.execute(&ops, &operation, &result, &site.err);
+    json_decref(parameters);
+    free(result);
+    return status;
+}
+
+static void an_enrolment_that_is_resumed_behind_the_retirement_of_its_key_fails(void **state)
+{
+    (void)state;
+    struct kms_recovery_key_record key = {0};
+    const struct kms_uuid uuid = kms_uuid_random();
+    must(run_enrolment(&uuid));
+    must(run_enrolment(&uuid)); /* after a crash, say */
+    assert_int_equal(found(NULL, 0), TARGETS);
+    struct kms_txn txn = {0};
+    must(kms_txn_begin(site.store, false, &txn, &site.err));
+    must(site.store->ops->recovery.key_get(txn.txn, fingerprint, &key, &site.err));
+    kms_txn_clear(&txn);
+    retire(&key, KMS_RECOVERY_RETIRED);
+    assert_int_equal(run_enrolment(&uuid), KMS_FAILED_PRECONDITION);
+    assert_non_null(strstr(kms_error_public(&site.err, KMS_FAILED_PRECONDITION),
+                           "was retired meanwhile; enrol a new one"));
+    assert_int_equal(found(NULL, 0), 0);
+    struct kms_hsm_session *session = NULL; /* and says the same when the token has lost it, too */
+    must(kms_hsm_checkout(site.hsm, INT64_MAX, &session, &site.err));
+    must(kms_hsm_recovery_remove(site.hsm, session, fingerprint, &site.err));
+    kms_hsm_checkin(site.hsm, session);
+    assert_int_equal(run_enrolment(&uuid), KMS_FAILED_PRECONDITION);
+    assert_int_equal(found(NULL, 0), 0);
+}
+
 static unsigned findings;
 
 static void count_finding(void *context, const char *text)
@@ -378,6 +469,8 @@ int main(void)
         TEST(a_recovery_key_that_is_gone_from_the_token_stops_batches_and_is_told),
         TEST(nothing_is_removed_while_the_store_cannot_be_read),
         TEST(a_target_is_checked_file_by_file),
+        TEST(under_a_key_that_was_retired_meanwhile_nothing_is_made),
+        TEST(an_enrolment_that_is_resumed_behind_the_retirement_of_its_key_fails),
     };
     return cmocka_run_group_tests_name("ops/escrow", tests, NULL, NULL);
 }
