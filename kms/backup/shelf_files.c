@@ -12,15 +12,19 @@
 
 static const char partial[] = ".partial";
 
-/* A directory within one that is open, made when it is missing and wanted. */
+/* What was done in an open directory outlives a power cut; also what was found done, for who has done it may have died before this. */
+static enum kms_status settle(int dir, const char *name, struct kms_error *err)
+{
+    return fsync(dir) == 0 ? KMS_OK : kms_backup_io_failed("flush the directory of", name, err);
+}
+
+/* A directory within one that is open, made durably when it is missing and wanted. */
 static enum kms_status enter(int parent, const char *name, bool make, int *ret_fd, struct kms_error *err)
 {
-    if (make && mkdirat(parent, name, 0700) == 0) {
-        if (fsync(parent) != 0)
-            return kms_backup_io_failed("flush the directory of", name, err);
-    } else if (make && errno != EEXIST) {
+    if (make && mkdirat(parent, name, 0700) != 0 && errno != EEXIST)
         return kms_backup_io_failed("make the directory", name, err);
-    }
+    if (make)
+        KMS_TRY(settle(parent, name, err));
     *ret_fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     return *ret_fd >= 0 ? KMS_OK : kms_backup_io_failed("open the directory", name, err);
 }
@@ -59,20 +63,25 @@ enum kms_status kms_shelf_files_put(const char *directory, const char *folder, c
         return kms_backup_io_failed("flush", name, err);
     if (renameat(dir, partial, dir, name) != 0)
         return kms_backup_io_failed("rename a file to", name, err);
-    return fsync(dir) == 0 ? KMS_OK : kms_backup_io_failed("flush the directory of", name, err);
+    return settle(dir, name, err);
 }
 
 enum kms_status kms_shelf_files_remove(const char *directory, const char *folder, const char *name,
                                        struct kms_error *err)
 {
+    KMS_CLOSE int shelf = -1;
     KMS_CLOSE int dir = -1;
-    const enum kms_status status = open_folder(directory, folder, false, &dir, err);
-    if (status == KMS_NOT_FOUND)
+    enum kms_status status = open_shelf(directory, false, &shelf, err);
+    if (status == KMS_NOT_FOUND) /* nobody ever removes that one */
         return KMS_OK;
     KMS_TRY(status);
-    if (unlinkat(dir, name, 0) != 0)
-        return errno == ENOENT ? KMS_OK : kms_backup_io_failed("remove", name, err);
-    return fsync(dir) == 0 ? KMS_OK : kms_backup_io_failed("flush the directory of", name, err);
+    status = enter(shelf, folder, false, &dir, err);
+    if (status == KMS_NOT_FOUND)
+        return settle(shelf, folder, err);
+    KMS_TRY(status);
+    if (unlinkat(dir, name, 0) != 0 && errno != ENOENT)
+        return kms_backup_io_failed("remove", name, err);
+    return settle(dir, name, err);
 }
 
 /* Every name in an open directory, until one of them is refused. */
@@ -115,12 +124,12 @@ enum kms_status kms_shelf_files_remove_folder(const char *directory, const char 
     KMS_CLOSE int dir = -1;
     status = enter(shelf, folder, false, &dir, err);
     if (status == KMS_NOT_FOUND)
-        return KMS_OK;
+        return settle(shelf, folder, err);
     KMS_TRY(status);
     KMS_TRY(each_name(dir, remove_name, err, err));
     if (unlinkat(shelf, folder, AT_REMOVEDIR) != 0)
         return kms_backup_io_failed("remove the directory", folder, err);
-    return fsync(shelf) == 0 ? KMS_OK : kms_backup_io_failed("flush the directory of", folder, err);
+    return settle(shelf, folder, err);
 }
 
 static enum kms_status note_name(void *context, int dir, const char *name)
