@@ -103,6 +103,19 @@ static enum kms_status find_own(struct kms_txn *txn, const struct ops_operation 
     return KMS_OK;
 }
 
+/* The key is in the token, and trusted. */
+static enum kms_status need_trusted(struct kms_ops *ops, const char *fingerprint, struct kms_error *err)
+{
+    const enum kms_status status = ops_escrow_find_key(ops->escrow, fingerprint, err);
+    if (status != KMS_NOT_FOUND) /* which is of the HSM, not of what was asked for */
+        return status;
+    return kms_fail_public(
+        err, KMS_FAILED_PRECONDITION,
+        "the HSM has no recovery key %s: its security officer must put it there first (kmsd "
+        "--trust-recovery-key)",
+        fingerprint);
+}
+
 /* Whether the operation may go on with its key: it is not retired, and in the token. */
 static enum kms_status check_key(struct kms_ops *ops, const struct ops_operation *operation,
                                  struct kms_error *err)
@@ -116,7 +129,7 @@ static enum kms_status check_key(struct kms_ops *ops, const struct ops_operation
             return status;
     }
     *err = (struct kms_error){0};
-    return ops_escrow_find_key(ops->escrow, parameter(operation, "fingerprint"), err);
+    return need_trusted(ops, parameter(operation, "fingerprint"), err);
 }
 
 /* The row of the operation's key, made unless an earlier run has. */
@@ -167,8 +180,8 @@ static enum kms_status cover_tenant(void *context, const struct kms_tenant_recor
         return status;
     if (status == KMS_OK) {
         covering->covered++;
-    } else {
-        *err = (struct kms_error){0}; /* its key can never leave: the result says so */
+    } else { /* its key can never leave, and the result says so, unless something is wrong with the recovery key */
+        KMS_TRY(check_key(covering->ops, covering->operation, err));
         covering->without++;
         if (json_array_size(covering->names) < WITHOUT_NAMED_MAX)
             (void)json_array_append_new(covering->names, json_string(tenant->id));
@@ -228,14 +241,7 @@ static enum kms_status enroll(struct ops_run *run, const ProtobufCMessage *messa
     if (found != KMS_NOT_FOUND)
         return found;
     call->error = (struct kms_error){0};
-    const enum kms_status trusted = ops_escrow_find_key(run->ops->escrow, key.fingerprint, &call->error);
-    if (trusted == KMS_NOT_FOUND) /* of the HSM, not of what was asked for */
-        return kms_fail_public(
-            &call->error, KMS_FAILED_PRECONDITION,
-            "the HSM has no recovery key %s: its security officer must put it there first (kmsd "
-            "--trust-recovery-key)",
-            key.fingerprint);
-    KMS_TRY(trusted);
+    KMS_TRY(need_trusted(run->ops, key.fingerprint, &call->error));
     return ops_operation_request(
         run, &ops_recovery_enroll_kind, NULL,
         json_pack("{s:i, s:s}", "bits", (int)(8 * key.modulus_len), "fingerprint", key.fingerprint), 0,

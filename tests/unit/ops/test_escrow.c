@@ -43,8 +43,12 @@ static int64_t later_mono(void)
     return now.tv_sec * KMS_NS_PER_SECOND + now.tv_nsec + clock_ns;
 }
 
+static void (*at_each_look)(void); /* at the clock: what happens meanwhile */
+
 static int64_t wall(void)
 {
+    if (at_each_look != NULL)
+        at_each_look();
     return INT64_C(1800000000) * KMS_NS_PER_SECOND;
 }
 
@@ -81,6 +85,7 @@ static int setup(void **state)
     char path[80];
     memset(&site, 0, sizeof site);
     clock_ns = 0;
+    at_each_look = NULL;
     kms_clock_set_source(&source);
     (void)snprintf(site.root, sizeof site.root, "/tmp/kms-escrow-XXXXXX");
     assert_non_null(mkdtemp(site.root));
@@ -157,6 +162,16 @@ static unsigned found(const struct kms_uuid *tenant, uint64_t epoch)
     for (size_t i = 0; i < TARGETS; i++)
         count += access(capsule(i, tenant, epoch), F_OK) == 0;
     return count;
+}
+
+/* The officer removes the recovery key from the token. */
+static void lose_key(void)
+{
+    struct kms_hsm_session *session = NULL;
+    struct kms_error err = {0};
+    assert_int_equal(kms_hsm_checkout(site.hsm, INT64_MAX, &session, &err), KMS_OK);
+    assert_int_equal(kms_hsm_recovery_remove(site.hsm, session, fingerprint, &err), KMS_OK);
+    kms_hsm_checkin(site.hsm, session);
 }
 
 /* A pass now, whatever the time; what it has found. */
@@ -279,12 +294,9 @@ static void a_recovery_key_that_is_gone_from_the_token_stops_batches_and_is_told
 {
     (void)state;
     struct kms_tenant_record tenant;
-    struct kms_hsm_session *session = NULL;
     (void)enroll();
     must(create("acme", &tenant));
-    must(kms_hsm_checkout(site.hsm, INT64_MAX, &session, &site.err));
-    must(kms_hsm_recovery_remove(site.hsm, session, fingerprint, &site.err));
-    kms_hsm_checkin(site.hsm, session);
+    lose_key();
     assert_int_equal(rotate(&tenant.uuid), KMS_FAILED_PRECONDITION);
     assert_non_null(
         strstr(kms_error_public(&site.err, KMS_FAILED_PRECONDITION), "security officer must put it back"));
@@ -411,12 +423,32 @@ static void an_enrolment_that_is_resumed_behind_the_retirement_of_its_key_fails(
     assert_non_null(strstr(kms_error_public(&site.err, KMS_FAILED_PRECONDITION),
                            "was retired meanwhile; enrol a new one"));
     assert_int_equal(found(NULL, 0), 0);
-    struct kms_hsm_session *session = NULL; /* and says the same when the token has lost it, too */
-    must(kms_hsm_checkout(site.hsm, INT64_MAX, &session, &site.err));
-    must(kms_hsm_recovery_remove(site.hsm, session, fingerprint, &site.err));
-    kms_hsm_checkin(site.hsm, session);
+    lose_key(); /* and it says the same when the token has lost it, too */
     assert_int_equal(run_enrolment(&uuid), KMS_FAILED_PRECONDITION);
     assert_int_equal(found(NULL, 0), 0);
+}
+
+static void lose_key_behind_the_service_capsule(void)
+{
+    if (found(NULL, 0) < TARGETS)
+        return;
+    at_each_look = NULL;
+    lose_key();
+}
+
+/* Nothing is wrong with the tenant's master key then: that it must be rotated would be the wrong advice. */
+static void an_enrolment_whose_key_is_lost_from_the_token_in_the_middle_says_so(void **state)
+{
+    (void)state;
+    struct kms_tenant_record tenant;
+    const struct kms_uuid uuid = kms_uuid_random();
+    must(create("acme", &tenant));
+    at_each_look = lose_key_behind_the_service_capsule;
+    assert_int_equal(run_enrolment(&uuid), KMS_FAILED_PRECONDITION);
+    assert_null(at_each_look);
+    assert_non_null(strstr(kms_error_public(&site.err, KMS_FAILED_PRECONDITION), "must put it there first"));
+    assert_int_equal(found(NULL, 0), TARGETS);
+    assert_int_equal(found(&tenant.uuid, 1), 0);
 }
 
 static unsigned findings;
@@ -471,6 +503,7 @@ int main(void)
         TEST(a_target_is_checked_file_by_file),
         TEST(under_a_key_that_was_retired_meanwhile_nothing_is_made),
         TEST(an_enrolment_that_is_resumed_behind_the_retirement_of_its_key_fails),
+        TEST(an_enrolment_whose_key_is_lost_from_the_token_in_the_middle_says_so),
     };
     return cmocka_run_group_tests_name("ops/escrow", tests, NULL, NULL);
 }
