@@ -178,7 +178,7 @@ static enum kms_status compose(struct kms_ops *ops, struct kms_txn *txn, const s
     json_t *remaining = NULL;
     ops->hsm->ops->info(ops->hsm, &info);
     KMS_TRY(read_entries(txn, &batch->uuid, &entries, err));
-    KMS_TRY(ops_shred_remaining(ops, txn, batch, &remaining, err));
+    KMS_TRY(ops_shred_remaining(ops, txn, batch, &remaining, NULL, err));
     JSON *document = json_pack(
         "{s:o, s:o, s:o, s:o, s:b, s:s, s:{s:I, s:o, s:I, s:o}, s:o, s:{s:I, s:o}, s:o, s:o, s:o, s:{s:o, "
         "s:o, "

@@ -9,6 +9,7 @@ struct texts {
     struct kms_txn *txn;
     const struct kms_batch_record *batch;
     json_t *list;
+    bool by_recovery_key; /* one of them is about a recovery key */
     struct kms_error *err;
 };
 
@@ -34,6 +35,7 @@ static enum kms_status add_recovery_key(void *context, const struct kms_recovery
     if (status == KMS_NOT_FOUND || (status == KMS_OK && first > texts->batch->old_epoch))
         return KMS_OK;
     KMS_TRY(status);
+    texts->by_recovery_key = true;
     return add(
         texts,
         json_sprintf("recovery key %s (recovery epoch %llu): it opens capsules of the master keys of this "
@@ -63,9 +65,11 @@ static enum kms_status add_media(struct kms_ops *ops, struct texts *texts)
 
 enum kms_status ops_shred_remaining(struct kms_ops *ops, struct kms_txn *txn,
                                     const struct kms_batch_record *batch, json_t **ret_list,
-                                    struct kms_error *err)
+                                    bool *ret_by_recovery_key, struct kms_error *err)
 {
     struct texts texts = {.txn = txn, .batch = batch, .list = json_array(), .err = err};
+    if (texts.list == NULL) /* which would read as: nothing remains */
+        return kms_fail(err, KMS_NO_MEMORY, "no memory for what remains of a shred");
     enum kms_status status = add_media(ops, &texts);
     if (status == KMS_OK)
         status = txn->store->ops->recovery.key_list(txn->txn, add_recovery_key, &texts, err);
@@ -74,5 +78,7 @@ enum kms_status ops_shred_remaining(struct kms_ops *ops, struct kms_txn *txn,
         return status;
     }
     *ret_list = texts.list;
+    if (ret_by_recovery_key != NULL)
+        *ret_by_recovery_key = texts.by_recovery_key;
     return KMS_OK;
 }

@@ -206,7 +206,7 @@ static enum kms_status follow_batch(struct ops_run *run, struct kms_txn *txn,
     if (batch.state != KMS_BATCH_SEALED)
         return KMS_OK;
     json_t *remaining = NULL;
-    KMS_TRY(ops_shred_remaining(run->ops, txn, &batch, &remaining, &call->error));
+    KMS_TRY(ops_shred_remaining(run->ops, txn, &batch, &remaining, NULL, &call->error));
     message->n_remaining = json_array_size(remaining);
     message->remaining =
         kms_arena_alloc(call->arena, (message->n_remaining + 1) * sizeof *message->remaining);

@@ -88,11 +88,11 @@ enum kms_status ops_shred_target_message(struct ops_run *run, struct kms_txn *tx
 
 /**
  * What stands between SEALED and ERASED for the keys of a sealed batch, by name: an array of texts, empty when nothing does;
- * json_decref() it. Failures of the store; NO_MEMORY.
+ * json_decref() it. `*ret_by_recovery_key` (NULL: nobody asks): whether a recovery key is among what does. Failures of the store; NO_MEMORY.
  */
 enum kms_status ops_shred_remaining(struct kms_ops *ops, struct kms_txn *txn,
                                     const struct kms_batch_record *batch, json_t **ret_list,
-                                    struct kms_error *err) KMS_MUST_USE;
+                                    bool *ret_by_recovery_key, struct kms_error *err) KMS_MUST_USE;
 
 /* shred.c: the making of jobs, also for other methods that shred. In a writing transaction; the purpose is checked. */
 struct ops_shred_wanted {

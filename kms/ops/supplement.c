@@ -46,19 +46,6 @@ static enum kms_status take_batch(void *context, const struct kms_batch_record *
     return KMS_OK;
 }
 
-/* True when a text of the list is about a recovery key. */
-static bool names_recovery_key(const json_t *remaining)
-{
-    size_t index;
-    json_t *text;
-    json_array_foreach(remaining, index, text)
-    {
-        if (strncmp(json_string_value(text), "recovery key ", sizeof "recovery key " - 1) == 0)
-            return true;
-    }
-    return false;
-}
-
 /* One batch, if nothing but time or the medium stands in its way now, and this key did before. */
 static enum kms_status add_batch(const struct walk *walk, struct kms_txn *txn,
                                  const struct kms_batch_record *batch, json_t *completed,
@@ -68,19 +55,21 @@ static enum kms_status add_batch(const struct walk *walk, struct kms_txn *txn,
     KMS_CLEANUP(kms_certificate_record_clear) struct kms_certificate_record certificate = {0};
     if (batch->old_epoch < walk->first)
         return KMS_OK;
-    KMS_TRY(ops_shred_remaining(walk->ops, txn, batch, &remaining, err));
-    if (names_recovery_key(remaining))
+    bool by_recovery_key = false;
+    KMS_TRY(ops_shred_remaining(walk->ops, txn, batch, &remaining, &by_recovery_key, err));
+    if (by_recovery_key)
         return KMS_OK;
     const enum kms_status status =
         txn->store->ops->shred.certificate_get(txn->txn, &batch->uuid, &certificate, err);
     if (status == KMS_NOT_FOUND)
         return KMS_OK; /* it is made after the retirement, and knows of it */
     KMS_TRY(status);
-    (void)json_array_append_new(completed,
-                                json_pack("{s:o, s:o, s:O, s:o}", "batch", ops_json_uuid(&batch->uuid),
-                                          "certificate", ops_json_uuid(&certificate.uid), "remaining",
-                                          remaining, "sealed", ops_json_time(batch->sealed_ns)));
-    return KMS_OK;
+    json_t *entry = json_pack("{s:o, s:o, s:O, s:o}", "batch", ops_json_uuid(&batch->uuid), "certificate",
+                              ops_json_uuid(&certificate.uid), "remaining", remaining, "sealed",
+                              ops_json_time(batch->sealed_ns));
+    return json_array_append_new(completed, entry) == 0
+               ? KMS_OK
+               : kms_fail(err, KMS_NO_MEMORY, "no memory for a supplementary certificate");
 }
 
 /* The next portion of the tenant's batches. */
