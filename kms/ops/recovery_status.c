@@ -75,7 +75,7 @@ static enum kms_status take_key(void *context, const struct kms_recovery_key_rec
 static enum kms_status name_tenant(struct kms_arena *arena, const struct kms_tenant_record *tenant,
                                    Kms__V1__RecoveryKey *key)
 {
-    if (key->state != KMS__V1__RECOVERY_KEY__STATE__ACTIVE || key->n_first_without == WITHOUT_NAMED_MAX)
+    if (key->n_first_without == WITHOUT_NAMED_MAX)
         return KMS_OK;
     if (key->first_without == NULL)
         key->first_without = kms_arena_alloc(arena, WITHOUT_NAMED_MAX * sizeof *key->first_without);
@@ -86,7 +86,7 @@ static enum kms_status name_tenant(struct kms_arena *arena, const struct kms_ten
     return KMS_OK;
 }
 
-/* Which keys cover a tenant, counted. */
+/* Which keys cover a tenant, counted; whom a retired key leaves out does not matter any more. */
 static enum kms_status count_tenant(void *context, const struct kms_tenant_record *tenant,
                                     struct kms_error *err)
 {
@@ -101,9 +101,10 @@ static enum kms_status count_tenant(void *context, const struct kms_tenant_recor
         if (status != KMS_OK && status != KMS_NOT_FOUND)
             return status;
         key->tenants_covered += status == KMS_OK;
-        key->tenants_without += status == KMS_NOT_FOUND;
-        if (status == KMS_NOT_FOUND)
+        if (status == KMS_NOT_FOUND && key->state == KMS__V1__RECOVERY_KEY__STATE__ACTIVE) {
+            key->tenants_without++;
             KMS_TRY(name_tenant(listing->arena, tenant, key));
+        }
     }
     return KMS_OK;
 }

@@ -290,6 +290,8 @@ class Erased(EscrowTestCase):
         status = self.key_status(first)
         self.assertEqual((status["state"], status["statement"], status["retired_by"]), ("RETIRED", "all shares were burnt", "spiffe://kms.example/custodian/ann"))
         self.check_supplement(first, uid)
+        self.ctl("operator", "tenant", "create", "newcomer")
+        self.assertEqual(int(self.key_status(first)["tenants_without"]), 0)  # a retired key leaves out nobody who should be mended
 
         self.refused("retired, and never comes back", "custodian", "recovery", "enroll", "--public", first.path)
         self.refused("retired already", "custodian", "recovery", "retire", first.fingerprint, "--statement", "again", "--yes")
