@@ -11,7 +11,8 @@
  *     recovery/<fingerprint>/<tenant>.<epoch>.capsule   of each tenant that the key covers: the master key of its epoch; while a batch
  *                                                       is not sealed, those of the epochs before and behind it may be there too
  *
- * That a key covers a tenant is in the store before the capsule leaves this process, so that the store never claims too little.
+ * That a key covers a tenant is in the store before the capsule of a master key in use leaves the process, and for a new epoch in the
+ * transaction that makes it count, so that the store never claims too little.
  */
 #ifndef KMS_OPS_ESCROW_H
 #define KMS_OPS_ESCROW_H

@@ -119,7 +119,10 @@ enum kms_status ops_operation_start(struct kms_ops *ops, const struct ops_operat
 
 /** Every kind, ended by NULL. */
 extern const struct ops_operation_kind *const ops_operation_kinds[];
-/** About once a second on the runner's thread for what is not urgent, between operations: windows, schedules, retention. Must be short. */
+/**
+ * About once a second on the runner's thread for what is not urgent, between operations: windows, schedules, retention. Must be short; only a
+ * pass over the recovery capsules may take as long as a target and the token do.
+ */
 void ops_tick(struct kms_ops *ops);
 /** The same on the thread for what is urgent, beside a job of minutes: alerts, and what keeps the database small. */
 void ops_tick_at_once(struct kms_ops *ops);
