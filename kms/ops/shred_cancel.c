@@ -78,14 +78,17 @@ static enum kms_status look(void *context, const struct kms_shred_target_record 
     return KMS_OK;
 }
 
-/* In one of the jobs. */
+/* In one of the jobs, whose own purpose may be what is frozen. */
 static enum kms_status cancel_target(struct ops_run *run, struct kms_txn *txn,
-                                     struct kms_shred_target_record *target, bool held,
+                                     struct kms_shred_target_record *target,
                                      struct kms_shred_job_record *ret_job)
 {
     struct kms_call *call = run->call;
+    char barrier[OPS_SHRED_BARRIER_MAX];
     KMS_TRY(txn->store->ops->shred.job_get(txn->txn, &target->job, ret_job, &call->error));
-    KMS_TRY(check_time(run, ret_job, held));
+    KMS_TRY(ops_shred_barrier(run->ops, txn, &ret_job->tenant, ret_job->purpose, &target->customer, barrier,
+                              &call->error));
+    KMS_TRY(check_time(run, ret_job, barrier[0] != '\0'));
     target->state = KMS_SHRED_TARGET_CANCELLED;
     target->changed_ns = kms_clock_wall_ns();
     (void)snprintf(target->reason, sizeof target->reason, "cancelled by %.200s", call->identity->name);
@@ -99,7 +102,6 @@ static enum kms_status cancel_customer(struct ops_run *run, struct kms_txn *txn,
 {
     struct kms_call *call = run->call;
     struct kms_uuid customer;
-    char barrier[OPS_SHRED_BARRIER_MAX];
     KMS_TRY(ops_shred_find_customer(call, txn, tenant, name, &customer));
     run->event.customer = customer;
     KMS_CLEANUP(search_clear)
@@ -113,9 +115,8 @@ static enum kms_status cancel_customer(struct ops_run *run, struct kms_txn *txn,
         return kms_fail_public(&call->error, KMS_FAILED_PRECONDITION,
                                "customer '%s' does not wait to be shredded: see kmsctl shred status", name);
     }
-    KMS_TRY(ops_shred_barrier(run->ops, txn, &tenant->uuid, "", &customer, barrier, &call->error));
     for (size_t i = 0; i < search.count; i++)
-        KMS_TRY(cancel_target(run, txn, &search.targets[i], barrier[0] != '\0', ret_job));
+        KMS_TRY(cancel_target(run, txn, &search.targets[i], ret_job));
     KMS_TRY(kms_txn_commit(txn, &call->error));
     ops_shred_note(run->ops->shred, &customer, false);
     return KMS_OK;

@@ -196,7 +196,8 @@ class Safe(KeepingTestCase):
     def test_what_is_scheduled_in_a_frozen_tenant_or_purpose_waits(self):
         name, uid, _ = self.new_customer()
         other, _, _ = self.new_customer()
-        for what in (("tenant", TENANT), ("purpose", "--tenant", TENANT, PURPOSE)):
+        tenant, purpose = ("tenant", TENANT), ("purpose", "--tenant", TENANT, PURPOSE)
+        for what, whole in ((tenant, True), (purpose, True), (purpose, False)):
             named = ("--purpose", PURPOSE) if what[0] == "purpose" else ()
             operation = self.request("--customer", name, *named)
             self.approve(operation)
@@ -205,7 +206,8 @@ class Safe(KeepingTestCase):
             self.hold(other)  # saves keys: no freeze stops that
             time.sleep(4)  # the window ends, and nothing happens: that is what is looked at
             self.assertEqual((self.state(uid), "frozen" in self.status(uid)["targets"][-1]["reason"]), ("HELD", True))
-            self.ctl("operator", "shred", "cancel", self.job(operation)["uid"])  # though its window has ended
+            cancelled = (self.job(operation)["uid"],) if whole else ("--tenant", TENANT, "--customer", name)
+            self.ctl("operator", "shred", "cancel", *cancelled)  # though its window has ended
             self.assertEqual(self.state(uid), "CANCELLED")
             unfreeze = self.ctl("operator", "unfreeze", *what, "--reason", "they were not")
             self.approve(unfreeze)
