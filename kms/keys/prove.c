@@ -97,21 +97,34 @@ static enum kms_status walk_page(const struct walk *walk, uint32_t level, uint64
     return KMS_OK;
 }
 
-/* The rows of KEKs that the walk can have come by; more would be in slots of no page. */
+/* How many rows of KEKs there are in that range of slots. */
+static enum kms_status count_range(const struct walk *walk, uint64_t first, uint64_t slots,
+                                   uint64_t *ret_count, struct kms_error *err)
+{
+    KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
+    KMS_FREE struct kms_kek_record *rows = NULL;
+    size_t count = 0;
+    KMS_TRY(kms_txn_begin(walk->work->keys->store, false, &txn, err));
+    KMS_TRY(
+        txn.store->ops->rekey.keks_in_slots(txn.txn, &walk->tenant->uuid, first, slots, &rows, &count, err));
+    *ret_count = count;
+    return KMS_OK;
+}
+
+/* All rows of the tenant's KEKs: what the walk does not come by is in slots of no page. In slots that were never given out none belongs. */
 static enum kms_status count_rows(const struct walk *walk, uint64_t *ret_count, struct kms_error *err)
 {
     enum { SLOTS_AT_ONCE = 4096 };
+    const uint64_t end = walk->tenant->next_slot;
     uint64_t total = 0;
-    for (uint64_t first = 0; first < walk->tenant->next_slot; first += SLOTS_AT_ONCE) {
-        KMS_CLEANUP(kms_txn_clear) struct kms_txn txn = {0};
-        KMS_FREE struct kms_kek_record *rows = NULL;
-        size_t count = 0;
-        KMS_TRY(kms_txn_begin(walk->work->keys->store, false, &txn, err));
-        KMS_TRY(txn.store->ops->rekey.keks_in_slots(txn.txn, &walk->tenant->uuid, first, SLOTS_AT_ONCE, &rows,
-                                                    &count, err));
+    uint64_t count = 0;
+    for (uint64_t first = 0; first < end; first += SLOTS_AT_ONCE) {
+        const uint64_t left = end - first;
+        KMS_TRY(count_range(walk, first, left < SLOTS_AT_ONCE ? left : SLOTS_AT_ONCE, &count, err));
         total += count;
     }
-    *ret_count = total;
+    KMS_TRY(count_range(walk, end, INT64_MAX - end, &count, err));
+    *ret_count = total + count;
     return KMS_OK;
 }
 

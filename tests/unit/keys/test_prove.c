@@ -1,6 +1,7 @@
 /* Goal: a proof succeeds when every key opens and nothing else is there, and says what is not so. */
 #include "keys/prove.h"
 #include "keys/rekey.h"
+#include "keys/shape.h"
 #include "unit/keys/fixture.h"
 
 #include <setjmp.h>
@@ -84,7 +85,7 @@ static void a_page_of_before_a_shred_is_refused(void **state)
     kms_page_record_clear(&page);
 }
 
-static void a_key_without_its_row_and_a_row_without_its_key_are_refused(void **state)
+static void a_key_without_its_row_is_refused(void **state)
 {
     (void)state;
     struct kms_txn txn = {0};
@@ -92,6 +93,48 @@ static void a_key_without_its_row_and_a_row_without_its_key_are_refused(void **s
     assert_int_equal(kms_txn_begin(f.store, true, &txn, &f.err), KMS_OK);
     assert_int_equal(f.store->ops->rekey.kek_shred(txn.txn, kek.kek_id, &f.err), KMS_OK);
     assert_int_equal(kms_txn_commit(&txn, &f.err), KMS_OK);
+    is_refused("a page holds more or fewer keys than there are rows for it");
+}
+
+/* Another version of a key, in a slot that no page has. */
+static void add_row_at(uint64_t slot)
+{
+    struct kms_txn txn = {0};
+    struct kms_kek_record kek = fixture_kek(&f, "acme", "k5", "service");
+    kek.kek_id[0] ^= 1;
+    kek.version++;
+    kek.slot = slot;
+    assert_int_equal(kms_txn_begin(f.store, true, &txn, &f.err), KMS_OK);
+    assert_int_equal(f.store->ops->kek_insert(txn.txn, &kek, &f.err), KMS_OK);
+    assert_int_equal(kms_txn_commit(&txn, &f.err), KMS_OK);
+}
+
+static void a_row_in_a_page_that_is_not_in_the_tree_is_refused(void **state)
+{
+    (void)state;
+    struct kms_txn txn = {0};
+    struct kms_tenant_record record = fixture_tenant_record(&f, "acme");
+    add_row_at(record.next_slot + KMS_SHAPE_FAN_OUT);
+    record.next_slot += 2 * KMS_SHAPE_FAN_OUT; /* as if it had been given out */
+    record.revision++;
+    assert_int_equal(kms_txn_begin(f.store, true, &txn, &f.err), KMS_OK);
+    assert_int_equal(f.store->ops->tenant_update(txn.txn, &record, &f.err), KMS_OK);
+    assert_int_equal(kms_txn_commit(&txn, &f.err), KMS_OK);
+    is_refused("a row of a key has no place in the tree");
+}
+
+static void a_row_in_a_slot_that_was_never_given_out_is_refused(void **state)
+{
+    (void)state;
+    /* in the next page: a row in the last one is found by its page */
+    add_row_at(fixture_tenant_record(&f, "acme").next_slot + KMS_SHAPE_FAN_OUT);
+    is_refused("a row of a key has no place in the tree");
+}
+
+static void a_row_at_the_next_slot_is_refused(void **state)
+{
+    (void)state;
+    add_row_at(fixture_tenant_record(&f, "acme").next_slot);
     is_refused("a page holds more or fewer keys than there are rows for it");
 }
 
@@ -127,7 +170,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ON_A_TREE(every_key_is_opened_and_counted),
         ON_A_TREE(a_page_of_before_a_shred_is_refused),
-        ON_A_TREE(a_key_without_its_row_and_a_row_without_its_key_are_refused),
+        ON_A_TREE(a_key_without_its_row_is_refused),
+        ON_A_TREE(a_row_in_a_page_that_is_not_in_the_tree_is_refused),
+        ON_A_TREE(a_row_in_a_slot_that_was_never_given_out_is_refused),
+        ON_A_TREE(a_row_at_the_next_slot_is_refused),
         ON_A_TREE(a_tombstone_over_a_key_that_opens_is_refused),
         ON_A_TREE(a_changed_page_is_refused),
     };
