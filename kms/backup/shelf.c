@@ -35,7 +35,6 @@ struct errand {
     struct kms_buf bytes;
     unsigned holders; /* protected by the shelf's lock, as is what follows */
     size_t waiting;   /* parts that are not done */
-    bool given_up;    /* nobody waits any more: what has not begun is left out */
     struct part parts[KMS_BACKUP_TARGETS_MAX];
 };
 
@@ -91,7 +90,7 @@ static enum kms_status run_part(const struct shelf_target *target, struct part *
 }
 
 /* The next part, or NULL when the shelf is closed. */
-static struct part *next_part(struct shelf_target *target, bool *ret_given_up)
+static struct part *next_part(struct shelf_target *target, bool *ret_stopping)
 {
     struct kms_shelf *shelf = target->shelf;
     KMS_LOCKED(&shelf->lock);
@@ -103,7 +102,7 @@ static struct part *next_part(struct shelf_target *target, bool *ret_given_up)
     target->first = part->next;
     if (target->first == NULL)
         target->last = NULL;
-    *ret_given_up = part->errand->given_up || shelf->stopping;
+    *ret_stopping = shelf->stopping;
     return part;
 }
 
@@ -123,10 +122,10 @@ static void finish_part(struct kms_shelf *shelf, struct part *part, enum kms_sta
 static void *run(void *argument)
 {
     struct shelf_target *target = argument;
-    bool given_up = false;
-    for (struct part *part; (part = next_part(target, &given_up)) != NULL;) {
+    bool stopping = false;
+    for (struct part *part; (part = next_part(target, &stopping)) != NULL;) {
         struct kms_error err = {0};
-        const enum kms_status status = given_up ? KMS_CANCELLED : run_part(target, part, &err);
+        const enum kms_status status = stopping ? KMS_CANCELLED : run_part(target, part, &err);
         finish_part(target->shelf, part, status, &err);
     }
     return NULL;
@@ -241,13 +240,36 @@ static void send(struct kms_shelf *shelf, struct errand *errand)
     }
 }
 
+/* Nobody waits any more: what no target has begun leaves the queues, which would grow as long as one hangs. The lock is held. */
+static void withdraw_locked(struct kms_shelf *shelf, struct errand *errand)
+{
+    for (size_t i = 0; i < shelf->count; i++) {
+        struct shelf_target *target = &shelf->targets[i];
+        struct part *before = NULL;
+        struct part *part = target->first;
+        for (; part != NULL && part->errand != errand; part = part->next)
+            before = part;
+        if (part == NULL)
+            continue;
+        if (before != NULL)
+            before->next = part->next;
+        else
+            target->first = part->next;
+        if (target->last == part)
+            target->last = before;
+        errand->waiting--;
+        let_go_locked(errand); /* the caller holds it still */
+    }
+}
+
 /* Until all are done or the time is over; the lock is held. */
 static void wait_locked(struct kms_shelf *shelf, struct errand *errand, int64_t deadline_mono_ns)
 {
     bool in_time = true;
     while (in_time && errand->waiting > 0)
         in_time = kms_cond_wait(&shelf->done, &shelf->lock, deadline_mono_ns);
-    errand->given_up = errand->waiting > 0;
+    if (errand->waiting > 0)
+        withdraw_locked(shelf, errand);
 }
 
 /* The first target that has not done its part, as a failure; the lock is held. */
