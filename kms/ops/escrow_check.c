@@ -50,16 +50,18 @@ static enum kms_status is_still_wanted(struct ops_escrow *escrow, const struct k
                                        struct kms_error *err)
 {
     struct kms_recovery_key_record now;
-    KMS_CLEANUP(ops_escrow_entries_clear) struct ops_escrow_entries entries = {0};
-    {
-        KMS_TXN txn = {0};
-        KMS_TRY(kms_txn_begin(escrow->store, false, &txn, err));
-        KMS_TRY(escrow->store->ops->recovery.key_get(txn.txn, key->fingerprint, &now, err));
+    struct kms_tenant_record tenant;
+    KMS_TXN txn = {0};
+    KMS_TRY(kms_txn_begin(escrow->store, false, &txn, err));
+    KMS_TRY(escrow->store->ops->recovery.key_get(txn.txn, key->fingerprint, &now, err));
+    if (now.state != KMS_RECOVERY_ACTIVE ||
+        entry->epoch == 0) { /* the service's own keys stay what they are */
+        *ret_wanted = now.state == KMS_RECOVERY_ACTIVE;
+        return KMS_OK;
     }
-    KMS_TRY(ops_escrow_expect(escrow->store, key, &entries, err));
-    const struct ops_escrow_entry *found = ops_escrow_find(&entries, &entry->tenant, entry->epoch);
-    *ret_wanted = now.state == KMS_RECOVERY_ACTIVE && found != NULL && found->wanted &&
-                  memcmp(found->master_id, entry->master_id, sizeof found->master_id) == 0;
+    KMS_TRY(escrow->store->ops->tenant_by_uuid(txn.txn, &entry->tenant, &tenant, err));
+    *ret_wanted = tenant.epoch == entry->epoch &&
+                  memcmp(tenant.master_id, entry->master_id, sizeof tenant.master_id) == 0;
     return KMS_OK;
 }
 

@@ -203,10 +203,14 @@ static void remove_retired(struct pass *pass, const struct kms_buf *retired)
         return;
     for (size_t at = 0; at < retired->len; at += KMS_RECOVERY_FINGERPRINT_SIZE) {
         struct kms_error err = {0};
-        const enum kms_status status = kms_shelf_remove_folder(
-            pass->escrow->shelf, (const char *)retired->data + at, ops_escrow_deadline(), &err);
-        if (status != KMS_OK)
-            note_failure(pass, kms_error_cause(&err, status));
+        const int64_t deadline = ops_escrow_deadline();
+        const enum kms_status status =
+            kms_shelf_remove_folder(pass->escrow->shelf, (const char *)retired->data + at, deadline, &err);
+        if (status == KMS_OK)
+            continue;
+        note_failure(pass, kms_error_cause(&err, status));
+        if (kms_clock_mono_ns() >= deadline) /* a target hangs, and others wait for the lock */
+            break;
     }
 }
 
