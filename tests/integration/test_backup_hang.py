@@ -14,6 +14,7 @@ import urllib.request
 import grpc
 
 from cases import DEADLINE, TENANT, R
+from escrow import EscrowTestCase
 from harness import BUILD, SLOW, Daemon, eventually
 from shred_cases import ShredTestCase
 from test_backup import lose_database, restore, target_of
@@ -178,6 +179,24 @@ class OneOfTwo(HangTestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         type(self).daemon = Daemon(self.home).start()
         self.assertEqual(self.ctl("operator", "customer", "get", "--tenant", TENANT, made.customer)["uid"], made.uid)
+
+
+class WithCapsules(HangTestCase, EscrowTestCase):
+    """A target that hangs is one of those in which recovery capsules lie."""
+
+    names = ("disk/second",)
+
+    def test_a_verification_does_not_hang_with_it(self):
+        self.enroll(self.new_pair("key"))
+        self.hang()
+        eventually(lambda: self.create() and self.target_status()[-1]["state"] == "HANGING", "the target hangs", 30)
+        verified = self.kmsctl("auditor", "backup", "verify", "--wait", timeout=60)
+        self.assertEqual(verified.returncode, 1)
+        self.assertIn("hangs", verified.stdout + verified.stderr)
+        self.hang(False)
+        eventually(lambda: int(self.target_status()[-1]["lag"]) == 0 and not int(self.recovery()["capsules_missing"]), "it catches up by itself", 60)
+        verified = self.verify()
+        self.assertEqual(verified.returncode, 0, verified.stdout)
 
 
 class All(HangTestCase):
