@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 enum { THREADS = 8, CUSTOMERS = 12 };
@@ -13,6 +14,7 @@ static struct fixture f;
 static pthread_barrier_t barrier;
 static atomic_bool stop;
 static atomic_uint failures;
+static atomic_uint worked; /* round trips under disturbance, of all threads */
 
 static int setup(void **state)
 {
@@ -23,6 +25,7 @@ static int setup(void **state)
     pthread_barrier_init(&barrier, NULL, THREADS);
     atomic_store(&stop, false);
     atomic_store(&failures, 0);
+    atomic_store(&worked, 0);
     for (unsigned i = 0; i < CUSTOMERS; i++) {
         char name[16];
         (void)snprintf(name, sizeof name, "m%u", i);
@@ -91,6 +94,7 @@ static void *use_all_customers(void *number)
     return NULL;
 }
 
+/* What the threads did is judged by the caller, when nobody else is at work any more. */
 static void run_threads(void *(*body)(void *))
 {
     pthread_t threads[THREADS];
@@ -101,13 +105,13 @@ static void run_threads(void *(*body)(void *))
     }
     for (unsigned i = 0; i < THREADS; i++)
         assert_int_equal(pthread_join(threads[i], NULL), 0);
-    assert_int_equal(atomic_load(&failures), 0);
 }
 
 static void eight_first_uses_make_one_key(void **state)
 {
     (void)state;
     run_threads(use_one_customer);
+    assert_int_equal(atomic_load(&failures), 0);
     struct kms_keys_stats stats;
     kms_keys_stats(f.keys, &stats);
     assert_int_equal(stats.keks_created, 1);
@@ -121,6 +125,7 @@ static void eviction_under_use_is_safe(void **state)
 {
     (void)state;
     run_threads(use_all_customers);
+    assert_int_equal(atomic_load(&failures), 0);
     struct kms_keys_stats stats;
     kms_keys_stats(f.keys, &stats);
     assert_int_equal(stats.keks_created, CUSTOMERS);
@@ -139,8 +144,10 @@ static void *disturb(void *tenant)
         kms_keys_stats(f.keys, &stats);
         kms_keys_forget(f.keys, tenant, NULL);
         kms_keys_forget_purpose(f.keys, tenant, "service");
-        if (round++ % 16 == 0)
+        if (round++ % 16 == 0) {
             kms_fake_hsm_lose(f.hsm);
+            (void)usleep(500); /* else nobody ever gets through on a busy machine, and nothing is disturbed */
+        }
     }
     return NULL;
 }
@@ -150,13 +157,12 @@ static void *use_under_disturbance(void *number)
     struct kms_arena *arena = NULL;
     expect(kms_arena_new(1 << 20, &arena) == KMS_OK);
     (void)pthread_barrier_wait(&barrier);
-    unsigned worked = 0;
     for (unsigned i = 0; i < 5 * CUSTOMERS; i++) {
         char name[16];
         (void)snprintf(name, sizeof name, "m%u", (unsigned)(i + *(const unsigned *)number) % CUSTOMERS);
-        worked += round_trip(arena, name); /* two losses within one operation are an answer, not a fault */
+        if (round_trip(arena, name))
+            atomic_fetch_add(&worked, 1); /* two losses within one operation are an answer, not a fault */
     }
-    expect(worked > 0);
     kms_arena_free(arena);
     return NULL;
 }
@@ -170,6 +176,17 @@ static void forgetting_and_losing_under_use_is_safe(void **state)
     run_threads(use_under_disturbance);
     atomic_store(&stop, true);
     assert_int_equal(pthread_join(disturber, NULL), 0);
+    assert_int_equal(atomic_load(&failures), 0);
+    assert_true(atomic_load(&worked) > 0);
+    /* and when it is over everybody is served, by the one key that was made for each */
+    struct kms_arena *arena = NULL;
+    assert_int_equal(kms_arena_new(1 << 20, &arena), KMS_OK);
+    for (unsigned i = 0; i < CUSTOMERS; i++) {
+        char name[16];
+        (void)snprintf(name, sizeof name, "m%u", i);
+        assert_true(round_trip(arena, name));
+    }
+    kms_arena_free(arena);
     assert_int_equal(fixture_tenant_record(&f, "acme").next_slot, CUSTOMERS);
     struct kms_keys_stats stats;
     kms_keys_stats(f.keys, &stats);
