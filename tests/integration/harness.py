@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 
 import grpc
@@ -129,7 +130,9 @@ class Home:
             **overrides,
         }
         path = self.path / f"{name}.yaml"
-        path.write_text(json.dumps(values) + "\n")
+        whole = self.path / f".{name}-{threading.get_ident()}.yaml"
+        whole.write_text(json.dumps(values) + "\n")
+        whole.replace(path)  # a kmsctl of another thread may be about to read it
         return path
 
     def audit_records(self):

@@ -22,7 +22,7 @@ MEASURED = "measured: "  # such lines of a test are shown although it passes
 # The quickstart builds, and what is being linked cannot be started: it comes before all others, by itself.
 BEFORE_ALL = "test_quickstart"
 # The longest first, so that the end is not one file running alone.
-LONG_FIRST = ("test_crash_matrix", "test_recovery", "test_shred_proof", "test_shred", "test_operations", "test_backup", "test_crash", "test_memory", "test_faults", "test_hardening", "test_bad_input")
+LONG_FIRST = ("test_backup_hang", "test_seals", "test_recovery", "test_recovery_keys", "test_shred", "test_backup_shred", "test_crash_matrix", "test_shred_proof", "test_faults", "test_policy", "test_rotation", "test_backup", "test_recovery_proof", "test_audit_faults", "test_metrics")
 # What kills programs at named places, or leaves steps out, needs a build that has those places: dev or asan.
 TEST_POINTS_ONLY = ("test_backup_killed", "test_rolled_back", "test_removed_row", "test_recovery_killed", "test_recovery_crash", "test_recovery_proof", "test_shred_proof", "test_crash_matrix", "test_shred_crash", "test_shred_meanwhile")
 
